@@ -1,0 +1,1 @@
+"""Train, audit and run looped language models."""

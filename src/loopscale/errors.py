@@ -1,0 +1,16 @@
+"""The one error a user can cause: a sentence that says what is wrong, where, and how to mend it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Bad input. The command line prints its sentence and exits with status 2, without a traceback."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Return the error for a `name` that is not one of the `known` names of that `kind`, with a guess."""
+    names = sorted(known)
+    guess = get_close_matches(name, names, n=1)
+    hint = f"did you mean '{guess[0]}'?" if guess else f"choose one of: {', '.join(names)}."
+    return InputError(f"unknown {kind} '{name}': {hint}")

@@ -1,0 +1,42 @@
+"""`loopscale COMMAND ...`: find the command, parse its arguments, turn bad input into one sentence and status 2."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from jsonargparse import ArgumentParser
+
+from loopscale.errors import InputError, unknown
+
+# name -> (module, one line of help); a module is imported only when its command runs
+COMMANDS: Mapping[str, tuple[str, str]] = {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 2 bad input, 130 interrupted, or the command's own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help"}:
+        print(usage())
+        return 0
+    name, *rest = words
+    try:
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        module = import_module(COMMANDS[name][0])
+        parser = ArgumentParser(prog=f"loopscale {name}", description=module.__doc__)
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(rest))
+    except InputError as error:
+        print(f"loopscale {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"loopscale {name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    lines = [f"  {name:<10} {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: loopscale COMMAND [options]", "", *lines, "", "loopscale COMMAND --help tells the options of one."]
+    )

@@ -1,0 +1,25 @@
+"""The looped transformer as a Hugging Face model. Importing it registers the Auto classes."""
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from loopscale.model.blocks import StepContext
+from loopscale.model.config import PRESETS, LoopedConfig, preset_config
+from loopscale.model.looped import LoopedForCausalLM, LoopedModel
+from loopscale.model.outputs import LoopedOutput
+from loopscale.model.readout import READOUTS
+from loopscale.model.recurrence import RECURRENCES
+
+AutoConfig.register("loopscale", LoopedConfig)
+AutoModelForCausalLM.register(LoopedConfig, LoopedForCausalLM)
+
+__all__ = [
+    "PRESETS",
+    "READOUTS",
+    "RECURRENCES",
+    "LoopedConfig",
+    "LoopedForCausalLM",
+    "LoopedModel",
+    "LoopedOutput",
+    "StepContext",
+    "preset_config",
+]

@@ -1,0 +1,105 @@
+"""One layer of the shared stack: norms, attention, SwiGLU. It knows nothing of loops but its cache slot.
+
+Letters: B batch, T tokens, D hidden, N heads, H head size.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import silu
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
+
+from loopscale.model.config import LoopedConfig
+from loopscale.stepping import State
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a loop needs besides its state: the same for all loops of one call.
+
+    `attention_mask` is in the form the attention implementation wants (None: plain causal), `rotary` the cosines and
+    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer).
+    """
+
+    attention_mask: Tensor | BlockMask | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
+    cache: Cache | None = None
+
+
+def build_norm(kind: str, config: LoopedConfig) -> nn.Module:
+    """Return an RMSNorm or a LayerNorm over the hidden size."""
+    return {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}[kind](config.hidden_size, eps=config.rms_norm_eps)
+
+
+class LoopedAttention(nn.Module):
+    """Causal multi-head (or grouped-query) attention through transformers' attention interface."""
+
+    is_causal = True
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        assert config.num_key_value_heads is not None  # the config fills it
+        self.config = config
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        kv_size = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, x: State, slot: int, context: StepContext) -> State:
+        """Attend over this call's tokens and those the cache holds in `slot`."""
+        B, T, _ = x.shape
+
+        def heads(y: Tensor) -> Float[Tensor, "batch heads seq head_size"]:
+            return y.view(B, T, -1, self.head_dim).transpose(1, 2)
+
+        q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        if context.rotary is not None:
+            q, k = apply_rotary_pos_emb(q, k, *context.rotary)
+        if context.cache is not None:
+            k, v = context.cache.update(k, v, slot)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        y, _ = attend(self, q, k, v, context.attention_mask, dropout=0.0, scaling=self.head_dim**-0.5)
+        return self.o_proj(y.reshape(B, T, -1))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        assert config.intermediate_size is not None  # the config fills it
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: State) -> State:
+        """Map (batch, seq, hidden) to the same shape."""
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LoopedLayer(GradientCheckpointingLayer):
+    """A residual layer, pre-norm or (`sandwich`) with a second norm on each branch's output."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        sandwich = config.norm_placement == "sandwich"
+        self.input_layernorm = build_norm(config.block_norm, config)
+        self.self_attn = LoopedAttention(config)
+        self.attention_output_norm = build_norm(config.block_norm, config) if sandwich else nn.Identity()
+        self.post_attention_layernorm = build_norm(config.block_norm, config)
+        self.mlp = SwiGLU(config)
+        self.mlp_output_norm = build_norm(config.block_norm, config) if sandwich else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: State, slot: int, context: StepContext) -> State:
+        """Apply attention and feed-forward, each added to the residual stream."""
+        x = x + self.dropout(self.attention_output_norm(self.self_attn(self.input_layernorm(x), slot, context)))
+        return x + self.dropout(self.mlp_output_norm(self.mlp(self.post_attention_layernorm(x))))

@@ -1,0 +1,143 @@
+"""The looped model's configuration, and the sizes that have a name."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from loopscale.errors import InputError, unknown
+
+Readout = Literal["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
+Recurrence = Literal["residual", "rmsnorm", "damped"]
+Supervision = Literal["terminal", "per_loop", "exit_gate"]
+
+
+@strict
+class LoopedConfig(PreTrainedConfig):
+    """Sizes and variants of a `LoopedForCausalLM`.
+
+    `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, so that caches and
+    hidden-state indexing in transformers see the virtual depth. `trained_loops` is the depth the loss saw: it stays
+    when `num_loops` is changed at loading, and tells `final_rmsnorm` which exit is the final one. `entropy_coef` is the
+    beta of `exit_gate` supervision (Ouro), `norm_penalty_coef` the lambda of the norm penalty (arXiv 2606.24898: 0.01).
+    `share_loop_norm` makes the inter-loop norm and the readout's norm one set of weights, as in Ouro.
+
+    Raises `InputError` for sizes that do not fit together.
+    """
+
+    model_type = "loopscale"
+    keys_to_ignore_at_inference = ("past_key_values", "loop_losses", "loop_norms", "states")
+
+    vocab_size: int = 20_000
+    hidden_size: int = 512
+    intermediate_size: int | None = None
+    num_stack_layers: int = 8
+    num_attention_heads: int = 8
+    num_key_value_heads: int | None = None
+    num_loops: int = 4
+    trained_loops: int | None = None
+    max_position_embeddings: int = 256
+    position_embedding: Literal["learned", "rope"] = "learned"
+    rope_parameters: dict[str, Any] | None = None
+    block_norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_placement: Literal["pre", "sandwich"] = "pre"
+    recurrence: Recurrence = "residual"
+    readout: Readout = "rmsnorm"
+    share_loop_norm: bool = False
+    supervision: Supervision = "per_loop"
+    loop_weights: list[float] | None = None
+    norm_penalty_coef: float = 0.0
+    exit_gate: bool = False
+    entropy_coef: float = 0.05
+    tie_word_embeddings: bool = True
+    dropout: float = 0.1
+    rms_norm_eps: float = 1e-6
+    init: Literal["torch_default", "normal"] = "torch_default"
+    initializer_range: float = 0.02
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill the sizes that follow from others."""
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.trained_loops is None:
+            self.trained_loops = self.num_loops
+        if self.supervision == "exit_gate":
+            self.exit_gate = True
+        kwargs.pop("num_hidden_layers", None)
+        super().__post_init__(**kwargs)
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Virtual depth: layers of the stack times loops."""
+        return self.num_stack_layers * self.num_loops
+
+    @num_hidden_layers.setter
+    def num_hidden_layers(self, value: int) -> None:
+        self.num_loops = value // self.num_stack_layers
+
+    def validate_architecture(self) -> None:
+        """Check that the sizes fit together (called by transformers)."""
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
+                "change one of them."
+            )
+        if self.num_attention_heads % (self.num_key_value_heads or 1):
+            raise InputError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}: change one of them."
+            )
+        if self.num_loops < 1:
+            raise InputError(f"num_loops is {self.num_loops}: a looped model needs at least 1 loop.")
+        if self.loop_weights is not None and len(self.loop_weights) != self.trained_loops:
+            raise InputError(
+                f"loop_weights has {len(self.loop_weights)} entries but the loss sees {self.trained_loops} loops: "
+                "give one weight per loop."
+            )
+        if self.share_loop_norm and (self.recurrence, self.readout) != ("rmsnorm", "rmsnorm"):
+            raise InputError(
+                "share_loop_norm needs recurrence 'rmsnorm' and readout 'rmsnorm': there is no norm to share."
+            )
+
+
+# The paper's sizes (arXiv 2606.24898), one for a laptop's CPU, and one between.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "laptop": {
+        "vocab_size": 256,
+        "hidden_size": 128,
+        "num_stack_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    },
+    "small": {
+        "hidden_size": 192,
+        "num_stack_layers": 3,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 128,
+    },
+    "44m": {"hidden_size": 512, "num_stack_layers": 8, "num_attention_heads": 8},
+    "129m": {"hidden_size": 768, "num_stack_layers": 12, "num_attention_heads": 12},
+    "1.4b": {"hidden_size": 2048, "num_stack_layers": 20, "num_attention_heads": 16},
+}
+
+
+def preset_config(name: str, **overrides: Any) -> LoopedConfig:
+    """Return the configuration of a named size, with `overrides` on top.
+
+    Raises `InputError` for an unknown name.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return LoopedConfig(**{**PRESETS[name], **overrides})

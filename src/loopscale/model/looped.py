@@ -1,0 +1,310 @@
+"""The looped transformer as a Hugging Face model. `LoopedForCausalLM.forward` is the four verbs in a loop.
+
+Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.utils.generic import can_return_tuple
+
+from loopscale.errors import InputError
+from loopscale.model.blocks import LoopedLayer, StepContext
+from loopscale.model.config import LoopedConfig
+from loopscale.model.outputs import LoopedOutput
+from loopscale.model.readout import READOUTS
+from loopscale.model.recurrence import RECURRENCES, Damped
+from loopscale.objective import (
+    IGNORED,
+    build_supervision,
+    exit_distribution,
+    state_energy,
+    token_cross_entropy,
+)
+from loopscale.stepping import Logits, Positions, State, Tokens
+
+
+class LoopedPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialising, as transformers does it."""
+
+    config: LoopedConfig
+    config_class = LoopedConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("LoopedLayer",)
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Damped):
+            init.constant_(module.logit, Damped.initial_logit)
+        elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
+            super()._init_weights(module)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        else:  # torch's own default: uniform within 1 / sqrt(fan in), the paper's; its norm growth depends on it
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+
+
+class LoopedModel(LoopedPreTrainedModel):
+    """The loop without its head: `embed`, `step` and `carry` of the four verbs."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        learned = config.position_embedding == "learned"
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        self.rotary_emb = None if learned else LlamaRotaryEmbedding(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
+        self.recurrence = RECURRENCES[config.recurrence](config)
+        self.post_init()
+
+    def embed(self, input_ids: Tokens, position_ids: Positions | None = None) -> State:
+        """Return token plus (learned) position embeddings."""
+        return self.embed_inputs(self.embed_tokens(input_ids), position_ids)
+
+    def embed_inputs(self, inputs_embeds: State, position_ids: Positions | None = None) -> State:
+        """Add positions to token embeddings; `position_ids` default to 0, 1, ..."""
+        if self.embed_positions is not None:
+            room = self.config.max_position_embeddings
+            if inputs_embeds.shape[1] > room:
+                raise InputError(
+                    f"{inputs_embeds.shape[1]} tokens are more than the {room} positions this model has "
+                    "(max_position_embeddings): shorten the input."
+                )
+            if position_ids is None:
+                position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+        return self.dropout(inputs_embeds)
+
+    def context(
+        self,
+        h: State,
+        attention_mask: Tensor | None = None,
+        position_ids: Positions | None = None,
+        cache: Cache | None = None,
+        slot: int = 0,
+    ) -> StepContext:
+        """Return what every loop of a call shares: mask, rotary embeddings, cache.
+
+        `attention_mask` is transformers' (batch, seen + seq) mask of real tokens. `slot` is the cache slot whose
+        length tells how many tokens came before.
+        """
+        if position_ids is None:
+            position_ids = torch.arange(h.shape[1], device=h.device)[None] + (
+                cache.get_seq_length(slot) if cache else 0
+            )
+        mask = create_causal_mask(
+            self.config, h, attention_mask, past_key_values=cache, position_ids=position_ids, layer_idx=slot
+        )
+        return StepContext(mask, None if self.rotary_emb is None else self.rotary_emb(h, position_ids), cache)
+
+    def step(self, h: State, k: int, context: StepContext | None = None) -> State:
+        """Apply the shared stack once. Without a `context`: plain causal attention from position 0."""
+        if context is None:
+            context = self.context(h)
+        for i, layer in enumerate(self.layers):
+            h = layer(h, k * len(self.layers) + i, context)
+        return h
+
+    def carry(self, z: State, k: int) -> State:
+        """Return what loop k + 1 receives."""
+        return self.recurrence(z)
+
+    def forward(self, input_ids: Tokens, **kwargs: Any) -> Any:
+        """Not a model of its own: states have no meaning without the readout that was trained with them."""
+        raise InputError("LoopedModel has no forward: use LoopedForCausalLM (AutoModelForCausalLM).")
+
+
+class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
+    """A looped language model: one stack of layers applied K times, decoded after every loop (arXiv 2606.24898)."""
+
+    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    checkpoint_loops = False  # recompute each loop in the backward pass instead of keeping its activations
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__(config)
+        self.model = LoopedModel(config)
+        self.readout_norm = READOUTS[config.readout](config)
+        if config.share_loop_norm:
+            self.model.recurrence.norm = self.readout_norm.norm
+            self._tied_weights_keys = {
+                **self._tied_weights_keys,
+                "model.recurrence.norm.weight": "readout_norm.norm.weight",
+            }
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.exit_gate = nn.Linear(config.hidden_size, 1) if config.exit_gate else None
+        self.post_init()
+
+    @property
+    def num_loops(self) -> int:
+        """K, the loops a call runs unless it says otherwise."""
+        return self.config.num_loops
+
+    def embed(self, input_ids: Tokens, position_ids: Positions | None = None) -> State:
+        """Return what the first loop receives (verb 1)."""
+        return self.model.embed(input_ids, position_ids)
+
+    def step(self, h: State, k: int, context: StepContext | None = None) -> State:
+        """Apply the shared stack once (verb 2)."""
+        return self.model.step(h, k, context)
+
+    def carry(self, z: State, k: int) -> State:
+        """Return what loop k + 1 receives (verb 3)."""
+        return self.model.carry(z, k)
+
+    def readout(self, z: State, k: int, last: bool | None = None) -> Logits:
+        """Return the logits of exit k (verb 4). `last` (default: the last trained loop) only matters to `final_rmsnorm`."""
+        return self.lm_head(self.readout_state(z, k, last))
+
+    def readout_state(self, z: State, k: int, last: bool | None = None) -> State:
+        """Return what the LM head sees of the state."""
+        return self.readout_norm(z, k + 1 == self.config.trained_loops if last is None else last)
+
+    def exit_probability(self, z: State, k: int) -> Float[Tensor, "batch seq"]:
+        """Return the gate's probability of leaving at loop k once it is reached (it reads the carried state)."""
+        if self.exit_gate is None:
+            raise InputError("this model has no exit gate: train it with exit_gate=true.")
+        return torch.sigmoid(self.exit_gate(self.carry(z, k))).squeeze(-1)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        shift_labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_loops: int | None = None,
+        output_states: bool = False,
+        supervised_exits_only: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> LoopedOutput:
+        """Run `num_loops` loops (default: the config's) and decode the last, or compute the loss of every exit.
+
+        `labels` are aligned with `input_ids` and shifted here, `shift_labels` are already the next tokens; -100 is
+        ignored. `supervised_exits_only` leaves out the exits that the loss does not see. With labels, logits are built
+        in eval mode only. Raises `InputError` for fewer than 1 loop or more tokens than positions.
+        """
+        K = self.num_loops if num_loops is None else num_loops
+        if K < 1:
+            raise InputError(f"num_loops is {K}: run at least 1 loop.")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds.")
+        labels = _next_tokens(labels) if shift_labels is None else shift_labels
+        if inputs_embeds is None:
+            inputs_embeds = self.model.embed_tokens(input_ids)
+        if past_key_values is None and use_cache and not self.training:
+            past_key_values = DynamicCache(config=_at_depth(self.config, K))
+        if position_ids is None:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
+        step = self._checkpointed_step if self.checkpoint_loops and self.training else self.step
+
+        h = self.model.embed_inputs(inputs_embeds, position_ids)
+        context = self.model.context(h, attention_mask, position_ids, past_key_values)
+        states: list[Tensor] = []
+        for k in range(K):
+            z = step(h, k, context)
+            states.append(z)
+            h = self.carry(z, k)
+
+        output = LoopedOutput(past_key_values=past_key_values, loop_norms=_mean_norms(states))
+        if output_states:
+            output.states = tuple(states)
+        gates = None
+        if self.exit_gate is not None:
+            gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
+            output.exit_probabilities = exit_distribution(gates)
+        if labels is not None:
+            output.loss, output.loop_losses = self._objective(
+                states, labels, gates, supervised_exits_only, num_items_in_batch
+            )
+        if labels is None or not self.training:
+            output.logits = self.readout(slice_logits_to_keep(states[-1], logits_to_keep), K - 1)
+        return output
+
+    def _checkpointed_step(self, h: State, k: int, context: StepContext) -> State:
+        return checkpoint(self.step, h, k, context, use_reentrant=False)
+
+    def _objective(
+        self,
+        states: list[Tensor],
+        labels: Tensor,
+        gates: Tensor | None,
+        supervised_only: bool,
+        num_items: Tensor | int | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and the (K,) cross-entropies of the exits."""
+        supervision = build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
+        mask = labels != IGNORED
+        count = mask.sum() if num_items is None else num_items
+        token_losses = []
+        for k, z in enumerate(states):
+            seen = supervision.supervises(k, len(states))
+            if seen or not supervised_only:
+                with torch.set_grad_enabled(seen and torch.is_grad_enabled()):
+                    token_losses.append(token_cross_entropy(self.readout_state(z, k), self.lm_head.weight, labels))
+            else:
+                token_losses.append(torch.full_like(mask, math.nan, dtype=torch.float32))
+        losses = torch.stack(token_losses)  # (K, B, T)
+        loss = supervision.loss(losses, gates, mask, count)
+        if self.config.norm_penalty_coef:
+            energy = torch.stack([state_energy(z, mask) for z in states]).mean()
+            loss = loss + self.config.norm_penalty_coef * energy / count
+        return loss, losses.detach().sum((1, 2)) / count
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Size the cache for the loops of this call (transformers sizes it by the config)."""
+        K = model_kwargs.get("num_loops") or self.num_loops
+        trained, self.config = self.config, _at_depth(self.config, K)
+        try:
+            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        finally:
+            self.config = trained
+
+
+def _next_tokens(labels: Tensor | None) -> Tensor | None:
+    """Shift labels by one token: position t is to predict t + 1, and the last has no label."""
+    return None if labels is None else nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def _at_depth(config: LoopedConfig, num_loops: int) -> LoopedConfig:
+    """Return the configuration with another number of loops, for whoever sizes a cache by it."""
+    return config if num_loops == config.num_loops else LoopedConfig(**{**config.to_dict(), "num_loops": num_loops})
+
+
+def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:
+    """Return the mean L2 norm of every state, detached and without a sync."""
+    with torch.no_grad():
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(z, dim=-1, dtype=torch.promote_types(z.dtype, torch.float32)).mean()
+                for z in states
+            ]
+        )

@@ -1,0 +1,25 @@
+"""The loss of a looped model: supervision of its exits, norm penalty, head. Pure functions of states and labels."""
+
+from loopscale.objective.head import IGNORED, token_cross_entropy
+from loopscale.objective.penalty import norm_penalty, state_energy
+from loopscale.objective.supervision import (
+    ExitGate,
+    PerLoop,
+    Supervision,
+    Terminal,
+    build_supervision,
+    exit_distribution,
+)
+
+__all__ = [
+    "IGNORED",
+    "ExitGate",
+    "PerLoop",
+    "Supervision",
+    "Terminal",
+    "build_supervision",
+    "exit_distribution",
+    "norm_penalty",
+    "state_energy",
+    "token_cross_entropy",
+]

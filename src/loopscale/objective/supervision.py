@@ -1,0 +1,106 @@
+"""Which exits the loss sees, and how their cross-entropies become one number. Pure functions of tensors.
+
+Shapes: token losses and gates are (K, batch, seq); a token whose label is ignored has loss 0 and mask False. `count` is
+the number of tokens the mean is taken over: those of this batch, or of the whole step under gradient accumulation.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+TokenLosses = Float[Tensor, "loops batch seq"]
+Gates = Float[Tensor, "loops batch seq"]
+Mask = Bool[Tensor, "batch seq"]
+Count = Shaped[Tensor, ""] | float
+
+
+class Supervision(ABC):
+    """Which exits are supervised, and the loss over them."""
+
+    @abstractmethod
+    def supervises(self, k: int, num_loops: int) -> bool:
+        """Return whether the loss sees exit k (from 0) of `num_loops`."""
+
+    @abstractmethod
+    def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
+        """Return the loss in nats per token."""
+
+
+@final
+@dataclass(frozen=True)
+class Terminal(Supervision):
+    """Cross-entropy at the last loop alone."""
+
+    def supervises(self, k: int, num_loops: int) -> bool:
+        """Return whether k is the last loop."""
+        return k == num_loops - 1
+
+    def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy of the last exit."""
+        return token_losses[-1].sum() / count
+
+
+@final
+@dataclass(frozen=True)
+class PerLoop(Supervision):
+    """Mean cross-entropy over loops, or a weighted mean (arXiv 2606.24898: equal weights)."""
+
+    weights: tuple[float, ...] | None = None
+
+    def supervises(self, k: int, num_loops: int) -> bool:
+        """Return whether exit k has a weight."""
+        return self.weights is None or self.weights[k] != 0
+
+    def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
+        """Return the weighted mean over exits of their mean cross-entropy; weights are normalised to sum 1."""
+        per_exit = token_losses.sum((1, 2)) / count
+        if self.weights is None:
+            return per_exit.mean()
+        weights = per_exit.new_tensor(self.weights[: len(per_exit)])
+        return per_exit @ (weights / weights.sum())
+
+
+@final
+@dataclass(frozen=True)
+class ExitGate(Supervision):
+    """Expected cross-entropy under the gate's exit distribution, minus `entropy_coef` times its entropy (Ouro)."""
+
+    entropy_coef: float
+
+    def supervises(self, k: int, num_loops: int) -> bool:
+        """Return True: every exit has some probability."""
+        return True
+
+    def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
+        """Return the expected cross-entropy minus the weighted entropy, averaged over unmasked tokens."""
+        if gates is None:
+            raise ValueError("exit_gate supervision needs the gates of every loop")
+        p = exit_distribution(gates)
+        entropy = -torch.special.xlogy(p, p).sum(0)  # (B, T)
+        per_token = (p * token_losses).sum(0) - self.entropy_coef * entropy
+        return (per_token * mask).sum() / count
+
+
+def exit_distribution(gates: Gates) -> Float[Tensor, "loops batch seq"]:
+    """Return the probability of leaving at each loop, (K, batch, seq), which sums to 1 over loops.
+
+    Loop k is left with probability gate_k if it was reached; the last loop takes what remains (Ouro).
+    """
+    stay = torch.cumprod(1 - gates[:-1], 0)  # (K - 1, B, T)
+    reached = torch.cat([torch.ones_like(gates[:1]), stay])
+    return reached * torch.cat([gates[:-1], torch.ones_like(gates[:1])])
+
+
+def build_supervision(name: str, weights: Sequence[float] | None = None, entropy_coef: float = 0.0) -> Supervision:
+    """Return the supervision of that name: `terminal`, `per_loop` or `exit_gate`."""
+    built: Mapping[str, Supervision] = {
+        "terminal": Terminal(),
+        "per_loop": PerLoop(None if weights is None else tuple(weights)),
+        "exit_gate": ExitGate(entropy_coef),
+    }
+    return built[name]

@@ -1,0 +1,60 @@
+"""The four verbs of a looped model, and the one driver that runs them.
+
+Shape letters in this library: B batch, T tokens, D hidden, N heads, H head size, V vocabulary, K loops.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+State = Float[Tensor, "batch seq hidden"]
+Logits = Float[Tensor, "batch seq vocab"]
+Tokens = Int[Tensor, "batch seq"]
+Positions = Int[Tensor, "#batch seq"]
+
+
+@runtime_checkable
+class Looped(Protocol):
+    """A looped language model: a shared stack applied `num_loops` times and decoded after every loop.
+
+    To audit, sweep or decode a model made elsewhere is to write these four functions for it. The loop index `k` counts
+    from 0. `step` and `readout` are pure in their arguments, except that a model which injects its input again at every
+    loop may keep what it needs of the tokens of the latest `embed` call.
+    """
+
+    num_loops: int
+
+    def embed(self, input_ids: Tokens) -> State:
+        """Return what the first loop receives, (batch, seq, hidden)."""
+        ...
+
+    def step(self, h: State, k: int) -> State:
+        """Apply the shared stack once: the state H_k, which a readout sees and whose scale is measured."""
+        ...
+
+    def carry(self, z: State, k: int) -> State:
+        """Return what loop k + 1 receives: the state itself, a normalised or a damped one. Never changes the shape."""
+        ...
+
+    def readout(self, z: State, k: int) -> Logits:
+        """Return the logits of exit k, (batch, seq, vocab)."""
+        ...
+
+
+def run_loops(model: Looped, input_ids: Tokens, num_loops: int | None = None) -> Iterator[State]:
+    """Yield the state of every loop, one at a time, so that memory does not grow with the number of loops.
+
+    Gradients flow as the caller's grad mode says. `num_loops` may exceed the trained depth; default `model.num_loops`.
+    """
+    return continue_loops(model, model.embed(input_ids), 0, model.num_loops if num_loops is None else num_loops)
+
+
+def continue_loops(model: Looped, h: State, first: int, num_loops: int) -> Iterator[State]:
+    """Yield the states of loops `first` .. `num_loops` - 1, given what loop `first` receives."""
+    for k in range(first, num_loops):
+        z = model.step(h, k)
+        yield z
+        if k + 1 < num_loops:
+            h = model.carry(z, k)

@@ -1,0 +1,43 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loopscale.convert import from_readout_blind_spot
+from loopscale.model import LoopedForCausalLM
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+class Golden:
+    """The paper's released code on a tiny model: arrays, and the model of each variant under ours."""
+
+    def __init__(self) -> None:
+        self.arrays = dict(np.load(DATA / "readout_blind_spot_tiny.npz"))
+        self.meta = json.loads(str(self.arrays["meta"]))
+        self.weights = {k[2:]: v for k, v in self.arrays.items() if k.startswith("w/")}
+        self.input_ids = torch.from_numpy(self.arrays["input_ids"])
+        self.labels = torch.from_numpy(self.arrays["labels"])
+
+    def model(self, variant: str) -> LoopedForCausalLM:
+        return from_readout_blind_spot(self.weights, {**self.meta, **self.meta["variants"][variant]})
+
+    def __call__(self, variant: str, name: str) -> torch.Tensor:
+        return torch.as_tensor(self.arrays[f"{variant}/{name}"])
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    return Golden()

@@ -172,7 +172,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         return self.model.carry(z, k)
 
     def readout(self, z: State, k: int, last: bool | None = None) -> Logits:
-        """Return the logits of exit k (verb 4). `last` (default: the last trained loop) only matters to `final_rmsnorm`."""
+        """Return the logits of exit k (verb 4). `last` (default: the last trained loop) is for `final_rmsnorm`."""
         return self.lm_head(self.readout_state(z, k, last))
 
     def readout_state(self, z: State, k: int, last: bool | None = None) -> State:

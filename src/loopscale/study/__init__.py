@@ -1,7 +1,7 @@
 """The study: from trained conditions to claims, tables, figures and a report."""
 
 from .claims import CLAIMS, Claim, judged
-from .report import render, write_report
+from .report import render, report_command, write_report
 from .results import ConditionResult, Judgement, Results, Run, load, save
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "judged",
     "load",
     "render",
+    "report_command",
     "save",
     "write_report",
 ]

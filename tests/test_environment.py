@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from loopscale.study import environment as module
-from loopscale.study.environment import environment
+from loopscale.environment import environment
 
 
 def test_facts_are_plain_and_true():

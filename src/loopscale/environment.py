@@ -19,7 +19,7 @@ def environment() -> dict[str, Any]:
     `source_revision` is the git commit of the checkout that this package was imported from, `source_dirty`
     whether its files differ from that commit.
     """
-    revision = _revision(Path(__file__).parent.parent)
+    revision = _revision(Path(__file__).parent)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
         "source_revision": revision,
         "source_dirty": None
         if revision is None
-        else bool(_git(Path(__file__).parent.parent, "status", "--porcelain", ".")),
+        else bool(_git(Path(__file__).parent, "status", "--porcelain", ".")),
     }
 
 

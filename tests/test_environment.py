@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from loopscale.study import environment as module
 from loopscale.environment import environment
+from loopscale.study import environment as module
 
 
 def test_facts_are_plain_and_true():
@@ -20,11 +20,7 @@ def test_facts_are_plain_and_true():
 
 def test_nothing_tells_where_it_ran():
     text = json.dumps(environment())
-    assert (
-        platform.node() not in text.split('"')
-        and str(Path.home()) not in text
-        and str(Path.cwd()) not in text
-    )
+    assert platform.node() not in text.split('"') and str(Path.home()) not in text and str(Path.cwd()) not in text
     assert getpass.getuser() not in text.split('"')
 
 

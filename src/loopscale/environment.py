@@ -31,9 +31,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "gpu_count": torch.cuda.device_count(),
         "source_revision": revision,
-        "source_dirty": None
-        if revision is None
-        else bool(_git(Path(__file__).parent, "status", "--porcelain", ".")),
+        "source_dirty": None if revision is None else bool(_git(Path(__file__).parent, "status", "--porcelain", ".")),
     }
 
 

@@ -49,10 +49,7 @@ def test_the_perplexity_axis_follows_its_range(study):
     def narrow(run):
         return replace(run, perplexity_by_depth=(4.0, 4.1, 4.2, 4.3))
 
-    assert (
-        draw(with_runs(study(conditions=("per_loop-raw",)), "per_loop-raw", narrow)).axes[0].get_yscale()
-        == "linear"
-    )
+    assert draw(with_runs(study(conditions=("per_loop-raw",)), "per_loop-raw", narrow)).axes[0].get_yscale() == "linear"
 
 
 def test_conditions_are_told_apart(study):
@@ -89,9 +86,7 @@ def test_runs_that_never_were_finite_are_named_and_drawn_without_a_crash(study, 
 
 
 def test_curves_of_different_length_and_a_single_loop_are_drawn(study, tmp_path):
-    shorter = with_runs(
-        study(seeds=(1, 2)), "per_loop-raw", lambda run: replace(run, norm_by_depth=(5.0,) * run.seed)
-    )
+    shorter = with_runs(study(seeds=(1, 2)), "per_loop-raw", lambda run: replace(run, norm_by_depth=(5.0,) * run.seed))
     write(norm_figure(shorter), tmp_path / "short")
     results = replace(study(conditions=("per_loop-raw",)), num_loops=1)
     single = with_runs(results, "per_loop-raw", lambda run: replace(run, norm_by_depth=(5.0,)))

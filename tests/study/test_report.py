@@ -46,11 +46,7 @@ def test_everything_is_written(study, tmp_path):
         "results.json",
         "report.html",
         *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper")),
-        *(
-            f"figures/{name}.{kind}"
-            for name in ("norm-by-depth", "perplexity-by-depth")
-            for kind in ("png", "svg")
-        ),
+        *(f"figures/{name}.{kind}" for name in ("norm-by-depth", "perplexity-by-depth") for kind in ("png", "svg")),
     }
 
 

@@ -15,9 +15,7 @@ def test_a_study_survives_the_file(study, tmp_path):
     results = study(seeds=(1, 2))
     save(judged(results), tmp_path / "deep" / "results.json")
     assert load(tmp_path / "deep" / "results.json") == results
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == [
-        "results.json"
-    ]  # no staging file is left
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["results.json"]  # no staging file is left
 
 
 def test_the_document_has_the_names_that_scripts_use(study):

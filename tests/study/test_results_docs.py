@@ -1,8 +1,8 @@
 from dataclasses import fields
 from pathlib import Path
 
-from loopscale.study.claims import CLAIMS
 from loopscale.environment import environment
+from loopscale.study.claims import CLAIMS
 from loopscale.study.figures import FIGURES
 from loopscale.study.results import ConditionResult, Judgement, Results, Run
 

@@ -21,9 +21,7 @@ def test_table_one_has_a_row_per_condition_and_a_column_per_exit(study):
 
 
 def test_several_seeds_show_mean_and_spread(study):
-    row = dict(
-        zip(("name", "l1", "l2", "l3", "l4", "seeds"), norms(study(seeds=(1, 2, 3))).rows[0], strict=True)
-    )
+    row = dict(zip(("name", "l1", "l2", "l3", "l4", "seeds"), norms(study(seeds=(1, 2, 3))).rows[0], strict=True))
     assert row["l1"] == "110.0 ± 10.0" and row["seeds"] == "3"
 
 
@@ -31,10 +29,7 @@ def test_a_diverged_run_is_named_in_its_row(study, diverge):
     rows = {row[0]: row[1:] for row in exits(diverge(study(), "per_loop-raw")).rows}
     assert rows["per_loop-raw"] == ("not finite",) * 5 + ("1 (1 diverged)",)
     rows = {row[0]: row[1:] for row in exits(diverge(study(seeds=(1, 2)), "per_loop-raw", seed=2)).rows}
-    assert (
-        rows["per_loop-raw"][0] == "9.974 (1 of 2 not finite)"
-        and rows["per_loop-raw"][-1] == "2 (1 diverged)"
-    )
+    assert rows["per_loop-raw"][0] == "9.974 (1 of 2 not finite)" and rows["per_loop-raw"][-1] == "2 (1 diverged)"
 
 
 def test_every_table_is_whole_markdown(study, diverge):

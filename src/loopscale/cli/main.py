@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = import_module(COMMANDS[name][0])
         parser = Parser(prog=f"loopscale {name}", description=module.__doc__)
         module.add_arguments(parser)
-        return module.run(parser.parse_args(rest))
+        return module.run(parser.read(rest))
     except InputError as error:
         print(f"loopscale {name}: {error}", file=sys.stderr)
         return 2

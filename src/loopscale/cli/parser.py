@@ -13,21 +13,22 @@ Defaults = Callable[[Namespace], Mapping[str, Any]]
 
 
 class Parser(ArgumentParser):
-    """Parses one command. `defaults_from`, if set, maps a first reading of the arguments to the defaults of the second."""
+    """Parses one command. `defaults_from`, if set, maps a first reading of the arguments to the second's defaults."""
 
     defaults_from: Defaults | None = None
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:
-        """Parse; raises `InputError` with one sentence."""
-        words = list(args or ())
+    def read(self, words: Sequence[str]) -> Namespace:
+        """Parse the words of a command line; raises `InputError` with one sentence."""
         if self.defaults_from is not None and not {"-h", "--help"} & set(words):
             first = [word for word in words if not word.startswith("--print_config")]
-            self.set_defaults(dict(self.defaults_from(super().parse_args(first, *rest, **kwargs))))
-        return super().parse_args(words, *rest, **kwargs)
+            self.set_defaults(dict(self.defaults_from(self.parse_args(first))))
+        return self.parse_args(list(words))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `InputError` in place of a usage text."""
-        raise InputError(f"{self._in_words(message)} (loopscale {self.prog.split()[-1]} --help lists the options)") from ex
+        raise InputError(
+            f"{self._in_words(message)} (loopscale {self.prog.split()[-1]} --help lists the options)"
+        ) from ex
 
     def _in_words(self, message: str) -> str:
         """Return the parser's message as one line, with a guess for an option that does not exist."""

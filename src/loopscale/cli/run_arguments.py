@@ -17,7 +17,9 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", type=str, default="laptop", help=f"size and protocol: {', '.join(RUNS)}")
     for field in MODEL_FIELDS:
         if field.name not in DERIVED:
-            parser.add_argument(f"--model.{field.name}", type=field.type, default=field.default, help="see LoopedConfig")
+            parser.add_argument(
+                f"--model.{field.name}", type=field.type, default=field.default, help="see LoopedConfig"
+            )
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(TrainConfig, "train")
     parser.defaults_from = preset_defaults

@@ -26,9 +26,11 @@ def run(args: Namespace) -> int:
     if trained is None:
         console.print(f"stopped and saved: the same command goes on from {config.out}", soft_wrap=True)
         return 130
-    last = next((line for line in reversed(trained.history) if "loss" in line), {})
+    last: dict[str, float] = next((line for line in reversed(trained.history) if "loss" in line), {})
     losses = [f"{value:.3f}" for key, value in last.items() if key.startswith("loop_losses/")]
     norms = [f"{value:.1f}" for key, value in last.items() if key.startswith("loop_norms/")]
-    console.print(f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}", soft_wrap=True)
+    console.print(
+        f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}", soft_wrap=True
+    )
     console.print(f"training loss of the supervised exits {' '.join(losses)}; norm after each loop {' '.join(norms)}")
     return 0

@@ -47,9 +47,7 @@ class Corpus:
         return cls(CorpusId(name, digest(digest(*train), digest(*valid))), tuple(train), tuple(valid))
 
 
-def load_corpus(
-    name_or_path: str, *, text_field: str = "text", valid_fraction: float = VALID_FRACTION
-) -> Corpus:
+def load_corpus(name_or_path: str, *, text_field: str = "text", valid_fraction: float = VALID_FRACTION) -> Corpus:
     """Return a corpus by name or from local files.
 
     Names: `stdlib` is the source text of the running Python's standard library, without tests, third-party

@@ -93,9 +93,7 @@ def _jsonl(file: Path, text_field: str) -> Iterator[str]:
 def _field(row: dict, text_field: str, where: str) -> str:
     if text_field not in row:
         there = ", ".join(sorted(row)) or "none"
-        raise InputError(
-            f"{where}: no field '{text_field}'; its fields are: {there}. Name one as text_field."
-        )
+        raise InputError(f"{where}: no field '{text_field}'; its fields are: {there}. Name one as text_field.")
     if not isinstance(row[text_field], str):
         kind = type(row[text_field]).__name__
         raise InputError(f"{where}: field '{text_field}' must be a string, this is {kind}.")
@@ -112,9 +110,7 @@ def _parquet(file: Path, text_field: str) -> list[str]:
         schema = pq.read_schema(file)
         if text_field not in schema.names:
             there = ", ".join(schema.names)
-            raise InputError(
-                f"'{file}': no column '{text_field}'; its columns are: {there}. Name one as text_field."
-            )
+            raise InputError(f"'{file}': no column '{text_field}'; its columns are: {there}. Name one as text_field.")
         column = pq.read_table(file, columns=[text_field]).column(text_field)
     except pa.ArrowInvalid as error:
         raise InputError(f"'{file}' is not a readable parquet file ({error}).") from error

@@ -121,9 +121,7 @@ def _bytes() -> PreTrainedTokenizerFast:
 def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> PreTrainedTokenizerFast:
     if vocab_size < 2:
         raise InputError(f"a vocabulary of words needs a vocab_size of at least 2, not {vocab_size}.")
-    key = digest(
-        corpus.id.sha256, vocab_size, fit_on, WORDS_MIN_COUNT, WORDS_PATTERN.pattern, WORDS_PATTERN_ONIGURUMA
-    )
+    key = digest(corpus.id.sha256, vocab_size, fit_on, WORDS_MIN_COUNT, WORDS_PATTERN.pattern, WORDS_PATTERN_ONIGURUMA)
 
     def build(folder: Path) -> None:
         documents = corpus.train if fit_on == "train" else corpus.train + corpus.valid
@@ -143,9 +141,7 @@ def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokeniz
     frequent.sort(key=lambda word: (-counts[word], word))
     vocab = {word: i for i, word in enumerate([WORDS_UNKNOWN, *frequent[: vocab_size - 1]])}
     backend = Tokenizer(models.WordLevel(vocab=vocab, unk_token=WORDS_UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(
-        Regex(WORDS_PATTERN_ONIGURUMA), behavior="removed", invert=True
-    )
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_PATTERN_ONIGURUMA), behavior="removed", invert=True)
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -168,9 +164,7 @@ def _pretrained(name: str) -> PreTrainedTokenizerFast:
 
 def _not_loaded(name: str, local: bool) -> InputError:
     if local:
-        return InputError(
-            f"folder '{name}' holds no readable tokenizer: save one there with save_pretrained."
-        )
+        return InputError(f"folder '{name}' holds no readable tokenizer: save one there with save_pretrained.")
     guess = unknown("tokenizer", name, ("bytes", "words"))
     return InputError(
         f"{guess} A folder with a saved tokenizer or a name on the Hugging Face hub does too, but there "

@@ -47,9 +47,7 @@ class Tokens:
         return (read_tokens, (self.path,)) if self.path else (Tokens, (self.ids, self.text_bytes))
 
 
-def tokenize(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: Split, cache_dir: Path | None = None
-) -> Tokens:
+def tokenize(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: Split, cache_dir: Path | None = None) -> Tokens:
     """Return the tokens of a split, from the cache if the same text met the same tokenizer before.
 
     The stream is document after document: each followed by the tokenizer's end-of-text id, or, where it has
@@ -70,9 +68,7 @@ def tokenize(
     def build(partial: Path) -> None:
         ids, text_bytes = _encode(corpus.documents(split), tokenizer, split)
         if not len(ids):
-            raise InputError(
-                f"the tokenizer makes no token of the {split} split of corpus '{corpus.id.name}'."
-            )
+            raise InputError(f"the tokenizer makes no token of the {split} split of corpus '{corpus.id.name}'.")
         _write(partial, ids, text_bytes)
 
     try:

@@ -32,9 +32,7 @@ class Windows(Dataset[Tensor]):
 
     def __init__(self, tokens: Tokens, sequence_length: int, stride: int, label: str = "the text") -> None:
         if sequence_length < 1 or stride < 1:
-            raise InputError(
-                f"sequence_length and stride must be at least 1, not {sequence_length} and {stride}."
-            )
+            raise InputError(f"sequence_length and stride must be at least 1, not {sequence_length} and {stride}.")
         if len(tokens.ids) <= sequence_length:
             raise InputError(
                 f"{label} is too short: {len(tokens.ids):,} tokens, but one window of "
@@ -67,9 +65,7 @@ def collate(rows: Sequence[Tensor] | Tensor) -> dict[str, Int64[Tensor, "batch s
     return {"input_ids": batch[:, :-1].contiguous(), "shift_labels": batch[:, 1:].contiguous()}
 
 
-def batches(
-    windows: Windows, batch_size: int, limit: int | None = None
-) -> Iterator[Int64[Tensor, "batch length"]]:
+def batches(windows: Windows, batch_size: int, limit: int | None = None) -> Iterator[Int64[Tensor, "batch length"]]:
     """Yield LongTensors (batch, sequence_length + 1) in order: inputs are `[:, :-1]`, labels `[:, 1:]`.
 
     Args:

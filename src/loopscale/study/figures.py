@@ -72,17 +72,13 @@ class Curves:
     length: int
 
 
-def by_depth(
-    results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float
-) -> Canvas | None:
+def by_depth(results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float) -> Canvas | None:
     """Draw `curve` of every run over the loops: the mean over seeds, with a band from least to greatest.
 
     The value axis is logarithmic where the largest value is `log_from` times the smallest or more. A curve
     ends with a cross where it stops being finite, and the legend says so.
     """
-    curves = {
-        name: _curves([curve(run) for run in c.runs]) for name, c in results.conditions.items() if c.runs
-    }
+    curves = {name: _curves([curve(run) for run in c.runs]) for name, c in results.conditions.items() if c.runs}
     shown = max((known.length for known in curves.values()), default=0)
     if not shown:
         return None
@@ -182,9 +178,7 @@ def _value_axis(axes: Axes, label: str, log: bool) -> None:
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
-    )
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
 
 
 def _height(curves: Curves) -> float:

@@ -27,11 +27,7 @@ class Reader:
     def integer(self, key: str) -> int:
         """Take a whole number."""
         value = self._take(key)
-        return (
-            value
-            if isinstance(value, int) and not isinstance(value, bool)
-            else self._wrong(key, "a whole number")
-        )
+        return value if isinstance(value, int) and not isinstance(value, bool) else self._wrong(key, "a whole number")
 
     def number(self, key: str) -> float:
         """Take a number; `null` is NaN."""
@@ -41,11 +37,7 @@ class Reader:
     def numbers(self, key: str) -> tuple[float, ...]:
         """Take a list of numbers; `null` is NaN."""
         values = self.list(key)
-        return (
-            tuple(map(_number, values))
-            if all(map(_is_number, values))
-            else self._wrong(key, "a list of numbers")
-        )
+        return tuple(map(_number, values)) if all(map(_is_number, values)) else self._wrong(key, "a list of numbers")
 
     def list(self, key: str) -> list[Any]:
         """Take a list."""
@@ -67,9 +59,7 @@ class Reader:
 
     def _take(self, key: str) -> Any:
         if key not in self._left:
-            raise InputError(
-                f"{self._where} lacks '{key}': not a file that loopscale wrote, or an incomplete one."
-            )
+            raise InputError(f"{self._where} lacks '{key}': not a file that loopscale wrote, or an incomplete one.")
         return self._left.pop(key)
 
     def _wrong(self, key: str, wanted: str) -> Any:

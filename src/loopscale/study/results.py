@@ -91,9 +91,7 @@ class ConditionResult:
             readout=reader.text("readout"),
             recurrence=reader.text("recurrence"),
             norm_penalty_coef=reader.number("norm_penalty_coef"),
-            runs=tuple(
-                Run.from_dict(run, f"{where}, run {i}") for i, run in enumerate(reader.list("runs"), 1)
-            ),
+            runs=tuple(Run.from_dict(run, f"{where}, run {i}") for i, run in enumerate(reader.list("runs"), 1)),
             extra=reader.rest(),
         )
 
@@ -192,9 +190,7 @@ def load(path: Path) -> Results:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): run 'loopscale reproduce' again to rewrite it."
-        ) from error
+        raise InputError(f"{path} is not JSON ({error}): run 'loopscale reproduce' again to rewrite it.") from error
     return Results.from_dict(document, path.name)
 
 

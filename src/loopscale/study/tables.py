@@ -44,9 +44,7 @@ def exits(results: Results) -> Table:
     names = [f"exit {k}" for k in range(1, results.num_loops + 1)]
 
     def cells(runs: tuple[Run, ...]) -> list[str]:
-        perplexities = [
-            mean_and_spread([run.perplexity[k] for run in runs]) for k in range(results.num_loops)
-        ]
+        perplexities = [mean_and_spread([run.perplexity[k] for run in runs]) for k in range(results.num_loops)]
         return [*perplexities, mean_and_spread([run.norm[-1] for run in runs]), _count(runs)]
 
     return Table(
@@ -183,12 +181,8 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _by_condition(
-    results: Results, cells: Callable[[tuple[Run, ...]], list[str]]
-) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (name, *cells(condition.runs)) for name, condition in results.conditions.items() if condition.runs
-    )
+def _by_condition(results: Results, cells: Callable[[tuple[Run, ...]], list[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple((name, *cells(condition.runs)) for name, condition in results.conditions.items() if condition.runs)
 
 
 def _count(runs: tuple[Run, ...]) -> str:

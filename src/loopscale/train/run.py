@@ -3,7 +3,6 @@ the weights that says where they came from.
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -205,7 +204,7 @@ def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_suffix(".tmp")
     staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(staging, path)
+    staging.replace(path)
 
 
 __all__ = ["Trained", "check_folder", "computes_in_bf16", "load_run_data", "train", "training_arguments"]

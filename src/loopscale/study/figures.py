@@ -113,11 +113,13 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 
-def write(canvas: Canvas, stem: Path) -> None:
-    """Write `<stem>.png` and `<stem>.svg`; equal data gives equal bytes."""
+def write(canvas: Canvas, stem: Path) -> str:
+    """Write `<stem>.png` and `<stem>.svg`, and return the SVG; equal data gives equal bytes."""
+    svg = to_svg(canvas)
+    stem.with_suffix(".svg").write_text(svg, encoding="utf-8")
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(canvas).print_png(stem.with_suffix(".png"))
-        stem.with_suffix(".svg").write_text(to_svg(canvas), encoding="utf-8")
+    return svg
 
 
 def to_svg(canvas: Canvas) -> str:

@@ -5,7 +5,7 @@ the weights that says where they came from.
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def check_folder(config: RunConfig) -> bool:
         before = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path} is not readable as a run: remove {config.folder} or choose another --out.") from error
-    if differing := _differences(before.to_dict(), config.to_dict()):
+    if differing := differences(before.to_dict(), config.to_dict()):
         raise InputError(
             f"{config.folder} belongs to another configuration ({', '.join(differing)} differ): choose another --out, "
             "or remove the folder to train anew."
@@ -181,13 +181,13 @@ def _vocabulary(config: RunConfig, data: Data) -> int | None:
     return None if "vocab_size" in config.model else len(data.tokenizer)
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names that differ, apart from those that may."""
     names = []
     for key in sorted({*before, *now} - {*FREE_KEYS, "out"}):
         a, b = before.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += _differences(a, b, f"{prefix}{key}.")
+            names += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             names.append(f"{prefix}{key}")
     return names

@@ -16,7 +16,7 @@ DEPTH = 3  # curves go on to so many times the trained depth
 
 
 def depth(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
-    """Return perplexity, cross-entropy and norm at every exit, up to 3K loops, on windows spread over the valid split."""
+    """Return perplexity, cross-entropy and norm at every exit, to 3K loops, on windows spread over the valid split."""
     K = model.num_loops
     losses = torch.zeros(DEPTH * K, dtype=torch.float64)
     norms = torch.zeros_like(losses)

@@ -1,6 +1,6 @@
 """The paper's comparison from one call: every condition and seed trained, measured, judged and reported.
 
-Folders: `<out>/<condition>/seed-<n>/` holds a run and its model; `results.json`, tables, figures and page lie in `<out>`.
+`<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
 """
 
 import json

@@ -18,9 +18,8 @@ from loopscale.study.executor import Executor, Job, LocalExecutor
 from loopscale.study.progress import Monitor
 from loopscale.study.report import render, write_report
 from loopscale.study.results import ConditionResult, Results, Run
-from loopscale.study.worker import JOB_FILE, RESULT_FILE, write_json
-from loopscale.train import RunConfig, check_folder, load_run_data
-from loopscale.train.run import differences
+from loopscale.study.worker import RESULT_FILE, write_json
+from loopscale.train import RunConfig, check_folder, differences, load_run_data, started, write_config
 
 STUDY_FILE = "study.json"
 
@@ -68,16 +67,14 @@ def reproduce(
     """
     console = console or Console()
     runs = plan(base, conditions, seeds, out)
-    claim_study(base, out)
+    check_study(base, runs, out)
     for run in runs:
-        if run.config.folder.exists() and any(run.config.folder.glob("run.json")):
-            check_folder(run.config)
+        check_folder(run.config)
     with console.status("reading the corpus"):
         data = load_run_data(base)
     pending = [run for run in runs if not run.finished]
     for run in pending:
-        run.config.folder.mkdir(parents=True, exist_ok=True)
-        write_json(run.config.folder / JOB_FILE, run.config.to_dict())
+        write_config(run.config)
     write_json(out / STUDY_FILE, identity(base))
     jobs = [Job(run.name, run.config.folder) for run in pending]
     executor = executor or LocalExecutor.for_machine(len(jobs), processes)
@@ -127,10 +124,10 @@ def identity(base: RunConfig) -> dict[str, Any]:
     return document
 
 
-def claim_study(base: RunConfig, out: Path) -> None:
+def check_study(base: RunConfig, runs: Sequence[StudyRun], out: Path) -> None:
     """Check that `out` is free or belongs to this study. Raises `InputError` where it belongs to another."""
     path = out / STUDY_FILE
-    if not path.exists():
+    if not path.exists() or not any(started(run.config.folder) for run in runs):
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

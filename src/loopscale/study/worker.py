@@ -9,9 +9,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from loopscale.errors import InputError
 from loopscale.study.measure import measure
-from loopscale.train import RunConfig, train
+from loopscale.train import read_config, train
 
-JOB_FILE = "job.json"  # the run's configuration, written by whoever starts it
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.json"
 STOPPED = 75  # the process was asked to stop and saved (EX_TEMPFAIL)
@@ -44,7 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def main(folder: Path) -> int:
     """Train or go on, measure, write `result.json`; return the exit status."""
-    config = RunConfig.from_dict(json.loads((folder / JOB_FILE).read_text(encoding="utf-8")))
+    config = read_config(folder)
     trained = train(config, [ReportProgress(folder)], quiet=True)
     if trained is None:
         return STOPPED

@@ -2,8 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopscale.train import DataConfig, RunConfig, TrainConfig
 from tests.helpers import TINY
+
+from loopscale.train import DataConfig, RunConfig, TrainConfig
 
 
 @pytest.fixture

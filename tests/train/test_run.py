@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
 from loopscale import InputError
 from loopscale.train import check_folder, train
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 
 class KillAt(TrainerCallback):

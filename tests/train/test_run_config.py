@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from loopscale import InputError
 from loopscale.train import RUNS, RunConfig, TrainConfig, preset_run
 

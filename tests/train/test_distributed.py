@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
-from loopscale.train import train
 from safetensors.torch import load_file
+
+from loopscale.train import train
 
 
 def test_two_processes_make_the_steps_of_one(run_config, tmp_path):

@@ -1,0 +1,159 @@
+"""Ouro (arXiv 2510.25741): its checkpoints become native models without its remote code, and go back.
+
+An Ouro is a sandwich-norm stack with RoPE whose final norm is applied after every loop: the head reads norm(z), the exit
+gate reads norm(z), and the next loop receives norm(z). The state z is what the stack returns, before that norm, so its
+scale is measured there. The inter-loop norm takes scale out of the loop by architecture; the learned per-channel weight of
+that norm is the only scale the next loop receives. An audit can find blind spots among directions, never in scale.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from numpy import ndarray
+from torch import Tensor
+
+from loopscale.convert.build import build_model
+from loopscale.errors import InputError
+from loopscale.model import LoopedConfig, LoopedForCausalLM
+
+Weights = Mapping[str, ndarray | Tensor]
+
+# config keys: theirs -> ours; a missing one is an error
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_stack_layers",
+    "num_attention_heads": "num_attention_heads",
+    "total_ut_steps": "num_loops",
+    "max_position_embeddings": "max_position_embeddings",
+}
+# and those that have a default
+OPTIONS = {
+    "num_key_value_heads": "num_key_value_heads",
+    "rms_norm_eps": "rms_norm_eps",
+    "initializer_range": "initializer_range",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "early_exit_threshold": "exit_threshold",
+    "pad_token_id": "pad_token_id",
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+}
+# what every Ouro is, in our words
+ARCHITECTURE: Mapping[str, Any] = {
+    "position_embedding": "rope",
+    "block_norm": "rmsnorm",
+    "norm_placement": "sandwich",
+    "recurrence": "rmsnorm",
+    "readout": "rmsnorm",
+    "share_loop_norm": True,
+    "exit_gate": True,
+}
+ROPE_THETA = 1e6
+
+MODEL_KEYS = {
+    "model.embed_tokens.weight": "model.embed_tokens.weight",
+    "model.norm.weight": "readout_norm.norm.weight",
+    "model.early_exit_gate.weight": "exit_gate.weight",
+    "model.early_exit_gate.bias": "exit_gate.bias",
+    "lm_head.weight": "lm_head.weight",
+}
+LAYER_KEYS = {
+    "input_layernorm.weight": "input_layernorm.weight",
+    "input_layernorm_2.weight": "attention_output_norm.weight",
+    "post_attention_layernorm.weight": "post_attention_layernorm.weight",
+    "post_attention_layernorm_2.weight": "mlp_output_norm.weight",
+    **{f"self_attn.{name}_proj.weight": f"self_attn.{name}_proj.weight" for name in "qkvo"},
+    **{f"mlp.{name}_proj.weight": f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")},
+}
+
+
+def from_ouro(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
+    """Return the native model of an Ouro's state dict and config, in eval mode and the weights' precision.
+
+    Raises `InputError` where a size or a weight is missing or does not fit, and for options this library cannot run.
+    """
+    native = config_of(config)
+    keys = key_map(native)
+    missing = sorted(keys.keys() - weights.keys())
+    if missing:
+        raise InputError(f"not a whole Ouro checkpoint: {len(missing)} weights are missing, among them {missing[0]}.")
+    surplus = sorted(name for name in weights.keys() - keys.keys() - {"lm_head.weight"} if "rotary_emb" not in name)
+    if surplus:
+        raise InputError(f"not an Ouro checkpoint: it holds {len(surplus)} unknown weights, among them {surplus[0]}.")
+    state = {ours: torch.as_tensor(weights[theirs]) for theirs, ours in keys.items()}
+    return build_model(native, state, "the Ouro checkpoint")
+
+
+def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
+    """Return the state dict and config under Ouro's names.
+
+    Raises `InputError`, naming what differs, for a model whose architecture is not Ouro's.
+    """
+    config = model.config
+    different = [f"{key}={getattr(config, key)!r}" for key, value in ARCHITECTURE.items() if getattr(config, key) != value]
+    if config.rope_parameters is not None and config.rope_parameters["rope_type"] != "default":
+        different.append(f"rope_type={config.rope_parameters['rope_type']!r}")
+    if different:
+        raise InputError(f"this model cannot be written as an Ouro, which has no {', no '.join(different)}.")
+    state = model.state_dict()
+    weights = {theirs: state[ours].contiguous() for theirs, ours in key_map(config).items()}
+    return weights, {
+        "architectures": ["OuroForCausalLM"],
+        "model_type": "ouro",
+        **{theirs: getattr(config, ours) for theirs, ours in {**SIZES, **OPTIONS}.items()},
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "rope_scaling": None,
+        "use_sliding_window": False,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def config_of(ouro: Mapping[str, Any]) -> LoopedConfig:
+    """Translate an Ouro's config. Supervision is `exit_gate`: expected cross-entropy under the gate."""
+    missing = [key for key in SIZES if ouro.get(key) is None]
+    if missing:
+        raise InputError(f"not the config of an Ouro: {missing[0]} is missing.")
+    for problem in unsupported(ouro):
+        raise InputError(f"this Ouro has {problem}, which this library cannot run.")
+    theta = ouro.get("rope_theta") or (ouro.get("rope_parameters") or {}).get("rope_theta") or ROPE_THETA
+    return LoopedConfig(
+        **{ours: ouro[theirs] for theirs, ours in SIZES.items()},
+        **{ours: ouro[theirs] for theirs, ours in OPTIONS.items() if theirs in ouro},
+        **ARCHITECTURE,
+        rope_parameters={"rope_type": "default", "rope_theta": float(theta)},
+        supervision="exit_gate",
+        dropout=0.0,
+        init="normal",
+    )
+
+
+def unsupported(ouro: Mapping[str, Any]) -> list[str]:
+    """Return, in words, the options of an Ouro's config that the native model does not have."""
+    head_dim = ouro["hidden_size"] // ouro["num_attention_heads"]
+    layer_types = set(ouro.get("layer_types") or ()) - {"full_attention"}
+    rope = ouro.get("rope_scaling") or ouro.get("rope_parameters") or {}
+    found = {
+        f"hidden_act {ouro.get('hidden_act')!r}": ouro.get("hidden_act", "silu") != "silu",
+        "scaled RoPE": rope.get("rope_type", rope.get("type", "default")) != "default",
+        "sliding-window attention": ouro.get("use_sliding_window", False),
+        f"layers of type {', '.join(sorted(layer_types))}": bool(layer_types),
+        f"head_dim {ouro.get('head_dim')}": (ouro.get("head_dim") or head_dim) != head_dim,
+        "attention biases": ouro.get("attention_bias", False),
+    }
+    return [words for words, is_there in found.items() if is_there]
+
+
+def key_map(config: LoopedConfig) -> dict[str, str]:
+    """Return their weight names -> ours, for a model of this size."""
+    keys = {theirs: ours for theirs, ours in MODEL_KEYS.items() if theirs != "lm_head.weight"}
+    if not config.tie_word_embeddings:
+        keys["lm_head.weight"] = MODEL_KEYS["lm_head.weight"]
+    for i in range(config.num_stack_layers):
+        keys |= {f"model.layers.{i}.{theirs}": f"model.layers.{i}.{ours}" for theirs, ours in LAYER_KEYS.items()}
+    return keys

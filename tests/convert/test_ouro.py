@@ -100,7 +100,9 @@ def test_tied_ouro_needs_no_head(ouro):
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
         ({"head_dim": 16}, "head_dim 16"),
         ({"total_ut_steps": None}, "total_ut_steps is missing"),
-        ({"hidden_size": 52}, r"shape \(89, 48\)"),
+        ({"hidden_size": 56}, r"shape \(89, 48\)"),
+        ({"hidden_size": 52}, "RoPE requires an even"),
+        ({"vocab_size": "many"}, "vocab_size"),
     ],
 )
 def test_what_cannot_be_run_is_said(ouro, change, words):

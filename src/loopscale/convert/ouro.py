@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
@@ -93,7 +94,9 @@ def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]],
     Raises `InputError`, naming what differs, for a model whose architecture is not Ouro's.
     """
     config = model.config
-    different = [f"{key}={getattr(config, key)!r}" for key, value in ARCHITECTURE.items() if getattr(config, key) != value]
+    different = [
+        f"{key}={getattr(config, key)!r}" for key, value in ARCHITECTURE.items() if getattr(config, key) != value
+    ]
     if config.rope_parameters is not None and config.rope_parameters["rope_type"] != "default":
         different.append(f"rope_type={config.rope_parameters['rope_type']!r}")
     if different:
@@ -122,15 +125,18 @@ def config_of(ouro: Mapping[str, Any]) -> LoopedConfig:
     for problem in unsupported(ouro):
         raise InputError(f"this Ouro has {problem}, which this library cannot run.")
     theta = ouro.get("rope_theta") or (ouro.get("rope_parameters") or {}).get("rope_theta") or ROPE_THETA
-    return LoopedConfig(
-        **{ours: ouro[theirs] for theirs, ours in SIZES.items()},
-        **{ours: ouro[theirs] for theirs, ours in OPTIONS.items() if theirs in ouro},
-        **ARCHITECTURE,
-        rope_parameters={"rope_type": "default", "rope_theta": float(theta)},
-        supervision="exit_gate",
-        dropout=0.0,
-        init="normal",
-    )
+    try:
+        return LoopedConfig(
+            **{ours: ouro[theirs] for theirs, ours in SIZES.items()},
+            **{ours: ouro[theirs] for theirs, ours in OPTIONS.items() if theirs in ouro},
+            **ARCHITECTURE,
+            rope_parameters={"rope_type": "default", "rope_theta": float(theta)},
+            supervision="exit_gate",
+            dropout=0.0,
+            init="normal",
+        )
+    except StrictDataclassError as error:  # the check of types and of RoPE that transformers makes
+        raise InputError(f"the config of this Ouro does not hold together: {error.__cause__ or error}") from error
 
 
 def unsupported(ouro: Mapping[str, Any]) -> list[str]:

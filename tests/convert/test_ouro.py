@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.helpers import tiny_model
 
 from loopscale import InputError, LoopedForCausalLM, run_loops
 from loopscale.convert import from_ouro, to_ouro
-from tests.helpers import tiny_model
 
 PROMPT = 8
 

@@ -1,9 +1,9 @@
 """Ouro (arXiv 2510.25741): its checkpoints become native models without its remote code, and go back.
 
-An Ouro is a sandwich-norm stack with RoPE whose final norm is applied after every loop: the head reads norm(z), the exit
-gate reads norm(z), and the next loop receives norm(z). The state z is what the stack returns, before that norm, so its
-scale is measured there. The inter-loop norm takes scale out of the loop by architecture; the learned per-channel weight of
-that norm is the only scale the next loop receives. An audit can find blind spots among directions, never in scale.
+An Ouro is a sandwich-norm stack with RoPE whose final norm is applied after every loop: the head, the exit gate and the
+next loop all read norm(z). The state z is what the stack returns, before that norm, so its scale is measured there. The
+inter-loop norm takes scale out of the loop by architecture: what the next loop receives has the scale of the norm's
+learned weight. An audit can find blind spots among directions, never in scale.
 """
 
 from collections.abc import Mapping
@@ -93,12 +93,10 @@ def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]],
 
     Raises `InputError`, naming what differs, for a model whose architecture is not Ouro's.
     """
-    config = model.config
-    different = [
-        f"{key}={getattr(config, key)!r}" for key, value in ARCHITECTURE.items() if getattr(config, key) != value
-    ]
-    if config.rope_parameters is not None and config.rope_parameters["rope_type"] != "default":
-        different.append(f"rope_type={config.rope_parameters['rope_type']!r}")
+    config, rope = model.config, model.config.rope_parameters or {}
+    has = {**{key: getattr(config, key) for key in ARCHITECTURE}, "rope_type": rope.get("rope_type")}
+    needs = {**ARCHITECTURE, "rope_type": "default"}
+    different = [f"{key}={value!r}" for key, value in has.items() if value != needs[key]]
     if different:
         raise InputError(f"this model cannot be written as an Ouro, which has no {', no '.join(different)}.")
     state = model.state_dict()
@@ -110,7 +108,7 @@ def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]],
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "attention_dropout": 0.0,
-        "rope_theta": config.rope_parameters["rope_theta"],
+        "rope_theta": rope["rope_theta"],
         "rope_scaling": None,
         "use_sliding_window": False,
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -28,9 +28,9 @@ MODEL_TYPE = "huginn_raven"
 class Huginn(InjectedLoop):
     """The four verbs of a live `RavenForCausalLM`, through its public methods.
 
-    The initial state is zero (`initialize_state` with scale 0), where the model itself draws one. The live model ignores
-    attention masks, so there is no padding. `core_block_forward` is its `iterate_one_step` with gradients, which an audit
-    needs. No cache is passed to the coda, so probing an exit leaves nothing behind.
+    The initial state is zero (`initialize_state` with scale 0), where the model itself draws one. The live model
+    ignores attention masks, so there is no padding. `core_block_forward` is its `iterate_one_step` with gradients,
+    which an audit needs. No cache is passed to the coda, so probing an exit leaves nothing behind.
     """
 
     family = "Huginn"

@@ -1,4 +1,4 @@
-"""The four verbs of a live model with a prelude, a recurrent core that sees the prelude's output at every loop, and a coda."""
+"""A live model with a prelude, a recurrent core that sees its output at every loop, and a coda, behind four verbs."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

@@ -1,12 +1,12 @@
 """Parcae (package `parcae_lm` of the repository SandyResearch/parcae) behind the four verbs.
 
-The state is what the core returns after each loop, before the readout's matrix C. It is carried as it is; the injection
-then damps every channel by a learned exp(-dt A) and adds the prelude's output. The core is pre-norm and residual and
-nothing normalises the state, so nothing is closed by architecture: what the core writes accumulates, and only the damping
-bounds it. The readout, lm_head(ln_f(coda(C z))), hides the scale of what enters ln_f, not that of z itself: the coda's own
-updates are added to C z, and how much they weigh depends on its scale. That visibility fades as the state outgrows them.
-The loss is cross-entropy at the last loop only, of a depth drawn anew at every training step. So an audit can find scale,
-the mean and any direction; the damping bounds how long they stay.
+The state is what the core returns after each loop, before the readout's matrix C. It is carried as it is; the
+injection then damps every channel by a learned exp(-dt A) and adds the prelude's output. The core is pre-norm and
+residual and nothing normalises the state, so nothing is closed by architecture: what the core writes accumulates, and
+only the damping bounds it. The readout, lm_head(ln_f(coda(C z))), hides the scale of what enters ln_f, not that of z
+itself: the coda's own updates are added to C z, and how much they weigh depends on its scale. That visibility fades
+as the state outgrows them. The loss is cross-entropy at the last loop only, of a depth drawn anew at every training
+step. So an audit can find scale, the mean and any direction; the damping bounds how long they stay.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ HEADS = ("pytorch", "cce")  # the others return a loss instead of logits
 class Parcae(InjectedLoop):
     """The four verbs of a live `parcae_lm` model, through its public modules.
 
-    The model draws its initial state. Here one draw with a fixed seed serves every row and every length, so that results
-    repeat and do not depend on batching. Value embeddings read the tokens at every loop.
+    The model draws its initial state. Here one draw with a fixed seed serves every row and every length, so that
+    results repeat and do not depend on batching. Value embeddings read the tokens at every loop.
     """
 
     family = "Parcae"

@@ -16,7 +16,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from loopscale.adapters.injected import InjectedLoop
+from loopscale.adapters.injected import Injected, InjectedLoop
 from loopscale.errors import InputError
 from loopscale.objective import Terminal
 from loopscale.stepping import Logits, State, Tokens
@@ -41,15 +41,15 @@ class Huginn(InjectedLoop):
         self.positions = self.model.config.block_size
         self.supervision = Terminal()
 
-    def prelude(self, tokens: Tokens) -> State:
+    def prelude(self, tokens: Tokens) -> Injected:
         """Return the prelude's output."""
         return self.model.embed_inputs(tokens)[0]
 
-    def initial_state(self, injected: State) -> State:
+    def initial_state(self, injected: Injected) -> State:
         """Return zeros."""
         return self.model.initialize_state(injected, scale=0.0)
 
-    def core(self, h: State, k: int, injected: State, tokens: Tokens) -> State:
+    def core(self, h: State, k: int, injected: Injected, tokens: Tokens) -> State:
         """Apply core(adapter([h, injected]))."""
         rotary, slot = self.model.freqs_cis[:, : h.shape[1]], torch.tensor(0)
         return self.model.core_block_forward(h, injected, rotary, None, None, slot, k)[0]

@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscale.errors import InputError
 from loopscale.objective import Supervision
 from loopscale.stepping import Logits, State, Tokens
+
+Injected = Float[Tensor, "batch seq width"]  # the prelude may be narrower or wider than the state
 
 
 class InjectedLoop(nn.Module, ABC):
@@ -31,19 +34,20 @@ class InjectedLoop(nn.Module, ABC):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.train(model.training)
         self._tokens: Tensor | None = None
         self._injected: Tensor | None = None
 
     @abstractmethod
-    def prelude(self, tokens: Tokens) -> State:
-        """Return what the core sees of the input at every loop, (batch, seq, hidden)."""
+    def prelude(self, tokens: Tokens) -> Injected:
+        """Return what the core sees of the input at every loop, (batch, seq, width)."""
 
     @abstractmethod
-    def initial_state(self, injected: State) -> State:
+    def initial_state(self, injected: Injected) -> State:
         """Return the state before the first loop, the same at every call."""
 
     @abstractmethod
-    def core(self, h: State, k: int, injected: State, tokens: Tokens) -> State:
+    def core(self, h: State, k: int, injected: Injected, tokens: Tokens) -> State:
         """Apply the recurrent core once, injection included."""
 
     @abstractmethod

@@ -18,7 +18,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from loopscale.adapters.injected import InjectedLoop
+from loopscale.adapters.injected import Injected, InjectedLoop
 from loopscale.errors import InputError
 from loopscale.objective import Terminal
 from loopscale.stepping import Logits, State, Tokens
@@ -51,14 +51,14 @@ class Parcae(InjectedLoop):
         self.supervision = Terminal()
         self._first: Tensor | None = None
 
-    def prelude(self, tokens: Tokens) -> State:
+    def prelude(self, tokens: Tokens) -> Injected:
         """Return ln_prelude(prelude(wte(tokens) * emb_scale))."""
         parts = self.model.transformer
         x = parts.wte(tokens) * self.model.emb_scale
         x = self._blocks(parts.prelude, 0, x, tokens)
         return parts.ln_prelude(x) if self.model.config.prelude_norm else x
 
-    def initial_state(self, injected: State) -> State:
+    def initial_state(self, injected: Injected) -> State:
         """Return the one draw, for this many rows and positions."""
         if self._first is None or (self._first.device, self._first.dtype) != (injected.device, injected.dtype):
             room = injected.new_zeros(1, self.positions, injected.shape[-1])
@@ -68,7 +68,7 @@ class Parcae(InjectedLoop):
         B, T, _ = injected.shape
         return self._first[:, :T].expand(B, -1, -1)
 
-    def core(self, h: State, k: int, injected: State, tokens: Tokens) -> State:
+    def core(self, h: State, k: int, injected: Injected, tokens: Tokens) -> State:
         """Apply core(adapter(h, injected))."""
         parts = self.model.transformer
         return self._blocks(parts.core_block, len(parts.prelude), parts.adapter(h, injected), tokens)

@@ -1,7 +1,7 @@
 """A checkpoint folder, here or on the hub: its config and its safetensors, read as data and never run."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from loopscale.data.progress import progress_when_slow
 from loopscale.errors import InputError
 
 CONFIG = "config.json"
@@ -18,7 +19,6 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # what a checkpoint of safetensors is made of besides code, which is never fetched
 DATA_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-Advance = Callable[[float], None]
 
 
 def local_folder(name: str, files: Sequence[str] = DATA_FILES) -> Path:
@@ -68,18 +68,20 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def read_safetensors(folder: Path, advance: Advance = lambda share: None) -> dict[str, Shaped[Tensor, "..."]]:
-    """Return every tensor of the folder's safetensors; `advance` is told the share of files read, file by file.
+def read_safetensors(folder: Path) -> dict[str, Shaped[Tensor, "..."]]:
+    """Return every tensor of the folder's safetensors, with a progress bar where that is slow.
 
     Raises `InputError` where a file is missing or broken.
     """
     files = weight_files(folder)
+    sizes = [path.stat().st_size for path in files]
     weights: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                weights |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise InputError(f"'{path}' is broken: {error}") from error
-        advance(1 / len(files))
+    with progress_when_slow("reading weights", sum(sizes)) as advance:
+        for path, size in zip(files, sizes, strict=True):
+            try:
+                with safe_open(path, framework="pt") as tensors:
+                    weights |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+            except SafetensorError as error:
+                raise InputError(f"'{path}' is broken: {error}") from error
+            advance(size)
     return weights

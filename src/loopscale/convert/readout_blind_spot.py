@@ -44,6 +44,11 @@ MODEL_FLAGS = {
 }
 
 
+def is_checkpoint_file(name: str | Path) -> bool:
+    """Return whether the name is that of a `.pt` file, there or not."""
+    return Path(name).suffix in {".pt", ".pth"} and not Path(name).is_dir()
+
+
 def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
     """Return the model of a `.pt` file that the released training code wrote, in eval mode.
 

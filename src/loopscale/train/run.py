@@ -5,7 +5,7 @@ the weights that says where they came from.
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     if config.train.compile:
         for layer in model.model.layers:
             layer.compile(fullgraph=True)
-    describe(config, data, folder)
+    corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
+    write_config(config, corpus=corpus, environment=environment())
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - start + _seconds_before(folder)
@@ -103,20 +104,37 @@ def check_folder(config: RunConfig) -> bool:
     Raises `InputError` where it holds something else.
     """
     path = config.folder / RUN_FILE
+    if path.exists() and not started(config.folder):
+        return False
     if not path.exists():
         if config.folder.is_dir() and any(config.folder.iterdir()):
             raise InputError(f"{config.folder} is not empty and holds no loopscale run: choose another --out.")
         return False
-    try:
-        before = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path} is not readable as a run: remove {config.folder} or choose another --out.") from error
-    if differing := _differences(before.to_dict(), config.to_dict()):
+    if differing := differences(read_config(config.folder).to_dict(), config.to_dict()):
         raise InputError(
             f"{config.folder} belongs to another configuration ({', '.join(differing)} differ): choose another --out, "
             "or remove the folder to train anew."
         )
     return True
+
+
+def started(folder: Path) -> bool:
+    """Return whether a folder holds anything of a run that took time: a checkpoint or a finished model."""
+    return (folder / DONE_FILE).exists() or last_checkpoint(folder) is not None
+
+
+def write_config(config: RunConfig, **facts: Any) -> None:
+    """Write the run's configuration into its folder, with what else is known of it."""
+    _write(config.folder / RUN_FILE, {"config": config.to_dict(), **facts})
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration in a run's folder; raises `InputError` where there is none."""
+    path = folder / RUN_FILE
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not readable as a run: remove {folder} or choose another --out.") from error
 
 
 def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArguments:
@@ -170,24 +188,18 @@ def last_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
-def describe(config: RunConfig, data: Data, folder: Path) -> None:
-    """Write beside the weights what they come from: resolved configuration, versions, revision, corpus hash."""
-    corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
-    _write(folder / RUN_FILE, {"config": config.to_dict(), "corpus": corpus, "environment": environment()})
-
-
 def _vocabulary(config: RunConfig, data: Data) -> int | None:
     """Return the embedding's size where the tokenizer decides it: when the configuration does not."""
     return None if "vocab_size" in config.model else len(data.tokenizer)
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names that differ, apart from those that may."""
     names = []
     for key in sorted({*before, *now} - {*FREE_KEYS, "out"}):
         a, b = before.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += _differences(a, b, f"{prefix}{key}.")
+            names += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             names.append(f"{prefix}{key}")
     return names
@@ -205,6 +217,3 @@ def _write(path: Path, value: Any) -> None:
     staging = path.with_suffix(".tmp")
     staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     staging.replace(path)
-
-
-__all__ = ["Trained", "check_folder", "computes_in_bf16", "load_run_data", "train", "training_arguments"]

@@ -1,9 +1,14 @@
+import contextlib
+
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.helpers import tiny_model
 
 from loopscale import InputError, LoopedForCausalLM, run_loops
 from loopscale.convert import from_ouro, to_ouro
+from loopscale.convert.ouro import OPTIONS, SIZES
 
 PROMPT = 8
 
@@ -100,6 +105,8 @@ def test_tied_ouro_needs_no_head(ouro):
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
         ({"head_dim": 16}, "head_dim 16"),
         ({"total_ut_steps": None}, "total_ut_steps is missing"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'"),
         ({"hidden_size": 56}, r"shape \(89, 48\)"),
         ({"hidden_size": 52}, "RoPE requires an even"),
         ({"vocab_size": "many"}, "vocab_size"),
@@ -121,3 +128,13 @@ def test_missing_and_surplus_weights_are_named(ouro):
 def test_a_model_that_is_no_ouro_cannot_become_one():
     with pytest.raises(InputError, match="norm_placement='pre'"):
         to_ouro(tiny_model())
+
+
+JSON = st.none() | st.booleans() | st.integers(-3, 100) | st.floats(allow_nan=False) | st.text(max_size=4) | st.just([])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from([*SIZES, *OPTIONS, "rope_theta", "rope_scaling", "layer_types", "head_dim"]), value=JSON)
+def test_whatever_stands_in_a_config_is_run_or_told(ouro, key, value):
+    with contextlib.suppress(InputError):
+        from_ouro(ouro.weights, {**ouro.config, key: value})

@@ -1,8 +1,10 @@
-"""From a state dict under our names to a model, with every missing, surplus or misshapen weight named."""
+"""From sizes and a state dict under our names to a model, with everything that is missing or does not fit named."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Shaped
 from torch import Tensor
 from transformers.utils import logging
@@ -11,6 +13,24 @@ from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
 State = Mapping[str, Shaped[Tensor, "..."]]
+
+
+def require_sizes(config: Mapping[str, Any], names: Iterable[str], source: str) -> None:
+    """Raise `InputError` unless every one of the `names` is a positive integer of `config`."""
+    for name in names:
+        value = config.get(name)
+        if value is None:
+            raise InputError(f"{source}: {name} is missing in its config.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{source}: {name} is {value!r} in its config: it must be a positive integer.")
+
+
+def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
+    """Return the configuration of these values. Raises `InputError` where one has a wrong type or does not fit."""
+    try:
+        return LoopedConfig(**values)
+    except StrictDataclassError as error:  # the check of types and of RoPE that transformers makes
+        raise InputError(f"{source}: its config does not hold together: {error.__cause__ or error}") from error
 
 
 def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCausalLM:

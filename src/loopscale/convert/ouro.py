@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_model
+from loopscale.convert.build import build_config, build_model, require_sizes
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
@@ -53,6 +52,7 @@ ARCHITECTURE: Mapping[str, Any] = {
     "exit_gate": True,
 }
 ROPE_THETA = 1e6
+SOURCE = "the Ouro checkpoint"
 
 MODEL_KEYS = {
     "model.embed_tokens.weight": "model.embed_tokens.weight",
@@ -85,7 +85,7 @@ def from_ouro(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
     if surplus:
         raise InputError(f"not an Ouro checkpoint: it holds {len(surplus)} unknown weights, among them {surplus[0]}.")
     state = {ours: torch.as_tensor(weights[theirs]) for theirs, ours in keys.items()}
-    return build_model(native, state, "the Ouro checkpoint")
+    return build_model(native, state, SOURCE)
 
 
 def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
@@ -117,31 +117,24 @@ def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]],
 
 def config_of(ouro: Mapping[str, Any]) -> LoopedConfig:
     """Translate an Ouro's config. Supervision is `exit_gate`: expected cross-entropy under the gate."""
-    missing = [key for key in SIZES if ouro.get(key) is None]
-    if missing:
-        raise InputError(f"not the config of an Ouro: {missing[0]} is missing.")
+    require_sizes(ouro, SIZES, SOURCE)
     for problem in unsupported(ouro):
         raise InputError(f"this Ouro has {problem}, which this library cannot run.")
-    theta = ouro.get("rope_theta") or (ouro.get("rope_parameters") or {}).get("rope_theta") or ROPE_THETA
-    try:
-        return LoopedConfig(
-            **{ours: ouro[theirs] for theirs, ours in SIZES.items()},
-            **{ours: ouro[theirs] for theirs, ours in OPTIONS.items() if theirs in ouro},
-            **ARCHITECTURE,
-            rope_parameters={"rope_type": "default", "rope_theta": float(theta)},
-            supervision="exit_gate",
-            dropout=0.0,
-            init="normal",
-        )
-    except StrictDataclassError as error:  # the check of types and of RoPE that transformers makes
-        raise InputError(f"the config of this Ouro does not hold together: {error.__cause__ or error}") from error
+    theta = ouro.get("rope_theta") or _section(ouro, "rope_parameters").get("rope_theta") or ROPE_THETA
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise InputError(f"{SOURCE}: rope_theta is {theta!r} in its config: it must be a positive number.")
+    values = {ours: ouro[theirs] for theirs, ours in SIZES.items()}
+    values |= {ours: ouro[theirs] for theirs, ours in OPTIONS.items() if theirs in ouro}
+    values |= {**ARCHITECTURE, "supervision": "exit_gate", "dropout": 0.0, "init": "normal"}
+    return build_config({**values, "rope_parameters": {"rope_type": "default", "rope_theta": float(theta)}}, SOURCE)
 
 
 def unsupported(ouro: Mapping[str, Any]) -> list[str]:
     """Return, in words, the options of an Ouro's config that the native model does not have."""
     head_dim = ouro["hidden_size"] // ouro["num_attention_heads"]
-    layer_types = set(ouro.get("layer_types") or ()) - {"full_attention"}
-    rope = ouro.get("rope_scaling") or ouro.get("rope_parameters") or {}
+    kinds = ouro.get("layer_types") or []
+    layer_types = set(map(str, kinds if isinstance(kinds, list) else [kinds])) - {"full_attention"}
+    rope = _section(ouro, "rope_scaling") or _section(ouro, "rope_parameters")
     found = {
         f"hidden_act {ouro.get('hidden_act')!r}": ouro.get("hidden_act", "silu") != "silu",
         "scaled RoPE": rope.get("rope_type", rope.get("type", "default")) != "default",
@@ -151,6 +144,14 @@ def unsupported(ouro: Mapping[str, Any]) -> list[str]:
         "attention biases": ouro.get("attention_bias", False),
     }
     return [words for words, is_there in found.items() if is_there]
+
+
+def _section(ouro: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section of the config, empty where it is absent or null."""
+    section = ouro.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise InputError(f"{SOURCE}: {name} is {section!r} in its config: it must be a mapping.")
+    return section
 
 
 def key_map(config: LoopedConfig) -> dict[str, str]:

@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_model
+from loopscale.convert.build import build_config, build_model, require_sizes
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
@@ -36,10 +36,12 @@ OPTIONS = {
     "norm_penalty_weight": "norm_penalty_coef",
     "entropy_weight": "entropy_coef",
 }
+SOURCE = "the readout-blind-spot checkpoint"
+SIZES = ("d_model", "num_heads", "num_layers", "ff_multiplier", "num_loops")
 SUPERVISIONS = {"per-step": "per_loop", "terminal": "terminal", "adaptive": "exit_gate"}
 NORM_TYPES = ("block_norm_type", "loop_norm_type", "decode_norm_type")
 MODEL_FLAGS = {
-    *("d_model", "num_heads", "num_layers", "ff_multiplier", "dropout", "num_loops", "tie_weights"),
+    *(*SIZES, "dropout", "tie_weights"),
     *("use_decode_norm", "decode_norm_final_only", "inter_loop_norm", "use_spectral_damping", *NORM_TYPES),
 }
 
@@ -105,11 +107,12 @@ def from_readout_blind_spot(weights: Weights, meta: Mapping[str, Any]) -> Looped
         state = state_dict_of(weights, config)
     except KeyError as missing:
         raise InputError(f"not a checkpoint of the readout-blind-spot code: {missing} is missing.") from missing
-    return build_model(config, state, "the readout-blind-spot checkpoint")
+    return build_model(config, state, SOURCE)
 
 
 def config_of(weights: Weights, meta: Mapping[str, Any]) -> LoopedConfig:
     """Translate that code's sizes and flags."""
+    require_sizes(meta, SIZES, SOURCE)
     for problem in unsupported(meta):
         raise InputError(
             f"this checkpoint of the readout-blind-spot code has {problem}, which has no counterpart here."
@@ -125,19 +128,19 @@ def config_of(weights: Weights, meta: Mapping[str, Any]) -> LoopedConfig:
     options = {ours: meta[theirs] for theirs, ours in OPTIONS.items() if theirs in meta}
     if "supervision" in meta:
         options["supervision"] = SUPERVISIONS[meta["supervision"]]
-    return LoopedConfig(
-        vocab_size=weights["token_embedding.weight"].shape[0],
-        hidden_size=meta["d_model"],
-        intermediate_size=meta["ff_multiplier"] * meta["d_model"],
-        num_stack_layers=meta["num_layers"],
-        num_attention_heads=meta["num_heads"],
-        num_loops=meta["num_loops"],
-        max_position_embeddings=weights["position_embedding.weight"].shape[0],
-        dropout=meta.get("dropout", 0.0),
-        readout=readout,
-        recurrence=recurrence,
-        **options,
-    )
+    values = {
+        "vocab_size": weights["token_embedding.weight"].shape[0],
+        "max_position_embeddings": weights["position_embedding.weight"].shape[0],
+        "hidden_size": meta["d_model"],
+        "intermediate_size": meta["ff_multiplier"] * meta["d_model"],
+        "num_stack_layers": meta["num_layers"],
+        "num_attention_heads": meta["num_heads"],
+        "num_loops": meta["num_loops"],
+        "dropout": meta.get("dropout", 0.0),
+        "readout": readout,
+        "recurrence": recurrence,
+    }
+    return build_config({**values, **options}, SOURCE)
 
 
 def unsupported(meta: Mapping[str, Any]) -> list[str]:

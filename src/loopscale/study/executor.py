@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ class Job:
     folder: Path
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Executes jobs: `python -m loopscale.study.worker FOLDER` each, somewhere."""
 

@@ -24,6 +24,7 @@ from loopscale.train.trainer import LoopedTrainer, StopOnSignal
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 DONE_FILE = "training.json"
+SECONDS_FILE = "seconds.json"  # of the parts of a run before it was stopped
 # what may differ between the start and the resumption of a run
 FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
 
@@ -58,8 +59,11 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
 
     Raises `InputError` for data that does not fit the model, or a folder that belongs to another configuration.
     """
-    check_folder(config)
-    data = load_run_data(config)
+    args = training_arguments(config, quiet)
+    if args.process_index == 0:
+        check_folder(config)
+    with args.main_process_first(desc="tokenizing"):
+        data = load_run_data(config)
     set_seed(config.train.seed)
     model = LoopedForCausalLM(config.model_config(_vocabulary(config, data)))
     data.require_vocabulary(model.config.vocab_size)
@@ -72,30 +76,32 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     stop = StopOnSignal()
     trainer = LoopedTrainer(
         model=model,
-        args=training_arguments(config, quiet),
+        args=args,
         data_collator=collate,
         train_dataset=data.train,
         eval_dataset=data.valid,
         callbacks=[stop, *callbacks],
     )
+    model.checkpoint_loops = config.train.checkpoint_loops
     if config.train.compile:
         for layer in model.model.layers:
             layer.compile(fullgraph=True)
-    corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
-    write_config(config, corpus=corpus, environment=environment())
+    if args.should_save:
+        corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
+        write_config(config, corpus=corpus, environment=environment())
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - start + _seconds_before(folder)
-    if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
-        _write(folder / CHECKPOINTS / "seconds.json", seconds)
-        return None
-    model.eval()
-    model.save_pretrained(folder)
-    data.tokenizer.save_pretrained(folder)
+    stopped = stop.received is not None and trainer.state.global_step < trainer.state.max_steps
     record = {"steps": trainer.state.global_step, "seconds": seconds, "history": trainer.state.log_history}
-    _write(folder / DONE_FILE, record)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return Trained(model, data, record["steps"], seconds, record["history"])
+    if args.should_save and stopped:
+        _write(folder / CHECKPOINTS / SECONDS_FILE, seconds)
+    elif args.should_save:
+        model.save_pretrained(folder)
+        data.tokenizer.save_pretrained(folder)
+        _write(folder / DONE_FILE, record)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return None if stopped else Trained(model.eval(), data, **record)
 
 
 def check_folder(config: RunConfig) -> bool:
@@ -207,7 +213,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 def _seconds_before(folder: Path) -> float:
     """Return the training time of the parts before this one."""
-    path = folder / CHECKPOINTS / "seconds.json"
+    path = folder / CHECKPOINTS / SECONDS_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
 

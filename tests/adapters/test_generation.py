@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.adapters.toy_loop import VOCAB, ToyLoop
-from tests.helpers import tiny_model
 
 from loopscale import InputError
 from loopscale.adapters import stream_plainly
+from tests.adapters.toy_loop import VOCAB, ToyLoop
+from tests.helpers import tiny_model
 
 
 @pytest.mark.parametrize("num_loops", [None, 1, 4])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.adapters import toy_raven
 from transformers import dynamic_module_utils
 
 from loopscale import InputError, run_loops
 from loopscale.adapters import Huginn, load_model
 from loopscale.objective import Terminal
+from tests.adapters import toy_raven
 
 CODE = {"AutoConfig": "toy_raven.RavenConfig", "AutoModelForCausalLM": "toy_raven.RavenForCausalLM"}
 TOKENS = torch.arange(18).view(2, 9)

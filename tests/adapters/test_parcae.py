@@ -3,11 +3,11 @@ import sys
 
 import pytest
 import torch
-from tests.adapters import toy_parcae
 
 from loopscale import InputError, run_loops
 from loopscale.adapters import Parcae, load_model
 from loopscale.objective import Terminal
+from tests.adapters import toy_parcae
 
 TOKENS = torch.arange(18).view(2, 9)
 

@@ -1,8 +1,8 @@
 import torch
-from tests.helpers import tiny_model
 
 from loopscale import LoopedForCausalLM
 from loopscale.cli.main import main
+from tests.helpers import tiny_model
 
 OURO = {
     "position_embedding": "rope",

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.helpers import tiny_model
 
 from loopscale import InputError, LoopedForCausalLM, run_loops
 from loopscale.convert import from_ouro, to_ouro
 from loopscale.convert.ouro import OPTIONS, SIZES
+from tests.helpers import tiny_model
 
 PROMPT = 8
 

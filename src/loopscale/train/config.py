@@ -139,7 +139,7 @@ class RunConfig:
 RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
     "laptop": (
         DataConfig(),
-        TrainConfig(learning_rate=1e-3, batch_size=8, max_steps=400, save_every=100),
+        TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100),
     ),
     "small": (
         DataConfig(corpus="wikitext-2", tokenizer="words"),

@@ -1,6 +1,6 @@
 """The honest baseline: a looped model as a textbook writes it, on the same weights.
 
-Eager attention with a materialised mask, K separate float32 heads with all their logits, and a read-out of loss and norm
+Eager attention with a materialised mask, K separate float32 heads with all their logits, loss and norm read out
 to Python after every loop. Float32 on a CPU, autocast on a GPU, as published training scripts do.
 """
 

@@ -43,7 +43,7 @@ def matmul_rate(precision: torch.dtype, device: str, size: int = 2048) -> float:
 
 
 def peak_mib(build: Callable[..., Step], *args: Any) -> float:
-    """Return the peak memory, in MiB, that two calls of a step add to what building it took; in a process of its own."""
+    """Return the peak MiB that two calls of a step add to what building it took, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (build, args))

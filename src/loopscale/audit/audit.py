@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Any
 
-from torch import Tensor
-
-from loopscale.audit.checks import check_verbs, runs_past_trained_depth
+from loopscale.audit.checks import check_labels, check_presence, check_verbs, runs_past_trained_depth
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
@@ -16,10 +15,12 @@ from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 
+# `| Any` where an argument of another kind is answered by an InputError of ours
+
 
 def audit(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Iterable[Batch | Any],
     *,
     coordinates: Sequence[Coordinate] | None = None,
     supervision: str | None = None,
@@ -39,14 +40,16 @@ def audit(
     none, or a state is not finite.
     """
     thresholds = thresholds or Thresholds()
+    check_presence(model)
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
     coordinates = default_coordinates(model) if coordinates is None else coordinates
     if not coordinates:
         raise InputError("there is no coordinate to audit: give at least one.")
     with evaluating(model):
         first, batches = _peek(batches)
-        inputs, _, _ = next(inputs_and_labels([first]))
+        inputs, labels, _ = next(inputs_and_labels([first]))
         check_verbs(model, inputs)
+        check_labels(model, inputs, labels)
         goes_on = runs_past_trained_depth(model, inputs, losses.num_loops)
         steps = losses.num_loops if goes_on else losses.num_loops - 1
         run = Pass(model, coordinates, losses, gate_of(model, losses), steps)
@@ -72,7 +75,7 @@ def default_coordinates(model: Looped) -> Sequence[Coordinate]:
     return [scale, mean]
 
 
-def _peek(batches: Iterable[Batch]) -> tuple[Tensor, Iterable[Batch]]:
+def _peek(batches: Iterable[Batch | Any]) -> tuple[Any, Iterable[Batch | Any]]:
     """Return the first batch, and all of them."""
     rest = iter(batches)
     try:

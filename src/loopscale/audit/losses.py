@@ -1,6 +1,6 @@
 """What the training loss sees of the states: exits, gate and penalty. Read from our config, told for other models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args, runtime_checkable
 
@@ -9,11 +9,21 @@ from torch import Tensor
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.config import Supervision
-from loopscale.objective import build_supervision
+from loopscale.objective import ExitGate, PerLoop, Terminal, build_supervision
+from loopscale.objective import Supervision as SupervisionRule
 from loopscale.stepping import Looped
 
 CROSS_ENTROPY, EXIT_GATE, PENALTY = "cross-entropy", "exit gate", "norm penalty"
+NAMES: Mapping[type[SupervisionRule], str] = {Terminal: "terminal", PerLoop: "per_loop", ExitGate: "exit_gate"}
 Gate = Callable[[Tensor, int], Tensor]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A looped model that says how it was trained, as the adapters of other people's models do."""
+
+    trained_loops: int
+    supervision: SupervisionRule
 
 
 @runtime_checkable
@@ -62,16 +72,7 @@ def describe_losses(
         raise unknown("supervision", supervision, get_args(Supervision))
     if loop_weights is not None and len(loop_weights) != num_loops:
         raise InputError(f"loop_weights has {len(loop_weights)} entries for {num_loops} loops: give one per loop.")
-    if norm_penalty_coef < 0:
-        raise InputError(f"norm_penalty_coef is {norm_penalty_coef}: give 0 (no penalty) or more.")
-    rule = build_supervision(supervision, loop_weights)
-    return Losses(
-        num_loops,
-        supervision,
-        tuple(rule.supervises(k, num_loops) for k in range(num_loops)),
-        norm_penalty_coef > 0,
-        supervision == "exit_gate",
-    )
+    return _losses(num_loops, build_supervision(supervision, loop_weights), norm_penalty_coef)
 
 
 def losses_for(
@@ -80,13 +81,17 @@ def losses_for(
     loop_weights: Sequence[float] | None,
     norm_penalty_coef: float | None,
 ) -> Losses:
-    """Return what the loss of a model sees: an argument that is given wins over our model's own config."""
+    """Return what the loss of a model sees: an argument that is given wins over what the model says of itself."""
     if isinstance(model, LoopedForCausalLM):
         own, num_loops = model.config, model.config.trained_loops
         assert num_loops is not None  # the config fills it
         supervision = supervision or own.supervision
         loop_weights = own.loop_weights if loop_weights is None else loop_weights
         norm_penalty_coef = own.norm_penalty_coef if norm_penalty_coef is None else norm_penalty_coef
+    elif isinstance(model, Described):
+        num_loops = model.trained_loops
+        if supervision is None:
+            return _losses(num_loops, model.supervision, norm_penalty_coef or 0.0)
     else:
         num_loops = model.num_loops
     return describe_losses(num_loops, supervision or "per_loop", loop_weights, norm_penalty_coef or 0.0)
@@ -104,3 +109,10 @@ def gate_of(model: Looped, losses: Losses) -> Gate | None:
             f"supervision is 'exit_gate' but {type(model).__name__} has no `exit_probability(z, k)`: write it."
         )
     return model.exit_probability
+
+
+def _losses(num_loops: int, rule: SupervisionRule, norm_penalty_coef: float) -> Losses:
+    if norm_penalty_coef < 0:
+        raise InputError(f"norm_penalty_coef is {norm_penalty_coef}: give 0 (no penalty) or more.")
+    supervised = tuple(rule.supervises(k, num_loops) for k in range(num_loops))
+    return Losses(num_loops, NAMES[type(rule)], supervised, norm_penalty_coef > 0, isinstance(rule, ExitGate))

@@ -1,7 +1,7 @@
 """One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -128,7 +128,7 @@ class Pass:
         self.coordinates = [CoordinateMeter(coordinate, losses) for coordinate in coordinates]
         self.hidden_size = 0
 
-    def run(self, batches: Iterable[Batch]) -> None:
+    def run(self, batches: Iterable[Batch | Any]) -> None:
         """Measure every batch; only two states are alive at a time."""
         for inputs, labels, counted in inputs_and_labels(batches):
             z = self.model.step(self.model.embed(inputs), 0)

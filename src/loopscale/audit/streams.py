@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,7 +64,7 @@ class Sample:
         return float(self._kept[1].quantile(q))
 
 
-def inputs_and_labels(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
+def inputs_and_labels(batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
     """Yield inputs, labels and the tokens that count (label not ignored) of every (batch, seq + 1) LongTensor.
 
     Raises `InputError` for a batch of another form.

@@ -5,8 +5,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import StrictDataclassError
+from jsonargparse import get_loader
+from yaml import YAMLError
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
@@ -22,11 +23,11 @@ def read_config(path: Path) -> LoopedConfig:
     """
     path = path / "config.json" if path.is_dir() else path
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        document = get_loader("yaml")(path.read_text(encoding="utf-8"))  # JSON is YAML, and 1e-3 a number
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is neither YAML nor JSON: {str(error).splitlines()[0]}.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}.") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds no configuration: give fields of a model, or a run with a `model` section.")
     return _config(_model_fields(document), path)

@@ -48,8 +48,8 @@ class Scale(Coordinate):
     unit: ClassVar[str] = "e-fold"
     positive: ClassVar[bool] = True
     remedy: ClassVar[str] = (
-        "read some supervised loop without a norm (readout: raw or final_rmsnorm), add a norm penalty "
-        "(norm_penalty_coef: 0.01), or normalise between loops (recurrence: rmsnorm)"
+        "penalise it (norm_penalty_coef: 0.01), read out some supervised loop raw (readout: raw or final_rmsnorm), or "
+        "normalise between loops (recurrence: rmsnorm)"
     )
 
     def value(self, z: State) -> PerToken:
@@ -67,10 +67,7 @@ class Mean(Coordinate):
     """The mean over channels of a token's state; it moves along the ones vector. LayerNorm hides it."""
 
     name: str = "mean"
-    remedy: ClassVar[str] = (
-        "read out through RMSNorm or without a norm instead of LayerNorm, subtract the mean in carry, or add a norm "
-        "penalty"
-    )
+    remedy: ClassVar[str] = "read out through RMSNorm or raw, subtract the mean in carry, or add a norm penalty"
 
     def value(self, z: State) -> PerToken:
         """Return the mean over channels."""
@@ -107,9 +104,7 @@ class Subspace(Coordinate):
     name: str = "subspace"
     unit: ClassVar[str] = "e-fold"
     positive: ClassVar[bool] = True
-    remedy: ClassVar[str] = (
-        "add a norm penalty, shrink the carried state (recurrence: damped or rmsnorm), or widen the head's range"
-    )
+    remedy: ClassVar[str] = "add a norm penalty, or shrink the carried state (recurrence: damped or rmsnorm)"
     smallest_gain: float = field(default=float("nan"))
 
     def value(self, z: State) -> PerToken:

@@ -15,9 +15,10 @@ STYLES: Mapping[Kind, str] = {"visible": "green", "removed": "cyan", "blind_spot
 
 def verdict_table(report: AuditReport) -> Table:
     """Return one row per coordinate with its figures, verdict and remedy."""
-    table = _table("coordinate", "visible at loops", "retained per loop", "drift per loop", "verdict", "remedy")
+    table = _table("coordinate", "visible at loops", "retained", "drift per loop", "verdict", "remedy")
     for name, c in report.coordinates.items():
-        half_life = f" (half-life {c.half_life:.2g} loops)" if c.half_life is not None and c.removed_by is None else ""
+        halves = c.removed_by is None and c.half_life is not None
+        half_life = f" (half-life {c.half_life:.2g} loops)" if halves else ""
         table.add_row(
             name,
             _seen(c.seen_by) or f"none (at most {max(c.visibility):.1e})",
@@ -79,13 +80,13 @@ def search_table(report: SearchReport) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     return table
 
 
 def _verdict(kind: Kind, removed_by: str | None) -> str:
     by = f" by {removed_by}" if kind == "removed" else ""
-    return f"[{STYLES[kind]}]{kind.replace('_', ' ')}{by}[/]"
+    return f"[{STYLES[kind]}]{kind}{by}[/]"
 
 
 def _seen(seen_by: Mapping[str, Sequence[int]]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from loopscale.audit.coordinates import Coordinate
@@ -15,17 +15,18 @@ Kind = Literal["visible", "removed", "blind_spot"]
 class Thresholds:
     """Where the lines are drawn.
 
-    visible: a loss sees a coordinate from this fraction of its gradient on (chance for an unrelated direction is about
-    0.8 / sqrt(hidden)). retained: a coordinate of which one more loop leaves at most this share counts as removed.
+    Args:
+        visible: a loss sees a coordinate from this share of its gradient on (an unrelated direction: 0.8/sqrt(hidden)).
+        retained: a coordinate of which one more loop leaves at most this share counts as removed.
     """
 
     visible: float = 1e-3
     retained: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("visible", "retained"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"threshold '{name}' is {getattr(self, name)}: give a number between 0 and 1.")
+        for name, value in asdict(self).items():
+            if not 0 < value < 1:
+                raise InputError(f"threshold '{name}' is {value}: give a number between 0 and 1.")
 
 
 @dataclass(frozen=True)

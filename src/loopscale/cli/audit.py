@@ -6,6 +6,7 @@ any, 2 on bad input.
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,7 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 
 BLIND_SPOT = 3
+WIDTH = 160  # of tables in a log; a terminal knows its own
 SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
 
 
@@ -50,22 +52,24 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--supervision", type=str | None, help="what the loss saw, where the model does not say")
     parser.add_argument("--norm_penalty_coef", type=float | None, help="likewise, of the norm penalty")
     parser.add_class_arguments(Thresholds, "thresholds")
-    parser.add_argument("--full", type=bool, default=False, help="also lemma 2 over 30 loops, and interventions")
-    parser.add_argument("--search", type=bool, default=False, help="also look for blind directions without a name")
+    parser.add_argument("--full", action="store_true", help="also lemma 2 over 30 loops, and interventions")
+    parser.add_argument("--search", action="store_true", help="also look for blind directions without a name")
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
-    parser.add_argument("--figures", type=str | None, help="draw into this folder (implies --full true)")
+    parser.add_argument("--figures", type=str | None, help="draw into this folder (implies --full)")
 
 
 def run(args: Namespace) -> int:
     """Judge a configuration or measure a model."""
     if (args.model is None) == (args.config is None):
         raise InputError("give either a MODEL to measure or --config FILE to judge before training.")
+    if args.windows < 1 or args.batch_size < 1:
+        raise InputError(f"--windows is {args.windows} and --batch_size {args.batch_size}: give at least 1 of each.")
     return _judge(args) if args.model is None else _measure(args)
 
 
 def _judge(args: Namespace) -> int:
     verdicts = static_verdict(read_config(Path(args.config)))
-    Console().print(static_table(verdicts))
+    _console().print(static_table(verdicts))
     _write(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
@@ -73,15 +77,17 @@ def _judge(args: Namespace) -> int:
 def _measure(args: Namespace) -> int:
     model = load_model(args.model)
     data = _data(args, model)
-    console = Console()
+    console = _console()
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}
     thresholds = Thresholds(**args.thresholds.as_dict())
 
     def windows(what: str) -> Iterable[Tensor]:
-        count = -(-min(args.windows, len(data.valid)) // args.batch_size)
-        rows = batches(data.valid, args.batch_size, limit=count)
+        wanted = min(args.windows, len(data.valid))
+        rows = min(args.batch_size, max(wanted // 2, 1))  # a search holds every second batch out
+        count = math.ceil(wanted / rows)
         on_stderr = Console(stderr=True)
-        return track(rows, what, total=count, console=on_stderr, transient=True, disable=not sys.stderr.isatty())
+        found = batches(data.valid, rows, limit=count)
+        return track(found, what, total=count, console=on_stderr, transient=True, disable=not sys.stderr.isatty())
 
     report = audit(model, windows("auditing"), thresholds=thresholds, **told)
     console.print(loop_table(report), "", verdict_table(report), *report.notes, sep="\n")
@@ -103,6 +109,10 @@ def _measure(args: Namespace) -> int:
             console.print(f"figures are in {args.figures}", soft_wrap=True)
     _write(args.json, found)
     return BLIND_SPOT if blind else 0
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _data(args: Namespace, model: Looped) -> Data:

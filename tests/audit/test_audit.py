@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale import InputError, run_loops
 from loopscale.audit import Coordinate, Thresholds, audit, direction, run_audit, scale, unembedding_null
 from loopscale.audit.streams import Sample
+from tests.helpers import tiny_model
 
 
 def batches(count=2, rows=2, seq=17, vocab=31):

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale.audit import audit, mean, scale
 from loopscale.audit.curves import angular_step, power_law, radial_increment
 from loopscale.audit.derivatives import alignment, exit_gradient, push
+from tests.helpers import tiny_model
 
 
 def double_model(**overrides):

@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 import torch
-from tests.helpers import tiny_config, tiny_model
 
 from loopscale.audit import audit, mean, scale, static_verdict, static_warning
+from tests.helpers import tiny_config, tiny_model
 
 READOUTS = ["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
 RECURRENCES = ["residual", "rmsnorm", "damped"]

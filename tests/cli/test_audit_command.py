@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from tests.helpers import tiny_config
 
 from loopscale.cli.main import main
 from loopscale.data import load_corpus, load_tokenizer
 from loopscale.model import LoopedForCausalLM
+from tests.helpers import tiny_config
 
-TEXT = "a loop carries what no loss can see; the readout hides it.\n" * 60
+TEXT = "a loop carries what no loss can see; the readout hides it.\n" * 600
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_blind_spot_is_status_3_and_everything_is_written(folder, tmp_path, ca
     assert status == 3
     assert "blind_spot" in out and "norm_penalty_coef" in out and "lemma 2" in out and "remove_radial" in out
     found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert found["coordinates"]["scale"]["verdict"] == "blind_spot" and found["tokens"] > 100
+    assert found["coordinates"]["scale"]["verdict"] == "blind_spot" and found["tokens"] == 4 * 48
     assert len(found["curves"]["scale"]) == 30 and found["search"]["directions"]
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert "lemma2.png" in names and "scale.svg" in names and len(names) == 12

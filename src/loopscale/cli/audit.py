@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from loopscale.adapters import load_model, load_tokenizer_of
+from loopscale.adapters import InjectedLoop, load_model, load_tokenizer_of
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
 from loopscale.audit.config_file import read_config
 from loopscale.audit.report import plain
@@ -120,6 +120,8 @@ def _data(args: Namespace, model: Looped) -> Data:
     positions, vocab_size = SEQUENCE_LENGTH, None
     if isinstance(model, LoopedForCausalLM):
         positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
+    elif isinstance(model, InjectedLoop):
+        positions = min(positions, model.positions)
     return load_data(
         args.corpus,
         args.tokenizer or load_tokenizer_of(args.model),

@@ -11,6 +11,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("loopscale.cli.train", "train one looped model on your text or a known corpus"),
     "reproduce": ("loopscale.cli.reproduce", "train the paper's conditions and judge its claims"),
     "audit": ("loopscale.cli.audit", "say which state variables a model's loss controls"),
+    "convert": ("loopscale.cli.convert", "turn a looped model made elsewhere into a folder of ours"),
     "report": ("loopscale.cli.report", "write tables, figures and the page of a finished study anew"),
 }
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from loopscale.cli.parser import Parser  # after the check: it takes a second
 
         module = import_module(COMMANDS[name][0])
-        parser = Parser(prog=f"loopscale {name}", description=module.__doc__)
+        parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
         return module.run(parser.read(rest))
     except InputError as error:

@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from loopscale.errors import InputError
 
 PROSE_SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".tex", ".html", ".tokens", ".raw"})
@@ -12,6 +15,16 @@ CODE_SUFFIXES = frozenset({".py", ".c", ".h", ".cpp", ".hpp", ".js", ".ts", ".ja
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 SUFFIXES = PROSE_SUFFIXES | CODE_SUFFIXES | JSON_SUFFIXES | {".parquet"}
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}
+
+
+def existing(name: str) -> Path | None:
+    """Return the file or folder of that name, None if there is none or the name cannot be a path."""
+    path = Path(name)
+    try:
+        path = path.expanduser() if name.startswith("~/") else path
+        return path if name and path.exists() else None
+    except OSError:  # a name longer than the file system takes
+        return None
 
 
 def read_documents(file: Path, text_field: str) -> list[str]:
@@ -103,9 +116,6 @@ def _field(row: dict, text_field: str, where: str) -> str:
 
 
 def _parquet(file: Path, text_field: str) -> list[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         schema = pq.read_schema(file)
         if text_field not in schema.names:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -96,7 +97,7 @@ class ScaleMonitor(TrainerCallback):
         if not isinstance(model, LoopedForCausalLM):
             raise InputError(f"ScaleMonitor watches a LoopedForCausalLM, not a {type(model).__name__}.")
         if self.controller is not None:
-            model.config.norm_penalty_coef = self.controller.initial
+            model.config.norm_penalty_coef = self._take_up(state, model.num_loops)
         verdicts = static_verdict(model.config)
         self._blind = tuple(c for c in WATCHED if verdicts[c.name].verdict == "blind_spot")
         self._handles = [
@@ -139,6 +140,15 @@ class ScaleMonitor(TrainerCallback):
             handle.remove()
         self._handles = []
 
+    def _take_up(self, state: TrainerState, num_loops: int) -> float:
+        """Return the coefficient to begin with: a resumed run steers on from the readings in its log."""
+        assert self.controller is not None  # asked only then
+        coefficient = self.controller.initial
+        for line in state.log_history:
+            if "norm_penalty_coef" in line:
+                coefficient = self.controller.update(line[f"scale/{num_loops}"])
+        return coefficient
+
     def _ask_for_states(self, model: LoopedForCausalLM, args: Any, kwargs: dict[str, Any]) -> Any:
         return (args, {**kwargs, "output_states": True}) if self._due and model.training else None
 
@@ -171,7 +181,7 @@ class ScaleMonitor(TrainerCallback):
 def _readings(model: LoopedForCausalLM, states: tuple[Tensor, ...], labels: Tensor) -> dict[str, float]:
     """Return visibility of scale at every loop and the angular step to it, with one transfer."""
     seen = [alignment(exit_gradient(model, z, k, labels)[0], z).mean() for k, z in enumerate(states)]
-    turns = [angular_step(a, b).mean() for a, b in zip(states, states[1:], strict=False)]
+    turns = [angular_step(a, b).mean() for a, b in pairwise(states)]
     names = [f"visibility/{k + 1}" for k in range(len(seen))] + [f"angular_step/{k + 1}" for k in range(len(turns))]
     return dict(zip(names, torch.stack(seen + turns).tolist(), strict=True))
 

@@ -1,12 +1,14 @@
 """Looped models that know nothing of ours, right and wrong."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from loopscale import InputError
-from loopscale.audit import audit, loop_curves
+from loopscale.audit import audit, intervene, loop_curves, search
 
 VOCAB, HIDDEN = 43, 20
 
@@ -155,17 +157,34 @@ def test_an_operation_without_forward_mode_is_differentiated_twice_in_reverse():
         assert found.retention == pytest.approx(expected[name].retention, rel=1e-9)
 
 
-def test_memory_of_loops_is_one_state_at_a_time():
-    alive = []
+@pytest.mark.parametrize("measure", [audit, loop_curves, intervene, search])
+def test_states_alive_at_once_grow_neither_with_loops_nor_with_batches(measure):
+    def most_alive(num_loops, count):
+        class Watched(Base):
+            def step(self, h, k):
+                z = super().step(h, k)
+                alive.add(z)
+                most.append(len(alive))
+                return z
 
-    class Counted(Base):
-        def step(self, h, k):
-            z = super().step(h, k)
-            alive.append(k)
-            return z
+        alive, most = WeakTensors(), []
+        measure(Watched(num_loops=num_loops), batches(count))
+        return max(most)
 
-    curves = loop_curves(Counted(), batches(1), num_loops=30)
-    assert len(curves.scale) == 30 and alive == list(range(30))
+    assert most_alive(12, 2) == most_alive(4, 2) == most_alive(4, 8) <= 8
+
+
+class WeakTensors:
+    """How many of the tensors added are still alive."""
+
+    def __init__(self):
+        self.references = []
+
+    def add(self, tensor):
+        self.references.append(weakref.ref(tensor))
+
+    def __len__(self):
+        return sum(reference() is not None for reference in self.references)
 
 
 class Wrong(Base):

@@ -216,10 +216,10 @@ class CalibratedRule:
         return scores >= self.threshold
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description; an infinite threshold is null."""
+        """Return a JSON-able description; the threshold that never stops is null."""
         return {
             "rule": self.rule.name,
-            "threshold": None if math.isinf(self.threshold) else self.threshold,
+            "threshold": None if self.threshold == math.inf else self.threshold,
             "level": self.level,
             "num_loops": self.num_loops,
         }

@@ -84,8 +84,8 @@ def sliding_windows(
 def readings_of(model: Looped) -> Mapping[str, ExitLosses]:
     """Return the ways to read an exit, by name.
 
-    `trained`: as the loss saw it. `final`: normalised at every exit, as if it were the last; only `final_rmsnorm`, which
-    trains its intermediate exits raw, has both.
+    `trained`: as the loss saw it. `final`: normalised at every exit, as if it were the last; only `final_rmsnorm`,
+    which trains its intermediate exits raw, has both.
     """
     if not isinstance(model, LoopedForCausalLM):
         return {"trained": lambda z, k, labels: foreign_losses(model, z, k, labels)}

@@ -12,6 +12,8 @@ from torch import Tensor
 
 Sums = Float[Tensor, "*exits windows"]
 Counts = Float[Tensor, " windows"]
+Weights = Float[Tensor, "resamples windows"]
+Samples = Float[Tensor, "resamples *exits"]
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -41,7 +43,7 @@ def standard_error(sums: Sums, counts: Counts) -> Float[Tensor, "*exits"]:
     return (residual.square().sum(-1) * n / (n - 1)).sqrt() / counts.sum() if n > 1 else residual.sum(-1) * torch.nan
 
 
-def resampling_weights(windows: int, seed: int = 0, resamples: int = RESAMPLES) -> Float[Tensor, "resamples windows"]:
+def resampling_weights(windows: int, seed: int = 0, resamples: int = RESAMPLES) -> Weights:
     """Return how often each window is drawn in each bootstrap sample."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(windows, (resamples, windows), generator=generator)
@@ -49,9 +51,7 @@ def resampling_weights(windows: int, seed: int = 0, resamples: int = RESAMPLES) 
     return torch.zeros(resamples, windows, dtype=torch.float64).scatter_add_(1, drawn, ones)
 
 
-def resampled_means(
-    sums: Sums, counts: Counts, weights: Float[Tensor, "resamples windows"]
-) -> Float[Tensor, "resamples *exits"]:
+def resampled_means(sums: Sums, counts: Counts, weights: Weights) -> Samples:
     """Return `token_mean` of every bootstrap sample."""
     totals = weights @ sums.reshape(-1, counts.numel()).T  # (S, exits)
     return (totals / (weights @ counts)[:, None]).reshape(-1, *sums.shape[:-1])

@@ -1,0 +1,137 @@
+"""Halting that really stops: rows whose tokens have all stopped leave the batch, and the clock says what it saved."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from loopscale.evaluate.cost import REPEATS, interleaved_times
+from loopscale.evaluate.halting_rules import CalibratedRule, Exit
+from loopscale.evaluate.scoring import device_of, measuring
+from loopscale.stepping import Logits, Looped, Tokens, run_loops
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The tokens that stop at exit k (from 0): `logits` of the batch's `rows` in which `tokens` have selected it."""
+
+    k: int
+    rows: Int[Tensor, " leaving"]
+    tokens: Bool[Tensor, "leaving seq"]
+    logits: Logits
+
+
+def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iterator[Leaving]:
+    """Run a batch and yield what stops at each exit; every token of the batch is selected exactly once.
+
+    A row leaves the batch when all its tokens have stopped; at level `sequence` they stop together. Until then its
+    tokens attend to each other at full depth, so a token's logits are those of its exit in an unhalted pass. Deciding
+    who stays takes one synchronisation with the device per loop.
+    """
+    rows = torch.arange(len(input_ids), device=input_ids.device)
+    stopped = torch.zeros_like(input_ids, dtype=torch.bool)
+    before: Exit | None = None
+    h = model.embed(input_ids)
+    for k in range(rule.num_loops):
+        z = model.step(h, k)
+        now = Exit(k, z, model.readout(z, k) if rule.rule.reads_logits else None)
+        if k + 1 == rule.num_loops:
+            selected = ~stopped
+        else:
+            now = replace(now, scores=rule.rule.scores(model, now, before))
+            selected = rule.halts(now.scores) & ~stopped
+        leaving = selected.any(-1).nonzero().squeeze(-1)
+        if len(leaving):
+            logits = model.readout(z[leaving], k) if now.logits is None else now.logits[leaving]
+            yield Leaving(k, rows[leaving], selected[leaving], logits)
+        stopped = stopped | selected
+        staying = (~stopped).any(-1).nonzero().squeeze(-1)
+        if not len(staying):
+            return
+        if len(staying) < len(rows):
+            rows, stopped, now = rows[staying], stopped[staying], now.rows(staying)
+            model.embed(input_ids[rows])  # for models that inject their input again, and keep that of the latest embed
+        h, before = model.carry(now.z, k), now
+
+
+@dataclass(frozen=True)
+class HaltingTime:
+    """Executed loops and wall time of a calibrated rule at one batch size, against passes to full depth.
+
+    `selected_loops`: mean exit over tokens. `executed_loops`: mean over rows of the loops that ran. `seconds` and
+    `full_seconds` are per window. Savings are 1 - executed / K and 1 - seconds / full_seconds.
+    """
+
+    batch_size: int
+    selected_loops: float
+    executed_loops: float
+    seconds: float
+    full_seconds: float
+    loop_saving: float
+    time_saving: float
+    repeats: int
+
+
+def time_halting(
+    model: Looped, input_ids: Tokens, rule: CalibratedRule, batch_size: int, repeats: int = REPEATS
+) -> HaltingTime:
+    """Time the windows `input_ids` in batches of `batch_size`, with the rule and to full depth, in turns.
+
+    Both produce the logits of every token at its exit. Times are medians over repeats.
+    """
+    batches = input_ids.split(batch_size)
+    with measuring(model):
+        selected, executed = _loops(model, batches, rule)
+        halted, full = interleaved_times(
+            [
+                _each(batches, lambda ids: _run_halted(model, ids, rule)),
+                _each(batches, lambda ids: _run_full(model, ids, rule)),
+            ],
+            device_of(model),
+            repeats,
+        )
+    seconds, full_seconds = median(halted) / len(input_ids), median(full) / len(input_ids)
+    return HaltingTime(
+        batch_size=batch_size,
+        selected_loops=selected,
+        executed_loops=executed,
+        seconds=seconds,
+        full_seconds=full_seconds,
+        loop_saving=1 - executed / rule.num_loops,
+        time_saving=1 - seconds / full_seconds,
+        repeats=repeats,
+    )
+
+
+def _loops(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> tuple[float, float]:
+    """Return the mean selected loops over tokens and the mean executed loops over rows."""
+    selected = executed = 0
+    for ids in batches:
+        deepest = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        for left in halted_exits(model, ids, rule):
+            selected += (left.k + 1) * int(left.tokens.sum())
+            deepest[left.rows] = left.k + 1
+        executed += int(deepest.sum())
+    return selected / sum(ids.numel() for ids in batches), executed / sum(len(ids) for ids in batches)
+
+
+def _each(batches: tuple[Tensor, ...], action: Callable[[Tensor], None]) -> Callable[[], None]:
+    def run() -> None:
+        for ids in batches:
+            action(ids)
+
+    return run
+
+
+def _run_halted(model: Looped, ids: Tensor, rule: CalibratedRule) -> None:
+    for _ in halted_exits(model, ids, rule):
+        pass
+
+
+def _run_full(model: Looped, ids: Tensor, rule: CalibratedRule) -> None:
+    for z in run_loops(model, ids, rule.num_loops):
+        state = z
+    model.readout(state, rule.num_loops - 1)

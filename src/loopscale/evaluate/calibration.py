@@ -9,8 +9,8 @@ trying many of them does not loosen the promise.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ from loopscale.evaluate.statistics import (
 
 CONFIDENCE = 0.99
 CANDIDATES = 256
+LAXEST = torch.finfo(torch.float32).min  # stops at the first exit the rule can judge
 Thresholds = Float[Tensor, " candidates"]
 
 
@@ -154,12 +155,13 @@ def calibrate(
 
 
 def _candidates(scores: Tensor) -> Thresholds:
-    """Return thresholds that divide the scores evenly, ascending, the last of which stops nothing early."""
+    """Return thresholds, ascending: one below all scores, some that divide the scores evenly, and infinity."""
+    ends = torch.tensor([LAXEST, math.inf], dtype=torch.float64)
     finite = scores[scores.isfinite()].double()
     if not finite.numel():
-        return torch.tensor([math.inf], dtype=torch.float64)
+        return ends[1:]
     ranks = torch.linspace(0, finite.numel() - 1, CANDIDATES).round().long()
-    return torch.cat([finite.sort().values[ranks].unique(), torch.tensor([math.inf], dtype=torch.float64)])
+    return torch.cat([ends[:1], finite.sort().values[ranks].unique(), ends[1:]])
 
 
 def _note(trace: ExitTrace, target: Target, threshold: float, possible: bool) -> str:
@@ -178,18 +180,20 @@ class HaltingResult:
     token stops. `kept`: the target holds on these windows.
     """
 
-    rule: str
-    level: Level
+    rule: CalibratedRule
     target: str
     possible: bool
     note: str
-    threshold: float | None
     relative_perplexity: Interval
     selected_loops: Interval
     executed_loops: Interval
     kept: bool
     windows: int
     tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {**asdict(self), "rule": self.rule.to_dict()}
 
 
 def evaluate_halting(trace: ExitTrace, calibration: Calibration, seed: int = 0) -> HaltingResult:
@@ -199,12 +203,10 @@ def evaluate_halting(trace: ExitTrace, calibration: Calibration, seed: int = 0) 
     depths = select(scores, rule.threshold, trace.losses.shape[-1])
     quality, selected, executed = _intervals(trace, depths, seed)
     return HaltingResult(
-        rule=rule.rule.name,
-        level=rule.level,
+        rule=rule,
         target=str(calibration.target),
         possible=calibration.possible,
         note=calibration.note,
-        threshold=rule.to_dict()["threshold"],
         relative_perplexity=quality,
         selected_loops=selected,
         executed_loops=executed,

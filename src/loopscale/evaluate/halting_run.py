@@ -41,8 +41,9 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
         if k + 1 == rule.num_loops:
             selected = ~stopped
         else:
-            now = replace(now, scores=rule.rule.scores(model, now, before))
-            selected = rule.halts(now.scores) & ~stopped
+            scores = rule.rule.scores(model, now, before)
+            now = replace(now, scores=scores)
+            selected = rule.halts(scores) & ~stopped
         leaving = selected.any(-1).nonzero().squeeze(-1)
         if len(leaving):
             logits = model.readout(z[leaving], k) if now.logits is None else now.logits[leaving]

@@ -21,7 +21,8 @@ WindowSums = Float[Tensor, " windows"]
 class ExitTrace:
     """Losses of every token at every exit, and each rule's scores at every exit but the last, which always stops.
 
-    Tensors lie on the CPU: `losses` (K, windows, seq) in nats, 0 where not `scored`; `scores[rule]` (K - 1, windows, seq).
+    Tensors lie on the CPU: `losses` (K, windows, seq) in nats, 0 where not `scored`; `scores[rule]` (K - 1, windows,
+    seq).
     """
 
     losses: Float[Tensor, "loops windows seq"]
@@ -78,7 +79,9 @@ def trace_exits(
         if not rule.applies_to(model):
             raise InputError(f"the halting rule '{rule.name}' does not fit this model: it has no exit gate.")
     K = model.num_loops if num_loops is None else num_loops
-    losses, scored, scores = [], [], []
+    losses: list[Tensor] = []
+    scored: list[Tensor] = []
+    scores: list[dict[str, Tensor]] = []
     with measuring(model):
         for inputs, labels in read_batches(model, batches):
             if scored and labels.shape[1] != scored[0].shape[1]:

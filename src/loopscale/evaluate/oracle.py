@@ -25,9 +25,9 @@ class OraclePoint:
 def oracle(trace: ExitTrace, target: Target, level: Level = "sequence") -> OraclePoint:
     """Return the best that any choice of one exit per unit can do under a target, on these very windows.
 
-    Fewest loops at the loss a `RelativePerplexity` allows, or least loss within `MeanLoops`. Each unit takes the exit of
-    least loss + price * loops. Such choices form the lower convex hull of all that is possible; the price that meets the
-    target is found by bisection and the choices on both sides of it are mixed, which is the exact optimum over mixtures.
+    Fewest loops at the loss a `RelativePerplexity` allows, or least loss within `MeanLoops`. Each unit takes the exit
+    of least loss + price * loops. Such choices form the lower convex hull of all that is possible; the price that meets
+    the target is found by bisection and the choices on both sides of it are mixed: the exact optimum over mixtures.
     """
     losses, size = trace.losses.double(), trace.scored.double()
     if level == "sequence":

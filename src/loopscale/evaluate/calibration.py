@@ -31,6 +31,7 @@ from loopscale.evaluate.statistics import (
 
 CONFIDENCE = 0.99
 CANDIDATES = 256
+SMALLEST_SAVING = 0.01  # share of the loops below which a rule is said to save nothing
 LAXEST = torch.finfo(torch.float32).min  # stops at the first exit the rule can judge
 Thresholds = Float[Tensor, " candidates"]
 
@@ -52,13 +53,25 @@ class Target(ABC):
     def safe_first(self, thresholds: Thresholds) -> Thresholds:
         """Order ascending thresholds from the one that surely keeps the target to the one that saves or gains most."""
 
-    def holds(self, trace: ExitTrace, depths: Depths, confidence: float | None = None) -> bool:
-        """Return whether the target holds on these windows, with the margin of a one-sided confidence if given."""
-        sums = self.measure(trace, depths)
-        margin = 0.0
-        if confidence is not None:
-            margin = one_sided_z(confidence) * math.sqrt(2) * float(standard_error(sums, trace.tokens))
-        return float(token_mean(sums, trace.tokens)) + margin <= self.limit()
+    def worst(self, trace: ExitTrace) -> float | None:
+        """Return the largest value per token there can be, None if it is not known."""
+        return None
+
+    def holds(self, trace: ExitTrace, depths: Depths) -> bool:
+        """Return whether the target holds on these windows."""
+        return float(token_mean(self.measure(trace, depths), trace.tokens)) <= self.limit()
+
+    def holds_elsewhere(self, trace: ExitTrace, depths: Depths, confidence: float) -> bool:
+        """Return whether it holds with the margin of a one-sided confidence for other windows, as many as these.
+
+        Where the worst value is known, a window that has it is added: windows that all agree prove little.
+        """
+        sums, tokens, worst = self.measure(trace, depths), trace.tokens, self.worst(trace)
+        if worst is not None:
+            typical = tokens.mean()[None]
+            sums, tokens = torch.cat([sums, worst * typical]), torch.cat([tokens, typical])
+        margin = one_sided_z(confidence) * math.sqrt(2) * standard_error(sums, tokens)
+        return float(token_mean(sums, tokens) + margin) <= self.limit()
 
 
 @final
@@ -109,6 +122,10 @@ class MeanLoops(Target):
         """Return the allowed loops per token."""
         return self.loops + 1e-9  # a mean of equal integers may round up
 
+    def worst(self, trace: ExitTrace) -> float:
+        """Return the full depth."""
+        return float(trace.num_loops)
+
     def safe_first(self, thresholds: Thresholds) -> Thresholds:
         """Lax thresholds first."""
         return thresholds
@@ -144,14 +161,17 @@ def calibrate(
     if trace.windows < 2:
         raise InputError("halting is calibrated on 1 window: give at least 2, better 50 or more.")
     scores, seq = trace.level_scores(rule.name, level), trace.losses.shape[-1]
-    found = math.inf
-    possible = False
-    for threshold in target.safe_first(_candidates(scores)).tolist():
-        if not target.holds(trace, select(scores, threshold, seq), confidence):
+    safest, *others = target.safe_first(_candidates(scores)).tolist()
+    # the safe end stops all tokens at one exit, so that loops have no sampling error there and losses are full depth's
+    possible = target.holds(trace, select(scores, safest, seq))
+    found = safest if possible else math.inf
+    for threshold in others if possible else ():
+        if not target.holds_elsewhere(trace, select(scores, threshold, seq), confidence):
             break
-        found, possible = threshold, True
+        found = threshold
+    loops = float(token_mean(trace.depth_sums(select(scores, found, seq)), trace.tokens))
     calibrated = CalibratedRule(rule, found, level, trace.num_loops)
-    return Calibration(calibrated, target, possible, _note(trace, target, found, possible))
+    return Calibration(calibrated, target, possible, _note(trace, target, loops, possible))
 
 
 def _candidates(scores: Tensor) -> Thresholds:
@@ -164,12 +184,12 @@ def _candidates(scores: Tensor) -> Thresholds:
     return torch.cat([ends[:1], finite.sort().values[ranks].unique(), ends[1:]])
 
 
-def _note(trace: ExitTrace, target: Target, threshold: float, possible: bool) -> str:
+def _note(trace: ExitTrace, target: Target, loops: float, possible: bool) -> str:
     if not possible:
-        return f"cannot meet {target}: no threshold does on {trace.windows} windows, so it runs at full depth."
-    if threshold == math.inf:
-        return f"meets {target} at full depth only: no threshold that stops early does on {trace.windows} windows."
-    return f"keeps {target} on {trace.windows} windows."
+        return f"cannot meet {target}: its laxest threshold does not on {trace.windows} windows; runs at full depth"
+    if trace.num_loops - loops < SMALLEST_SAVING * trace.num_loops:
+        return f"meets {target} at full depth only: saves nothing on {trace.windows} windows"
+    return f"keeps {target} with {loops:.2f} of {trace.num_loops} loops on {trace.windows} windows"
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,11 @@ class CalibratedRule:
     level: Level
     num_loops: int
 
+    @property
+    def stops_early(self) -> bool:
+        """Return whether there is a score that stops anything before the last exit."""
+        return self.threshold < math.inf
+
     def halts(self, scores: Scores) -> Bool[Tensor, "batch seq"]:
         """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none."""
         if self.level == "sequence":

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from loopscale.evaluate.cost import REPEATS, interleaved_times
-from loopscale.evaluate.halting_rules import CalibratedRule, Exit
+from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
 from loopscale.evaluate.scoring import device_of, measuring
 from loopscale.stepping import Logits, Looped, Tokens, run_loops
 
@@ -37,13 +37,15 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
     h = model.embed(input_ids)
     for k in range(rule.num_loops):
         z = model.step(h, k)
-        now = Exit(k, z, model.readout(z, k) if rule.rule.reads_logits else None)
+        now = Exit(k, z)
         if k + 1 == rule.num_loops:
             selected = ~stopped
-        else:
-            scores = rule.rule.scores(model, now, before)
-            now = replace(now, scores=scores)
+        elif rule.stops_early:
+            now, scores = _look(model, rule, now, before)
             selected = rule.halts(scores) & ~stopped
+        else:
+            h = model.carry(z, k)
+            continue
         leaving = selected.any(-1).nonzero().squeeze(-1)
         if len(leaving):
             logits = model.readout(z[leaving], k) if now.logits is None else now.logits[leaving]
@@ -56,6 +58,14 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
             rows, stopped, now = rows[staying], stopped[staying], now.rows(staying)
             model.embed(input_ids[rows])  # for models that inject their input again, and keep that of the latest embed
         h, before = model.carry(now.z, k), now
+
+
+def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -> tuple[Exit, Scores]:
+    """Return the exit with all that the next one may ask of it, and its scores."""
+    if rule.rule.reads_logits:
+        now = replace(now, logits=model.readout(now.z, now.k))
+    scores = rule.rule.scores(model, now, before)
+    return replace(now, scores=scores), scores
 
 
 @dataclass(frozen=True)

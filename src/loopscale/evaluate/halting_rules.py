@@ -101,8 +101,7 @@ class MaxProbability(HaltingRule):
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return max softmax."""
-        logits = _wide(now.logits)
-        return torch.exp(logits.amax(-1) - logits.logsumexp(-1))
+        return _wide(now.logits).softmax(-1).amax(-1)
 
 
 @final
@@ -112,9 +111,9 @@ class NegativeEntropy(HaltingRule):
     name = "entropy"
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
-        """Return sum p log p."""
-        log_p = _wide(now.logits).log_softmax(-1)
-        return (log_p.exp() * log_p).sum(-1)
+        """Return sum p log p, as sum p * logits - logsumexp: one exponential per logit."""
+        logits = _wide(now.logits)
+        return torch.linalg.vecdot(logits.softmax(-1), logits) - logits.logsumexp(-1)
 
 
 @final
@@ -127,8 +126,9 @@ class NegativeKL(HaltingRule):
         """Return sum p_k (log p_{k-1} - log p_k)."""
         if before is None:
             return _never(now.z)
-        log_p, log_q = _wide(now.logits).log_softmax(-1), _wide(before.logits).log_softmax(-1)
-        return (log_p.exp() * (log_q - log_p)).sum(-1)
+        logits, previous = _wide(now.logits), _wide(before.logits)
+        change = torch.linalg.vecdot(logits.softmax(-1), previous - logits)
+        return change + logits.logsumexp(-1) - previous.logsumexp(-1)
 
 
 @final

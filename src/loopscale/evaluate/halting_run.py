@@ -1,13 +1,16 @@
 """Halting that really stops: rows whose tokens have all stopped leave the batch, and the clock says what it saved."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from loopscale.errors import InputError
 from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
 from loopscale.evaluate.scoring import device_of, measuring
@@ -76,7 +79,9 @@ class HaltingTime:
     `full_seconds` are per window. Savings are 1 - executed / K and 1 - seconds / full_seconds.
     """
 
+    rule: CalibratedRule
     batch_size: int
+    windows: int
     selected_loops: float
     executed_loops: float
     seconds: float
@@ -85,35 +90,43 @@ class HaltingTime:
     time_saving: float
     repeats: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {**asdict(self), "rule": self.rule.to_dict()}
+
 
 def time_halting(
-    model: Looped, input_ids: Tokens, rule: CalibratedRule, batch_size: int, repeats: int = REPEATS
-) -> HaltingTime:
-    """Time the windows `input_ids` in batches of `batch_size`, with the rule and to full depth, in turns.
+    model: Looped, input_ids: Tokens, rules: Sequence[CalibratedRule], batch_size: int, repeats: int = REPEATS
+) -> tuple[HaltingTime, ...]:
+    """Time the windows `input_ids` in batches of `batch_size`: to full depth and with each of the rules, in turns.
 
-    Both produce the logits of every token at its exit. Times are medians over repeats.
+    All produce the logits of every token at its exit. Times are medians over rounds. Raises `InputError` for rules of
+    different full depths.
     """
-    batches = input_ids.split(batch_size)
+    depths = {rule.num_loops for rule in rules}
+    if len(depths) != 1:
+        raise InputError(f"rules calibrated at full depths {sorted(depths)}: time those of one depth together.")
+    K = depths.pop()
+    batches = input_ids.to(device_of(model)).split(batch_size)
     with measuring(model):
-        selected, executed = _loops(model, batches, rule)
-        halted, full = interleaved_times(
-            [
-                _each(batches, lambda ids: _run_halted(model, ids, rule)),
-                _each(batches, lambda ids: _run_full(model, ids, rule)),
-            ],
-            device_of(model),
-            repeats,
+        loops = [_loops(model, batches, rule) for rule in rules]
+        actions = [partial(_run_full, model, batches, K), *(partial(_run_halted, model, batches, r) for r in rules)]
+        full, *halted = interleaved_times(actions, device_of(model), repeats)
+    full_seconds = median(full) / len(input_ids)
+    return tuple(
+        HaltingTime(
+            rule=rule,
+            batch_size=batch_size,
+            windows=len(input_ids),
+            selected_loops=selected,
+            executed_loops=executed,
+            seconds=median(times) / len(input_ids),
+            full_seconds=full_seconds,
+            loop_saving=1 - executed / K,
+            time_saving=1 - median(times) / len(input_ids) / full_seconds,
+            repeats=repeats,
         )
-    seconds, full_seconds = median(halted) / len(input_ids), median(full) / len(input_ids)
-    return HaltingTime(
-        batch_size=batch_size,
-        selected_loops=selected,
-        executed_loops=executed,
-        seconds=seconds,
-        full_seconds=full_seconds,
-        loop_saving=1 - executed / rule.num_loops,
-        time_saving=1 - seconds / full_seconds,
-        repeats=repeats,
+        for rule, times, (selected, executed) in zip(rules, halted, loops, strict=True)
     )
 
 
@@ -129,20 +142,14 @@ def _loops(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> 
     return selected / sum(ids.numel() for ids in batches), executed / sum(len(ids) for ids in batches)
 
 
-def _each(batches: tuple[Tensor, ...], action: Callable[[Tensor], None]) -> Callable[[], None]:
-    def run() -> None:
-        for ids in batches:
-            action(ids)
-
-    return run
+def _run_halted(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> None:
+    for ids in batches:
+        for _ in halted_exits(model, ids, rule):
+            pass
 
 
-def _run_halted(model: Looped, ids: Tensor, rule: CalibratedRule) -> None:
-    for _ in halted_exits(model, ids, rule):
-        pass
-
-
-def _run_full(model: Looped, ids: Tensor, rule: CalibratedRule) -> None:
-    for z in run_loops(model, ids, rule.num_loops):
-        state = z
-    model.readout(state, rule.num_loops - 1)
+def _run_full(model: Looped, batches: tuple[Tensor, ...], num_loops: int) -> None:
+    for ids in batches:
+        for z in run_loops(model, ids, num_loops):
+            state = z
+        model.readout(state, num_loops - 1)

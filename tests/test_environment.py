@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from loopscale import environment as module
 from loopscale.environment import environment
-from loopscale.study import environment as module
 
 
 def test_facts_are_plain_and_true():
@@ -33,9 +33,9 @@ def commit(folder):
 
 def source(folder, monkeypatch):
     package = folder / "pkg"
-    (package / "study").mkdir(parents=True)
+    package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(module, "__file__", str(package / "study" / "environment.py"))
+    monkeypatch.setattr(module, "__file__", str(package / "environment.py"))
     return package
 
 

@@ -70,8 +70,8 @@ def test_a_curve_that_stops_being_finite_ends_in_a_cross(study):
 
     canvas = norm_figure(with_runs(study(), "per_loop-rmsnorm", blow_up))
     curve = lines(canvas)["per_loop-rmsnorm"]
-    assert list(curve.get_xdata()) == [1, 2, 3, 4, 5, 6]
-    assert curve.get_label() == "per_loop-rmsnorm\n(not finite from loop 7 on)"
+    assert [math.isfinite(value) for value in curve.get_ydata()] == [True] * 6 + [False] * 6
+    assert curve.get_label() == "per_loop-rmsnorm\n(off the scale at 6 of 12 loops)"
     crosses = [line for line in canvas.axes[0].get_lines() if line.get_marker() == "x"]
     assert [list(cross.get_xdata()) for cross in crosses] == [[6]]
 
@@ -82,7 +82,7 @@ def test_runs_that_never_were_finite_are_named_and_drawn_without_a_crash(study, 
     for figure in FIGURES:
         write(figure.draw(results), tmp_path / figure.name)
     named = lines(FIGURES[1].draw(results))
-    assert {line.get_label().split("\n")[1] for line in named.values()} == {"(not finite from loop 1 on)"}
+    assert {line.get_label().split("\n")[1] for line in named.values()} == {"(off the scale at 12 of 12 loops)"}
 
 
 def test_curves_of_different_length_and_a_single_loop_are_drawn(study, tmp_path):
@@ -106,3 +106,28 @@ def test_files_are_whole_and_equal_from_equal_data(study, tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert ET.fromstring(to_svg(norm_figure(study()))).tag.endswith("svg")
+
+
+def test_a_first_exit_beyond_the_scale_leaves_the_others_drawn(study, tmp_path):
+    def huge(run):
+        return replace(run, perplexity_by_depth=(1e300, 4.0, 3.0, math.inf if run.seed == 2 else 2.0))
+
+    results = with_runs(study(seeds=(1, 2)), "terminal-raw", huge)
+    canvas = FIGURES[1].draw(with_runs(results, "per_loop-raw", lambda run: replace(run, perplexity_by_depth=())))
+    assert "per_loop-raw" not in lines(canvas)
+    curve = lines(canvas)["terminal-raw"]
+    assert [math.isfinite(value) for value in curve.get_ydata()] == [False, True, True, False]
+    (crosses,) = [line for line in canvas.axes[0].get_lines() if line.get_marker() == "x"]
+    assert list(crosses.get_xdata()) == [2, 3]
+    write(canvas, tmp_path / "huge")
+
+
+@pytest.mark.parametrize("curve", [(math.nan,), (math.nan, 2.0), (2.0, math.nan)])
+def test_the_shortest_broken_curves_are_drawn(study, tmp_path, curve):
+    results = with_runs(
+        study(conditions=("per_loop-raw",)), "per_loop-raw", lambda run: replace(run, norm_by_depth=curve)
+    )
+    canvas = norm_figure(results)
+    crosses = [x for line in canvas.axes[0].get_lines() if line.get_marker() == "x" for x in line.get_xdata()]
+    assert crosses == [loop for loop, value in enumerate(curve, 1) if value == 2.0]
+    write(canvas, tmp_path / "short")

@@ -69,7 +69,7 @@ def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
 
 
 def test_what_the_document_holds_is_escaped(study, tmp_path):
-    write_report(study(extra={}, claims=()), tmp_path)
+    write_report(study(conditions=()), tmp_path)
     document = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     document["corpus"]["name"] = "<script>alert(1)</script>"
     (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
@@ -98,7 +98,7 @@ def test_render_prints_table_one_and_the_claims(study):
 
 
 def test_the_report_is_made_anew_from_the_file(study, tmp_path, capsys):
-    write_report(study(seeds=(1, 2)), tmp_path)
+    write_report(study(conditions=("per_loop-raw",), seeds=(1, 2)), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "report.html").unlink()
     report_command(tmp_path)

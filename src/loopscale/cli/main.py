@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from loopscale.cli.parser import Parser  # after the check: it takes a second
 
         module = import_module(COMMANDS[name][0])
-        parser = Parser(prog=f"loopscale {name}", description=module.__doc__)
+        parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
         return module.run(parser.read(rest))
     except InputError as error:

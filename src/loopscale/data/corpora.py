@@ -71,7 +71,7 @@ def load_corpus(name_or_path: str, *, text_field: str = "text", valid_fraction: 
         raise InputError(f"valid_fraction must be above 0 and at most 0.5, not {valid_fraction}.")
     if name_or_path in CORPORA:
         return Corpus.of(name_or_path, *CORPORA[name_or_path](name_or_path, valid_fraction))
-    path = _local(name_or_path)
+    path = readers.existing(name_or_path)
     if path is None:
         raise _not_there(name_or_path)
     if path.is_dir():
@@ -136,16 +136,6 @@ def _hold_out_end(documents: Sequence[str], fraction: float) -> Splits:
     line = text.find("\n", near) + 1
     cut = line if 0 < line < len(text) else near
     return [text[:cut]], [text[cut:]]
-
-
-def _local(name_or_path: str) -> Path | None:
-    """Return the file or folder of that name, None if there is none or it cannot be a path at all."""
-    path = Path(name_or_path)
-    try:
-        path = path.expanduser() if name_or_path.startswith("~/") else path
-        return path if name_or_path and path.exists() else None
-    except OSError:  # a name longer than the file system takes
-        return None
 
 
 def _not_there(name_or_path: str) -> InputError:

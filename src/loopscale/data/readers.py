@@ -14,6 +14,16 @@ SUFFIXES = PROSE_SUFFIXES | CODE_SUFFIXES | JSON_SUFFIXES | {".parquet"}
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}
 
 
+def existing(name: str) -> Path | None:
+    """Return the file or folder of that name, None if there is none or the name cannot be a path."""
+    path = Path(name)
+    try:
+        path = path.expanduser() if name.startswith("~/") else path
+        return path if name and path.exists() else None
+    except OSError:  # a name longer than the file system takes
+        return None
+
+
 def read_documents(file: Path, text_field: str) -> list[str]:
     """Return the documents of a file: rows of JSONL or parquet (column `text_field`), else its whole text.
 

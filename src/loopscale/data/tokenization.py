@@ -9,12 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from loopscale.data import hub
+from loopscale.data import hub, readers
 from loopscale.data.cache import build_once, default_cache_dir, digest
 from loopscale.data.corpora import Corpus
 from loopscale.data.progress import progress_when_slow
@@ -46,8 +46,9 @@ def load_tokenizer(
 
     `bytes`: 256 ids, which are the byte values of the UTF-8 text; decoding is exact.
     `words`: the paper's vocabulary, the `vocab_size` (20,000) most frequent matches that occur at least
-    twice, ties by token, `<unk>` counted among them as id 0. Decoding joins the tokens. It is fitted on the train
-    split; `fit_on="train+valid"` is the paper's own choice, which lets validation text into the vocabulary.
+    twice, ties by token, `<unk>` counted among them as id 0. Decoding joins the tokens. It is fitted on the
+    train split; `fit_on="train+valid"` is the paper's own choice, which lets validation text into the
+    vocabulary.
     Any other name: a folder with a saved tokenizer, or one of the hub.
 
     Args:
@@ -60,8 +61,8 @@ def load_tokenizer(
     Raises:
         InputError: unknown name, no network, no fast version, or more ids than `vocab_size`.
     """
-    if fit_on not in ("train", "train+valid"):
-        raise unknown("choice of fit_on", fit_on, ("train", "train+valid"))
+    if fit_on not in get_args(FitOn):
+        raise unknown("choice of fit_on", fit_on, get_args(FitOn))
     if name == "words":
         return _words(
             corpus,
@@ -152,19 +153,19 @@ def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokeniz
 
 
 def _pretrained(name: str) -> PreTrainedTokenizerFast:
-    local = Path(name).is_dir()
+    folder = readers.existing(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local or not hub.reachable())
+        tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=bool(folder) or not hub.reachable())
     except Exception as error:  # a broken tokenizer.json raises a bare Exception
-        raise _not_loaded(name, local) from error
+        raise _not_loaded(name, folder) from error
     if not tokenizer.is_fast:
         raise InputError(f"tokenizer '{name}' has no fast version (tokenizer.json): choose another one.")
     return tokenizer
 
 
-def _not_loaded(name: str, local: bool) -> InputError:
-    if local:
-        return InputError(f"folder '{name}' holds no readable tokenizer: save one there with save_pretrained.")
+def _not_loaded(name: str, folder: Path | None) -> InputError:
+    if folder:
+        return InputError(f"'{folder}' holds no readable tokenizer: save one there with save_pretrained.")
     guess = unknown("tokenizer", name, ("bytes", "words"))
     return InputError(
         f"{guess} A folder with a saved tokenizer or a name on the Hugging Face hub does too, but there "

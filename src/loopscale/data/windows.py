@@ -36,7 +36,8 @@ class Windows(Dataset[Tensor]):
         if len(tokens.ids) <= sequence_length:
             raise InputError(
                 f"{label} is too short: {len(tokens.ids):,} tokens, but one window of "
-                f"sequence_length {sequence_length} takes {sequence_length + 1:,}: give more text or a shorter window."
+                f"sequence_length {sequence_length} takes {sequence_length + 1:,}: give more text or a "
+                "shorter window."
             )
         self.tokens = tokens
         self.sequence_length = sequence_length

@@ -23,6 +23,7 @@ from .results import ConditionResult, Results, Run
 
 INK = "#24292f"
 STYLE = {
+    "figure.dpi": 160,
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "text.color": INK,
@@ -47,6 +48,7 @@ COLOURS = {
 }
 OTHER_COLOUR = "#999999"
 DASHES = {"per_loop": "-", "terminal": (0, (4, 2)), "exit_gate": (0, (1, 1.5))}
+DRAWABLE = 1e100  # beyond, the margins of a log axis overflow
 FEW_DECADES = 200.0  # up to this range a log axis has room for 1, 2, 5
 
 
@@ -60,34 +62,23 @@ class Figure:
     draw: Callable[[Results], Canvas | None]
 
 
-@dataclass(frozen=True)
-class Curves:
-    """The curves of one condition: `values` (seeds, loops) up to the last loop at which every seed is finite.
-
-    A mean over the seeds that survived would mislead, so that one which is lost ends the curve. `length`
-    is what was measured, finite or not.
-    """
-
-    values: np.ndarray
-    length: int
-
-
 def by_depth(results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float) -> Canvas | None:
     """Draw `curve` of every run over the loops: the mean over seeds, with a band from least to greatest.
 
     The value axis is logarithmic where the largest value is `log_from` times the smallest or more. A curve
-    ends with a cross where it stops being finite, and the legend says so.
+    breaks off with a cross where one seed is not finite (a mean over the others would mislead) or too large
+    to draw, and the legend says at how many loops.
     """
-    curves = {name: _curves([curve(run) for run in c.runs]) for name, c in results.conditions.items() if c.runs}
-    shown = max((known.length for known in curves.values()), default=0)
-    if not shown:
+    measured = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
+    curves = {name: _curves(runs) for name, runs in measured.items() if any(map(len, runs))}
+    if not curves:
         return None
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(9.2, 4.8), layout="constrained")
         axes = canvas.add_subplot()
         for name in sorted(curves, key=lambda name: _height(curves[name]), reverse=True):
             _line(axes, name, results.conditions[name], curves[name])
-        _depth_axis(axes, results.num_loops, shown)
+        _depth_axis(axes, results.num_loops, max(values.shape[1] for values in curves.values()))
         _value_axis(axes, label, _wide(curves.values(), log_from))
         canvas.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
     return canvas
@@ -109,11 +100,13 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 
-def write(canvas: Canvas, stem: Path) -> None:
-    """Write `<stem>.png` and `<stem>.svg`; equal data gives equal bytes."""
+def write(canvas: Canvas, stem: Path) -> str:
+    """Write `<stem>.png` and `<stem>.svg`, and return the SVG; equal data gives equal bytes."""
+    svg = to_svg(canvas)
+    stem.with_suffix(".svg").write_text(svg, encoding="utf-8")
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(canvas).print_png(stem.with_suffix(".png"))
-        stem.with_suffix(".svg").write_text(to_svg(canvas), encoding="utf-8")
+    return svg
 
 
 def to_svg(canvas: Canvas) -> str:
@@ -131,29 +124,31 @@ def control(condition: ConditionResult) -> str:
     return "penalty" if condition.norm_penalty_coef > 0 else condition.readout
 
 
-def _curves(curves: list[Sequence[float]]) -> Curves:
-    length = max(map(len, curves))
-    values = np.full((len(curves), length + 1), math.nan)  # one loop more, so that there is always an end
+def _curves(curves: list[Sequence[float]]) -> np.ndarray:
+    """Return (seeds, loops), NaN at every loop that one seed lacks or that cannot be drawn."""
+    values = np.full((len(curves), max(map(len, curves))), math.nan)
     for row, curve in zip(values, curves, strict=True):
         row[: len(curve)] = curve
-    known = int(np.isfinite(values).all(axis=0).argmin())
-    return Curves(values[:, :known], length)
+    lost = ~(np.abs(values) <= DRAWABLE).all(axis=0)
+    values[:, lost] = math.nan
+    return values
 
 
-def _line(axes: Axes, name: str, condition: ConditionResult, curves: Curves) -> None:
-    seeds, known = curves.values.shape
-    loops, mean = np.arange(1, known + 1), curves.values.mean(axis=0)
+def _line(axes: Axes, name: str, condition: ConditionResult, values: np.ndarray) -> None:
+    loops, mean, lost = np.arange(1, values.shape[1] + 1), values.mean(axis=0), np.isnan(values[0])
     colour = COLOURS.get(control(condition), OTHER_COLOUR)
-    label = name if known == curves.length else f"{name}\n(not finite from loop {known + 1} on)"
+    label = f"{name}\n(off the scale at {lost.sum()} of {lost.size} loops)" if lost.any() else name
     axes.plot(loops, mean, color=colour, linestyle=DASHES.get(condition.supervision, "-"), label=label)
-    if seeds > 1:
-        low, high = curves.values.min(axis=0), curves.values.max(axis=0)
+    if len(values) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
         axes.fill_between(loops, low, high, color=colour, alpha=0.15, linewidth=0)
-    if 0 < known < curves.length:
-        axes.plot(known, mean[-1], color=colour, marker="x", markersize=8, markeredgewidth=2)
+    ends = (np.convolve(lost, (1, 1, 1))[1:-1] > 0) & ~lost  # drawn loops beside a lost one
+    if ends.any():
+        axes.plot(loops[ends], mean[ends], color=colour, linestyle="", marker="x", ms=8, mew=2)
 
 
-def _depth_axis(axes: Axes, trained: int, shown: int) -> None:
+def _depth_axis(axes: Axes, trained: int, measured: int) -> None:
+    shown = max(trained, measured)
     axes.set_xlim(0.8, shown + 0.2)
     axes.set_xlabel("loop k")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13, min_n_ticks=1))
@@ -178,14 +173,19 @@ def _value_axis(axes: Axes, label: str, log: bool) -> None:
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
 
 
-def _height(curves: Curves) -> float:
-    """Return the last value, so that the legend runs from the highest line to the lowest."""
-    return float(curves.values[:, -1].mean()) if curves.values.size else math.inf
+def _tick(value: float, _: int | None) -> str:
+    return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:g}"
 
 
-def _wide(curves: Iterable[Curves], factor: float) -> bool:
-    values = np.concatenate([known.values.ravel() for known in curves])
+def _height(values: np.ndarray) -> float:
+    """Return the value at the last loop drawn, so that the legend runs from the top line down."""
+    drawn = values.mean(axis=0)[~np.isnan(values[0])]
+    return float(drawn[-1]) if drawn.size else math.inf
+
+
+def _wide(curves: Iterable[np.ndarray], factor: float) -> bool:
+    values = np.concatenate([known[~np.isnan(known)] for known in curves])
     return bool(values.size and values.min() > 0 and values.max() >= factor * values.min())

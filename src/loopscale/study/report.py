@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
 from .claims import judged
-from .figures import FIGURES, INK, to_svg, write
+from .figures import FIGURES, INK, write
 from .results import RESULTS_FILE, Judgement, Results, load, save
 from .summary import number
 from .tables import TABLES, Table, claims, exits, ours, to_markdown, to_rich
@@ -65,8 +65,8 @@ def _figures(results: Results, folder: Path) -> list[InlineFigure]:
     shown = []
     for figure in FIGURES:
         if canvas := figure.draw(results):
-            write(canvas, folder / figure.name)
-            shown.append(InlineFigure(figure.title, figure.caption, _inline(to_svg(canvas))))
+            svg = write(canvas, folder / figure.name)
+            shown.append(InlineFigure(figure.title, figure.caption, _inline(svg)))
     return shown
 
 

@@ -62,7 +62,7 @@ class TrainConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     batch_size: int = 64
     micro_batches: int = 1
-    epochs: float = 4
+    epochs: float = 4.0
     max_steps: int | None = None
     seed: int = 42
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -5,7 +5,7 @@ the weights that says where they came from.
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from loopscale.train.trainer import LoopedTrainer, StopOnSignal
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 DONE_FILE = "training.json"
+SECONDS_FILE = "seconds.json"  # of the parts of a run before it was stopped
 # what may differ between the start and the resumption of a run
 FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
 
@@ -58,8 +59,11 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
 
     Raises `InputError` for data that does not fit the model, or a folder that belongs to another configuration.
     """
-    check_folder(config)
-    data = load_run_data(config)
+    args = training_arguments(config, quiet)
+    if args.process_index == 0:
+        check_folder(config)
+    with args.main_process_first(desc="tokenizing"):
+        data = load_run_data(config)
     set_seed(config.train.seed)
     model = LoopedForCausalLM(config.model_config(_vocabulary(config, data)))
     data.require_vocabulary(model.config.vocab_size)
@@ -72,29 +76,32 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     stop = StopOnSignal()
     trainer = LoopedTrainer(
         model=model,
-        args=training_arguments(config, quiet),
+        args=args,
         data_collator=collate,
         train_dataset=data.train,
         eval_dataset=data.valid,
         callbacks=[stop, *callbacks],
     )
+    model.checkpoint_loops = config.train.checkpoint_loops
     if config.train.compile:
         for layer in model.model.layers:
             layer.compile(fullgraph=True)
-    describe(config, data, folder)
+    if args.should_save:
+        corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
+        write_config(config, corpus=corpus, environment=environment())
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - start + _seconds_before(folder)
-    if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
-        _write(folder / CHECKPOINTS / "seconds.json", seconds)
-        return None
-    model.eval()
-    model.save_pretrained(folder)
-    data.tokenizer.save_pretrained(folder)
+    stopped = stop.received is not None and trainer.state.global_step < trainer.state.max_steps
     record = {"steps": trainer.state.global_step, "seconds": seconds, "history": trainer.state.log_history}
-    _write(folder / DONE_FILE, record)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return Trained(model, data, record["steps"], seconds, record["history"])
+    if args.should_save and stopped:
+        _write(folder / CHECKPOINTS / SECONDS_FILE, seconds)
+    elif args.should_save:
+        model.save_pretrained(folder)
+        data.tokenizer.save_pretrained(folder)
+        _write(folder / DONE_FILE, record)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return None if stopped else Trained(model.eval(), data, **record)
 
 
 def check_folder(config: RunConfig) -> bool:
@@ -103,20 +110,37 @@ def check_folder(config: RunConfig) -> bool:
     Raises `InputError` where it holds something else.
     """
     path = config.folder / RUN_FILE
+    if path.exists() and not started(config.folder):
+        return False
     if not path.exists():
         if config.folder.is_dir() and any(config.folder.iterdir()):
             raise InputError(f"{config.folder} is not empty and holds no loopscale run: choose another --out.")
         return False
-    try:
-        before = RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path} is not readable as a run: remove {config.folder} or choose another --out.") from error
-    if differing := _differences(before.to_dict(), config.to_dict()):
+    if differing := differences(read_config(config.folder).to_dict(), config.to_dict()):
         raise InputError(
             f"{config.folder} belongs to another configuration ({', '.join(differing)} differ): choose another --out, "
             "or remove the folder to train anew."
         )
     return True
+
+
+def started(folder: Path) -> bool:
+    """Return whether a folder holds anything of a run that took time: a checkpoint or a finished model."""
+    return (folder / DONE_FILE).exists() or last_checkpoint(folder) is not None
+
+
+def write_config(config: RunConfig, **facts: Any) -> None:
+    """Write the run's configuration into its folder, with what else is known of it."""
+    _write(config.folder / RUN_FILE, {"config": config.to_dict(), **facts})
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration in a run's folder; raises `InputError` where there is none."""
+    path = folder / RUN_FILE
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not readable as a run: remove {folder} or choose another --out.") from error
 
 
 def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArguments:
@@ -170,24 +194,18 @@ def last_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
-def describe(config: RunConfig, data: Data, folder: Path) -> None:
-    """Write beside the weights what they come from: resolved configuration, versions, revision, corpus hash."""
-    corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
-    _write(folder / RUN_FILE, {"config": config.to_dict(), "corpus": corpus, "environment": environment()})
-
-
 def _vocabulary(config: RunConfig, data: Data) -> int | None:
     """Return the embedding's size where the tokenizer decides it: when the configuration does not."""
     return None if "vocab_size" in config.model else len(data.tokenizer)
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names that differ, apart from those that may."""
     names = []
     for key in sorted({*before, *now} - {*FREE_KEYS, "out"}):
         a, b = before.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += _differences(a, b, f"{prefix}{key}.")
+            names += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             names.append(f"{prefix}{key}")
     return names
@@ -195,7 +213,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 
 def _seconds_before(folder: Path) -> float:
     """Return the training time of the parts before this one."""
-    path = folder / CHECKPOINTS / "seconds.json"
+    path = folder / CHECKPOINTS / SECONDS_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
 
@@ -205,6 +223,3 @@ def _write(path: Path, value: Any) -> None:
     staging = path.with_suffix(".tmp")
     staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     staging.replace(path)
-
-
-__all__ = ["Trained", "check_folder", "computes_in_bf16", "load_run_data", "train", "training_arguments"]

@@ -12,8 +12,8 @@ from loopscale.evaluate.calibration import (
 from loopscale.evaluate.cost import Speed, TokenFlops, counted_flops, formula_flops, measure_speed, token_flops
 from loopscale.evaluate.curve import DepthCurve, ExitPoint, SafeRange, depth_curve, depth_curves
 from loopscale.evaluate.frontier import Difference, FrontierPoint, Measured, differences, dominated, frontier
-from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, HaltingRule, is_gated, rule_named
-from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, time_halting
+from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, HaltingRule, Level, is_gated, rule_named
+from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.evaluate.halting_trace import ExitTrace, trace_exits
 from loopscale.evaluate.oracle import OraclePoint, oracle
 from loopscale.evaluate.scoring import Batch, sliding_windows
@@ -36,6 +36,7 @@ __all__ = [
     "HaltingTime",
     "Interval",
     "Leaving",
+    "Level",
     "MeanLoops",
     "Measured",
     "OraclePoint",
@@ -55,6 +56,7 @@ __all__ = [
     "formula_flops",
     "frontier",
     "halted_exits",
+    "halted_logits",
     "is_gated",
     "measure_depth",
     "measure_speed",

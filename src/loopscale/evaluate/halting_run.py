@@ -51,16 +51,28 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
             continue
         leaving = selected.any(-1).nonzero().squeeze(-1)
         if len(leaving):
-            logits = model.readout(z[leaving], k) if now.logits is None else now.logits[leaving]
-            yield Leaving(k, rows[leaving], selected[leaving], logits)
-        stopped = stopped | selected
-        staying = (~stopped).any(-1).nonzero().squeeze(-1)
-        if not len(staying):
-            return
-        if len(staying) < len(rows):
+            yield Leaving(k, rows[leaving], selected[leaving], _logits(model, now, leaving, input_ids[rows]))
+            stopped = stopped | selected
+            staying = (~stopped).any(-1).nonzero().squeeze(-1)
+            if not len(staying):
+                return
             rows, stopped, now = rows[staying], stopped[staying], now.rows(staying)
-            model.embed(input_ids[rows])  # for models that inject their input again, and keep that of the latest embed
+            model.embed(input_ids[rows])
         h, before = model.carry(now.z, k), now
+
+
+def _logits(model: Looped, now: Exit, leaving: Tensor, running_ids: Tokens) -> Logits:
+    """Return the logits of the leaving rows, decoded only now if the rule did not need them.
+
+    A model that injects its input at every loop, or decodes with it, keeps that of its latest `embed` call; hence every
+    change of the rows is told by an `embed`, here and for those that stay.
+    """
+    if now.logits is not None:
+        return now.logits[leaving]
+    if len(leaving) == len(running_ids):
+        return model.readout(now.z, now.k)
+    model.embed(running_ids[leaving])
+    return model.readout(now.z[leaving], now.k)
 
 
 def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -> tuple[Exit, Scores]:
@@ -69,6 +81,17 @@ def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -
         now = replace(now, logits=model.readout(now.z, now.k))
     scores = rule.rule.scores(model, now, before)
     return replace(now, scores=scores), scores
+
+
+def halted_logits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Logits:
+    """Return the logits of every token at the exit the rule selects for it, (batch, seq, vocab)."""
+    found: Tensor | None = None
+    for left in halted_exits(model, input_ids, rule):
+        if found is None:
+            found = left.logits.new_empty(*input_ids.shape, left.logits.shape[-1])
+        found[left.rows] = torch.where(left.tokens[..., None], left.logits, found[left.rows])
+    assert found is not None  # every token is selected at the last exit at the latest
+    return found
 
 
 @dataclass(frozen=True)

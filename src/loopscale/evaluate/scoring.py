@@ -6,6 +6,7 @@ A batch is a LongTensor (batch, seq + 1), inputs `[:, :-1]` and labels `[:, 1:]`
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,14 @@ Labels = Int[Tensor, "batch seq"]
 TokenLosses = Float[Tensor, "batch seq"]
 ExitLosses = Callable[[State, int, Labels], TokenLosses]
 
-ROW_TOKENS = 4096  # tokens of a foreign model's logits that are held at once
+WIDE_TOKENS = 4096  # tokens of a foreign model's logits that are held in float32 at once
+
+
+@runtime_checkable
+class TrainedAtDepth(Protocol):
+    """A looped model that knows the depth its loss saw, beside the depth it runs."""
+
+    trained_loops: int
 
 
 def inputs_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -88,7 +96,7 @@ def readings_of(model: Looped) -> Mapping[str, ExitLosses]:
     which trains its intermediate exits raw, has both.
     """
     if not isinstance(model, LoopedForCausalLM):
-        return {"trained": lambda z, k, labels: foreign_losses(model, z, k, labels)}
+        return {"trained": lambda z, k, labels: logit_losses(model.readout(z, k), labels)}
     trained = {"trained": _our_losses(model, None)}
     return {**trained, "final": _our_losses(model, True)} if model.config.readout == "final_rmsnorm" else trained
 
@@ -100,23 +108,22 @@ def _our_losses(model: LoopedForCausalLM, last: bool | None) -> ExitLosses:
     return losses
 
 
-def foreign_losses(model: Looped, z: State, k: int, labels: Labels) -> TokenLosses:
-    """Return the token cross-entropies of exit k through the model's own readout, a few rows at a time."""
-    rows = max(1, ROW_TOKENS // z.shape[1])
-    pieces = zip(z.split(rows), labels.split(rows), strict=True)
-    return torch.cat([logit_losses(model.readout(states, k), wanted) for states, wanted in pieces])
-
-
 def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
     """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
-    losses = nn.functional.cross_entropy(wide, labels.flatten(), ignore_index=IGNORED, reduction="none")
-    return losses.view(labels.shape)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    pieces = zip(logits.flatten(0, 1).split(WIDE_TOKENS), labels.flatten().split(WIDE_TOKENS), strict=True)
+    losses = [
+        nn.functional.cross_entropy(some.to(wide), wanted, ignore_index=IGNORED, reduction="none")
+        for some, wanted in pieces
+    ]
+    return torch.cat(losses).view(labels.shape)
 
 
 def trained_depth(model: Looped) -> int:
-    """Return the number of loops the loss saw."""
-    return (model.config.trained_loops or model.num_loops) if isinstance(model, LoopedForCausalLM) else model.num_loops
+    """Return the number of loops the loss saw; for a model that does not say so, the number it runs."""
+    if isinstance(model, LoopedForCausalLM):
+        return model.config.trained_loops or model.num_loops
+    return model.trained_loops if isinstance(model, TrainedAtDepth) else model.num_loops
 
 
 def device_of(model: Looped) -> torch.device:

@@ -21,6 +21,7 @@ from loopscale.evaluate.halting_rules import RULES, HaltingRule, Level
 from loopscale.evaluate.halting_run import time_halting
 from loopscale.evaluate.halting_trace import trace_exits
 from loopscale.evaluate.oracle import oracle
+from loopscale.evaluate.progress import Track, untracked
 from loopscale.evaluate.scoring import Batch, inputs_and_labels, trained_depth
 from loopscale.stepping import Looped
 
@@ -35,6 +36,7 @@ def measure_depth(
     bytes_per_token: float | None = None,
     batch_size: int = SPEED_BATCH_SIZE,
     repeats: int = REPEATS,
+    track: Track = untracked,
 ) -> dict[str, Measured]:
     """Return curve, operations and speeds of a model under every reading of its exits.
 
@@ -42,7 +44,7 @@ def measure_depth(
     `batch_size` windows, or as many as there are.
     """
     windows = list(batches)
-    curves = depth_curves(model, windows, max_loops, bytes_per_token)
+    curves = depth_curves(model, track(windows, "depth curve"), max_loops, bytes_per_token)
     ids, _ = inputs_and_labels(windows[0])
     ids = ids[:batch_size]
     longest = len(next(iter(curves.values())))
@@ -93,6 +95,7 @@ def run_halting(
     time_all: bool = False,
     repeats: int = 2,
     num_loops: int | None = None,
+    track: Track = untracked,
 ) -> dict[str, Any]:
     """Calibrate rules on one split and return what they do on another, as plain values.
 
@@ -105,8 +108,8 @@ def run_halting(
     target = RelativePerplexity() if target is None else target
     rules = [rule for rule in RULES.values() if rule.applies_to(model)] if rules is None else rules
     test_windows = list(test_batches)
-    calibration = trace_exits(model, calibration_batches, rules, num_loops)
-    test = trace_exits(model, test_windows, rules, num_loops)
+    calibration = trace_exits(model, track(list(calibration_batches), "halting: calibration"), rules, num_loops)
+    test = trace_exits(model, track(test_windows, "halting: test"), rules, num_loops)
     results = [
         evaluate_halting(test, calibrate(calibration, rule, target, level)) for level in levels for rule in rules
     ]
@@ -114,8 +117,7 @@ def run_halting(
     ids = torch.cat([inputs_and_labels(batch)[0] for batch in test_windows])
     times = [
         time
-        for size in batch_sizes
-        if timed
+        for size in (track(batch_sizes, "halting: times") if timed else ())
         for time in time_halting(model, ids[: max(size, FEWEST_TIMED)], timed, size, repeats)
     ]
     return plain(

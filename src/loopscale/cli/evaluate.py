@@ -61,6 +61,7 @@ from loopscale.stepping import Looped
 from loopscale.study.published import points_129m
 
 SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
+PIPE_WIDTH = 120  # of tables that go to a file
 LEVELS: tuple[Level, ...] = ("sequence", "token")
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class Subject:
 
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     rules = halting_rules(args.halting)
     if args.level not in (*LEVELS, "both"):
         raise unknown("halting level", args.level, (*LEVELS, "both"))

@@ -96,7 +96,7 @@ def halting_table(title: str, report: Mapping[str, Any]) -> Table:
         f"loops of {report['num_loops']}; 95% interval; the oracle knows the labels"
     )
     table = Table(title=f"{title}: {report['target']}", title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("level", "rule", "ppl / full depth", "selected", "executed", "target"):
+    for heading in ("level", "rule", "relative ppl", "selected", "executed", "target"):
         table.add_column(heading, justify="right" if heading in ("selected", "executed") else "left")
     for level, bound in report["oracle"].items():
         table.add_row(level, "oracle", f"{bound['relative_perplexity']:.4f}", f"{bound['selected_loops']:.2f}", "", "")
@@ -105,7 +105,7 @@ def halting_table(title: str, report: Mapping[str, Any]) -> Table:
         table.add_row(
             row["rule"]["level"],
             row["rule"]["rule"],
-            f"{quality['value']:.4f} [{quality['low']:.4f}, {quality['high']:.4f}]",
+            f"{quality['value']:.4f} [{quality['low']:.3f}, {quality['high']:.3f}]",
             f"{row['selected_loops']['value']:.2f}",
             f"{row['executed_loops']['value']:.2f}",
             ("kept" if row["kept"] else "missed") if row["possible"] else "cannot be met",

@@ -22,7 +22,9 @@ def test_the_formula_is_what_the_counter_counts(overrides, exit):
 
 
 def test_the_paper_size_by_hand():
-    flops = formula_flops(tiny_config(hidden_size=768, num_stack_layers=12, num_attention_heads=12, vocab_size=20_000), 256)
+    flops = formula_flops(
+        tiny_config(hidden_size=768, num_stack_layers=12, num_attention_heads=12, vocab_size=20_000), 256
+    )
     layer = 2 * (4 * 768**2 + 3 * 768 * 3072) + 4 * 256 * 768
     assert flops.at_exit(4) == 4 * 12 * layer + 2 * 768 * 20_000
 

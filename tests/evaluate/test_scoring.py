@@ -37,7 +37,9 @@ def test_sliding_windows_reject_what_does_not_fit(stride, length, sentence):
 
 
 @pytest.mark.parametrize(
-    "batch", [torch.zeros(3), torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.long)], ids=["flat", "float", "one token"]
+    "batch",
+    [torch.zeros(3), torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.long)],
+    ids=["flat", "float", "one token"],
 )
 def test_a_batch_of_another_form_is_an_input_error(batch):
     with pytest.raises(InputError, match="LongTensors"):

@@ -172,9 +172,8 @@ def _windows(args: Namespace, data: Data, length: int) -> tuple[list[Batch], str
         sliding: list[Batch] = list(sliding_windows(kept, length, args.stride, args.batch_size))
         return sliding, f"sliding windows of {length} with stride {args.stride} over {len(kept):,} tokens"
     wanted = min(args.limit or len(data.valid), len(data.valid))
-    size = min(args.batch_size, wanted)
-    plain_windows: list[Batch] = list(batches(data.valid, size, limit=-(-wanted // size)))
-    return plain_windows, f"{wanted} of {len(data.valid):,} windows of {length}"
+    rows = torch.cat(list(batches(data.valid, 1, limit=wanted)))
+    return list(rows.split(args.batch_size)), f"{wanted} of {len(data.valid):,} windows of {length}"
 
 
 def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:

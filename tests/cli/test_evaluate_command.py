@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale.cli.evaluate import labels
 from loopscale.cli.main import main
@@ -11,6 +10,7 @@ from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
+from tests.helpers import tiny_model
 
 LENGTH = 16
 

@@ -21,6 +21,9 @@ def test_per_loop_is_the_mean_and_takes_weights():
     weighted = build_supervision("per_loop", [3.0, 1.0])
     assert weighted.loss(LOSSES, None, MASK, 1.0) == 2.5
     assert not build_supervision("per_loop", [0.0, 1.0]).supervises(0, 2)
+    assert not weighted.supervises(2, 3)
+    deeper = torch.cat([LOSSES, 9 + LOSSES[:1]])
+    assert weighted.loss(deeper, None, MASK, 1.0) == 2.5
 
 
 def test_exit_distribution_by_hand():

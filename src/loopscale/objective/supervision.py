@@ -53,16 +53,16 @@ class PerLoop(Supervision):
     weights: tuple[float, ...] | None = None
 
     def supervises(self, k: int, num_loops: int) -> bool:
-        """Return whether exit k has a weight."""
-        return self.weights is None or self.weights[k] != 0
+        """Return whether exit k has a weight; exits past the last weight have none."""
+        return self.weights is None or (k < len(self.weights) and self.weights[k] != 0)
 
     def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
         """Return the weighted mean over exits of their mean cross-entropy; weights are normalised to sum 1."""
         per_exit = token_losses.sum((1, 2)) / count
         if self.weights is None:
             return per_exit.mean()
-        weights = per_exit.new_tensor(self.weights[: len(per_exit)])
-        return per_exit @ (weights / weights.sum())
+        weights = per_exit.new_tensor(self.weights)[: len(per_exit)]
+        return per_exit[: len(weights)] @ (weights / weights.sum())
 
 
 @final

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from loopscale import InputError
 from loopscale.audit import audit, intervene, loop_curves, search
+from loopscale.audit.derivatives import push
 
 VOCAB, HIDDEN = 43, 20
 
@@ -152,9 +153,11 @@ def test_an_operation_without_forward_mode_is_differentiated_twice_in_reverse():
     reverse, forward = WithoutForwardMode().double(), WithForwardMode().double()
     forward.load_state_dict(reverse.state_dict())
     data = batches()
-    expected = audit(forward, data).coordinates
-    for name, found in audit(reverse, data).coordinates.items():
-        assert found.retention == pytest.approx(expected[name].retention, rel=1e-9)
+    z, xi = torch.randn(2, 3, HIDDEN).double(), torch.randn(2, 3, HIDDEN).double()
+    expected = push(lambda x: forward.step(x, 0), z, xi)
+    torch.testing.assert_close(push(lambda x: reverse.step(x, 0), z, xi), expected)
+    found, same = audit(reverse, data).coordinates, audit(forward, data).coordinates
+    assert found["scale"].retention == pytest.approx(same["scale"].retention, rel=1e-9)
 
 
 @pytest.mark.parametrize("measure", [audit, loop_curves, intervene, search])
@@ -221,6 +224,7 @@ def in_place(self, h, k):
         ({"readout": cumulative}, "readout.*keep no state between calls"),
         ({"readout": lambda self, z, k: self.head(z.mean(1))}, r"readout.*returned \(2, 43\)"),
         ({"readout": lambda self, z, k: self.head(z.detach())}, "readout.*no gradient"),
+        ({"step": lambda self, h, k: Base.step(self, h.detach(), k)}, "step.*no gradient"),
         ({"readout": lambda self, z, k: self.head(z).argmax(-1)}, "readout.*floating-point"),
     ],
 )

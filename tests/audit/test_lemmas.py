@@ -115,6 +115,22 @@ def test_retention_is_the_derivative_that_finite_differences_approach():
     assert scale_retention(model, z) == pytest.approx(float(slope.mean()), rel=1e-6)
 
 
+def test_retention_of_the_audit_is_the_mean_of_a_jacobian_vector_product():
+    model, ids = double_model(readout="raw"), torch.randint(0, 31, (2, 17))
+    found = audit(model, [ids]).coordinates
+    with torch.no_grad():
+        z = model.step(model.embed(ids[:, :-1]), 0)
+    for coordinate in (scale, mean):
+        after, change = push(lambda x: model.step(model.carry(x, 0), 1), z, coordinate.tangent(z))
+        value, moved = push(coordinate.value, z, coordinate.tangent(z))
+        end, grown = push(coordinate.value, after, change)
+        expected = found[coordinate.name]
+        assert float((grown / moved).mean()) == pytest.approx(expected.retention[0], rel=1e-9)
+        if coordinate.positive:
+            in_logs = float((grown / moved * value / end).mean())
+            assert in_logs == pytest.approx(expected.log_retention[0], rel=1e-9)
+
+
 def test_retention_in_logs_is_retention_over_growth():
     report = audit(double_model(), batches()).coordinates["scale"]
     assert all(math.isfinite(x) for x in report.log_retention)

@@ -33,7 +33,8 @@ def check_verbs(model: object, input_ids: Tensor) -> None:
         logits = _repeatable(model, "readout", z, k)
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise _broken("readout", f"returned {_shape(logits)} for a state {_shape(z)}", "return (batch, seq, vocab)")
-        _check_gradient(model, z, k)
+        _check_gradient(model, "step", h, k)
+        _check_gradient(model, "readout", z, k)
         h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
 
 
@@ -115,19 +116,16 @@ def _keeps_shape(verb: str, x: Tensor, like: Tensor) -> Tensor:
     return x
 
 
-def _check_gradient(model: object, z: Tensor, k: int) -> None:
+def _check_gradient(model: object, verb: str, x: Tensor, k: int) -> None:
     with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        logits = _call(model, "readout", z, k)
+        x = x.detach().requires_grad_()
+        out = _call(model, verb, x, k)
         gradient = None
-        if logits.requires_grad:
-            (gradient,) = torch.autograd.grad(logits.square().sum(), z, allow_unused=True)
+        if out.requires_grad:
+            (gradient,) = torch.autograd.grad(out.square().sum(), x, allow_unused=True)
     if gradient is None:
-        raise _broken(
-            "readout",
-            "passes no gradient to the state it is given",
-            "compute the logits from its argument z, without detach or no_grad",
-        )
+        remedy = "compute the result from its first argument, without detach or no_grad"
+        raise _broken(verb, "passes no gradient to the state it is given", remedy)
 
 
 def _broken(verb: str, what: str, remedy: str) -> InputError:

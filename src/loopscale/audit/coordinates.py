@@ -21,8 +21,8 @@ Vector = Float[Tensor, " hidden"]
 class Coordinate(ABC):
     """A variable of every token's state.
 
-    Write your own by giving `name`, `value` and `tangent`; state `positive` where the value is a length (then the
-    logarithmic retention is reported too) and `remedy`, the line that a blind spot of this coordinate is answered with.
+    Write your own by giving `name`, `value` and `tangent`; state `positive` where the value is a length whose growth
+    counts in factors (then drift and a second retention are logarithmic) and `remedy`, the line that a blind spot of this coordinate is answered with.
     """
 
     name: str
@@ -103,7 +103,6 @@ class Subspace(Coordinate):
     basis: Float[Tensor, "hidden rank"]  # orthonormal columns
     name: str = "subspace"
     unit: ClassVar[str] = "e-fold"
-    positive: ClassVar[bool] = True
     remedy: ClassVar[str] = "add a norm penalty, or shrink the carried state (recurrence: damped or rmsnorm)"
     smallest_gain: float = field(default=float("nan"))
 

@@ -1,6 +1,6 @@
 """One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
@@ -61,24 +61,33 @@ class CoordinateMeter:
             self.nats.add(k, nats, counted)
             self.abs_nats.add(k, nats.abs(), counted)
 
-    def move(
-        self, f: Callable[[Tensor], Tensor], carry: Callable[[Tensor], Tensor], k: int, z: State, counted: Counted
-    ) -> State:
-        """Take in what `f` (step after carry) and `carry` alone leave of a move at loop k; return f(z)."""
-        xi = self.coordinate.tangent(z)
-        value, moved = push(self.coordinate.value, z, xi)
-        after, change = push(f, z, xi)
-        next_value, next_moved = push(self.coordinate.value, after, change)
-        _, carried_moved = push(lambda x: self.coordinate.value(carry(x)), z, xi)
-        share = _ratio(next_moved, moved)
-        self.kept.add(k, share, counted)
-        self.carried.add(k, _ratio(carried_moved, moved), counted)
-        if self.coordinate.positive:
-            self.log_kept.add(k, share * _ratio(value, next_value), counted)
-            self.drift.add(k, _ratio(next_value, value).log(), counted & (value > 0) & (next_value > 0))
+    def move(self, k: int, z: State, carried: State, after: State, counted: Counted) -> None:
+        """Take in what the carry and the whole loop leave of a move at loop k, all tokens together along the field.
+
+        `carried` and `after` are functions of `z` with their graphs. The mean over tokens of a Jacobian-vector product
+        is taken from its other side, as a vector-Jacobian product: exact too, and one pass serves every coordinate.
+        """
+        coordinate, value = self.coordinate, self.coordinate.value
+        xi = coordinate.tangent(z.detach())
+        start, moved = push(value, z.detach(), xi)
+        share = torch.where(counted & (moved != 0), 1 / moved, 0.0)
+
+        def left(state: State, weights: Tensor) -> float:
+            (pulled,) = torch.autograd.grad(
+                (value(state) * weights).sum(), z, retain_graph=True, materialize_grads=True
+            )
+            return float((pulled * xi).sum(dtype=torch.float64))
+
+        with torch.enable_grad():
+            self.kept.add_sum(k, left(after, share), counted)
+            self.carried.add_sum(k, left(carried, share), counted)
+            end = value(after.detach())
+            if coordinate.positive:
+                self.log_kept.add_sum(k, left(after, share * _ratio(start, end)), counted)
+        if coordinate.positive:
+            self.drift.add(k, _ratio(end, start).log(), counted & (start > 0) & (end > 0))
         else:
-            self.drift.add(k, next_value - value, counted)
-        return after
+            self.drift.add(k, end - start, counted)
 
     def report(self, thresholds: Thresholds) -> CoordinateReport:
         """Return the figures and the verdict they lead to."""
@@ -157,17 +166,13 @@ class Pass:
 
     def _advance(self, k: int, z: State, counted: Counted) -> State:
         """Measure what one more loop keeps of every coordinate, and return the next state."""
-
-        def carry(x: Tensor) -> Tensor:
-            return self.model.carry(x, k)
-
-        def one_loop(x: Tensor) -> Tensor:
-            return self.model.step(carry(x), k + 1)
-
-        after = z
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            carried = self.model.carry(z, k)
+            after = self.model.step(carried, k + 1)
         for meter in self.coordinates:
-            after = meter.move(one_loop, carry, k, z, counted)
-        return after
+            meter.move(k, z, carried, after, counted)
+        return after.detach()
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -26,10 +26,14 @@ class LoopMeans:
 
     def add(self, k: int, values: Float[Tensor, "batch seq"], counted: Counted) -> None:
         """Add loop k's figures of the tokens that count."""
+        self.add_sum(k, float(values.detach()[counted].sum(dtype=torch.float64)), counted)
+
+    def add_sum(self, k: int, total: float, counted: Counted) -> None:
+        """Add the sum of loop k's figures over the tokens that count."""
         while len(self._sums) <= k:
             self._sums.append(0.0)
             self._counts.append(0)
-        self._sums[k] += float(values.detach()[counted].sum(dtype=torch.float64))
+        self._sums[k] += total
         self._counts[k] += int(counted.sum())
 
     def means(self) -> tuple[float, ...]:

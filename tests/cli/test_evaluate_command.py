@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale.cli.evaluate import labels
 from loopscale.cli.main import main
@@ -11,6 +10,7 @@ from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
+from tests.helpers import tiny_model
 
 LENGTH = 16
 
@@ -40,7 +40,18 @@ def evaluate(work, tmp_path, monkeypatch):
 
 def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["--limit", "24", "--max_loops", "9", "--halting", "all", "--relative_perplexity", "1.5", "--reference", "true"]
+    words = [
+        "--limit",
+        "24",
+        "--max_loops",
+        "9",
+        "--halting",
+        "all",
+        "--relative_perplexity",
+        "1.5",
+        "--reference",
+        "true",
+    ]
     files = ["--json", str(tmp_path / "found.json"), "--figures", str(out), "--save_rules", str(tmp_path / "rules")]
     assert evaluate("runs/a/seed-1", "runs/b/seed-1", *words, *files) == 0
     printed = capsys.readouterr().out

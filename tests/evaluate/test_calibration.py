@@ -3,8 +3,6 @@ import math
 
 import pytest
 import torch
-from tests.evaluate.models import Injecting, text
-from tests.helpers import tiny_model
 
 from loopscale.errors import InputError
 from loopscale.evaluate import (
@@ -19,6 +17,8 @@ from loopscale.evaluate import (
 )
 from loopscale.evaluate.calibration import select
 from loopscale.stepping import run_loops
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_model
 
 RULE = RULES["entropy"]
 K, SEQ = 4, 8

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from tests.evaluate.models import Injecting, text
-from tests.helpers import tiny_config, tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.evaluate import counted_flops, formula_flops, measure_speed, measure_speeds, token_flops
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_config, tiny_model
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import weakref
 
 import pytest
 import torch
-from tests.evaluate.models import Injecting, text
-from tests.helpers import tiny_model
 
 from loopscale.errors import InputError
 from loopscale.evaluate import depth_curve, depth_curves, sliding_windows
 from loopscale.evaluate.curve import DepthCurve
 from loopscale.objective import IGNORED
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_model
 
 
 @pytest.mark.parametrize("readout", ["rmsnorm", "layernorm", "raw", "final_rmsnorm"])

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.evaluate.models import Injecting
-from tests.helpers import tiny_model
 
 from loopscale.errors import InputError
 from loopscale.evaluate import RULES, CalibratedRule, Exit, is_gated, rule_named
 from loopscale.objective import exit_distribution
+from tests.evaluate.models import Injecting
+from tests.helpers import tiny_model
 
 B, T, D, V = 2, 3, 5, 7
 

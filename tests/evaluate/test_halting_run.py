@@ -2,8 +2,6 @@ import math
 
 import pytest
 import torch
-from tests.evaluate.models import Injecting, text
-from tests.helpers import tiny_model
 
 from loopscale.errors import InputError
 from loopscale.evaluate import (
@@ -16,6 +14,8 @@ from loopscale.evaluate import (
     trace_exits,
 )
 from loopscale.evaluate.calibration import Calibration, MeanLoops, select
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_model
 
 LOOPS = 4
 

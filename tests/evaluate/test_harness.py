@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError
 from loopscale.evaluate import RULES, CalibratedRule, sliding_windows
 from loopscale.evaluate.scoring import logit_losses
+from tests.helpers import tiny_model
 
 pytestmark = [
     pytest.mark.skipif(

@@ -2,8 +2,6 @@ import json
 import math
 
 import pytest
-from tests.evaluate.models import Injecting, text
-from tests.helpers import tiny_model
 
 from loopscale.evaluate import (
     RULES,
@@ -17,6 +15,8 @@ from loopscale.evaluate import (
 )
 from loopscale.evaluate.summary import plain
 from loopscale.evaluate.tables import safe_sentence
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_model
 
 
 def test_run_depth_is_the_curve_with_costs_as_plain_values():

@@ -2,12 +2,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers import tiny_model
 
 from loopscale.errors import InputError
 from loopscale.evaluate import depth_curve, sliding_windows
 from loopscale.evaluate.scoring import inputs_and_labels, logit_losses
 from loopscale.objective import IGNORED
+from tests.helpers import tiny_model
 
 
 @given(length=st.integers(2, 60), window=st.integers(1, 20), stride=st.integers(1, 20), batch=st.integers(1, 5))

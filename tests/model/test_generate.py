@@ -25,7 +25,7 @@ MODES = {
     "beams": {"do_sample": False, "num_beams": 3},
     "beam-sample": {"do_sample": True, "num_beams": 2, "num_return_sequences": 2},
 }
-NEW = 8
+NEW = 6
 PAD = 30
 
 
@@ -49,7 +49,7 @@ def generate(model, inputs, **options):
 def test_cached_is_uncached_for_every_readout_recurrence_and_depth(readout, recurrence, dtype):
     model = tiny_model(readout=readout, recurrence=recurrence).to(dtype)
     inputs = left_padded()
-    for loops in (None, 1, 2, 5):  # the default is 3: 5 is above the trained depth
+    for loops in (None, 1, 5):  # the default is 3: 5 is above the trained depth
         cached, uncached = (generate(model, inputs, use_cache=c, num_loops=loops, do_sample=False) for c in (True, False))
         assert torch.equal(cached, uncached), loops
 
@@ -58,11 +58,10 @@ def test_cached_is_uncached_for_every_readout_recurrence_and_depth(readout, recu
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_mode_shape_and_cache_gives_the_uncached_text(shape, mode):
     model, inputs = tiny_model(**SHAPES[shape]).double(), left_padded()
-    for loops in (2, 4):
-        uncached = generate(model, inputs, use_cache=False, num_loops=loops, **MODES[mode])
-        for cache in ("dynamic", "static"):
-            cached = generate(model, inputs, cache_implementation=cache, num_loops=loops, **MODES[mode])
-            assert torch.equal(cached, uncached), (loops, cache)
+    uncached = generate(model, inputs, use_cache=False, num_loops=4, **MODES[mode])
+    for cache in ("dynamic", "static"):
+        cached = generate(model, inputs, cache_implementation=cache, num_loops=4, **MODES[mode])
+        assert torch.equal(cached, uncached), cache
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -117,7 +116,7 @@ def test_fewer_loops_from_some_token_on_are_fine_until_the_depth_returns():
         (0, {}, "prompt is empty"),
         (5, {"num_loops": 0}, "num_loops is 0"),
         (5, {"num_loops": -2}, "num_loops is -2"),
-        (42, {}, "need 49 positions, but this model has 48"),
+        (44, {}, "need 49 positions, but this model has 48"),
     ],
 )
 def test_bad_input_is_named(length, options, words, cached):
@@ -127,5 +126,5 @@ def test_bad_input_is_named(length, options, words, cached):
 
 
 def test_a_text_that_just_fits_is_written():
-    # the last new token is never fed, so 41 + 8 tokens need 48 positions
-    assert generate(tiny_model(), {"input_ids": torch.randint(0, PAD, (1, 41))}, do_sample=False).shape == (1, 49)
+    # the last new token is never fed, so 43 + 6 tokens need 48 positions
+    assert generate(tiny_model(), {"input_ids": torch.randint(0, PAD, (1, 43))}, do_sample=False).shape == (1, 49)

@@ -19,6 +19,7 @@ DATA = Path(__file__).parent / "data"
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # two test processes on two cores
 
 
 class Golden:

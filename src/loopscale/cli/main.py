@@ -4,12 +4,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from jsonargparse import ArgumentParser
-
 from loopscale.errors import InputError, unknown
 
 # name -> (module, one line of help); a module is imported only when its command runs
-COMMANDS: Mapping[str, tuple[str, str]] = {}
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": ("loopscale.cli.train", "train one looped model on your text or a known corpus"),
+    "reproduce": ("loopscale.cli.reproduce", "train the paper's conditions and judge its claims"),
+    "report": ("loopscale.cli.report", "write tables, figures and the page of a finished study anew"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
+        from loopscale.cli.parser import Parser  # after the check: it takes a second
+
         module = import_module(COMMANDS[name][0])
-        parser = ArgumentParser(prog=f"loopscale {name}", description=module.__doc__)
+        parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
-        return module.run(parser.parse_args(rest))
+        return module.run(parser.read(rest))
     except InputError as error:
         print(f"loopscale {name}: {error}", file=sys.stderr)
         return 2

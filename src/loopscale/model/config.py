@@ -1,7 +1,7 @@
 """The looped model's configuration, and the sizes that have a name."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -14,6 +14,7 @@ Supervision = Literal["terminal", "per_loop", "exit_gate"]
 
 
 @strict
+@no_type_check  # transformers checks the fields itself and wants its own __init__
 class LoopedConfig(PreTrainedConfig):
     """Sizes and variants of a `LoopedForCausalLM`.
 
@@ -71,6 +72,7 @@ class LoopedConfig(PreTrainedConfig):
         if self.supervision == "exit_gate":
             self.exit_gate = True
         kwargs.pop("num_hidden_layers", None)
+        self._check_sizes()
         super().__post_init__(**kwargs)
 
     @property
@@ -87,8 +89,7 @@ class LoopedConfig(PreTrainedConfig):
     def num_hidden_layers(self, value: int) -> None:
         self.num_loops = value // self.num_stack_layers
 
-    def validate_architecture(self) -> None:
-        """Check that the sizes fit together (called by transformers)."""
+    def _check_sizes(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "

@@ -1,12 +1,14 @@
 """What a looped forward returns."""
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 @dataclass
+@no_type_check  # accelerate builds it from one mapping
 class LoopedOutput(CausalLMOutputWithPast):
     """Outputs of `LoopedForCausalLM`, beside those of any causal language model of transformers.
 

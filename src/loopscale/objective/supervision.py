@@ -81,7 +81,7 @@ class ExitGate(Supervision):
         if gates is None:
             raise ValueError("exit_gate supervision needs the gates of every loop")
         p = exit_distribution(gates)
-        entropy = -torch.special.xlogy(p, p).sum(0)  # (B, T)
+        entropy = -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(0)  # (B, T); clamped for its gradient at 0
         per_token = (p * token_losses).sum(0) - self.entropy_coef * entropy
         return (per_token * mask).sum() / count
 

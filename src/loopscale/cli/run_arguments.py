@@ -1,0 +1,38 @@
+"""The arguments of a training run, shared by `train` and `reproduce`: a preset, then --model.*, --data.*, --train.*."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import Namespace
+
+from loopscale.cli.parser import Parser
+from loopscale.train import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
+
+DERIVED = ("trained_loops",)
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add --preset, --config, --print_config and every field of a run."""
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--preset", type=str, default="laptop", help=f"size and protocol: {', '.join(RUNS)}")
+    for field in MODEL_FIELDS:
+        if field.name not in DERIVED:
+            parser.add_argument(
+                f"--model.{field.name}", type=field.type, default=field.default, help="see LoopedConfig"
+            )
+    parser.add_class_arguments(DataConfig, "data")
+    parser.add_class_arguments(TrainConfig, "train")
+    parser.defaults_from = preset_defaults
+
+
+def preset_defaults(args: Namespace) -> Mapping[str, Any]:
+    """Return the preset's values under their option names."""
+    run = preset_run(args.preset).to_dict()
+    return {f"{part}.{key}": value for part in ("model", "data", "train") for key, value in run[part].items()}
+
+
+def run_config(args: Namespace, out: str) -> RunConfig:
+    """Return the run that the arguments describe; fields of the model at their default are left out."""
+    defaults = {field.name: field.default for field in MODEL_FIELDS}
+    model = {key: value for key, value in args.model.as_dict().items() if value != defaults[key]}
+    return RunConfig(model, DataConfig(**args.data.as_dict()), TrainConfig(**args.train.as_dict()), args.preset, out)

@@ -1,0 +1,23 @@
+"""Text to windows of tokens: corpora, tokenizers, packing; `load_data` does it all."""
+
+from loopscale.data.corpora import CORPORA, Corpus, CorpusId, load_corpus
+from loopscale.data.load import Data, load_data
+from loopscale.data.tokenization import load_tokenizer, require_vocabulary
+from loopscale.data.tokens import Tokens, tokenize
+from loopscale.data.windows import Windows, batches, collate
+
+__all__ = [
+    "CORPORA",
+    "Corpus",
+    "CorpusId",
+    "Data",
+    "Tokens",
+    "Windows",
+    "batches",
+    "collate",
+    "load_corpus",
+    "load_data",
+    "load_tokenizer",
+    "require_vocabulary",
+    "tokenize",
+]

@@ -1,0 +1,73 @@
+"""The one way from names to data, for training, audit and evaluation alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from loopscale.data.corpora import CorpusId, Split, load_corpus
+from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
+from loopscale.data.tokens import tokenize
+from loopscale.data.windows import Windows
+
+
+@dataclass(frozen=True)
+class Data:
+    """A corpus in windows: what to train on, what to measure on, and what the ids mean."""
+
+    train: Windows
+    valid: Windows
+    tokenizer: PreTrainedTokenizerFast
+    corpus: CorpusId
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of validation text per token."""
+        return self.valid.tokens.bytes_per_token
+
+    def require_vocabulary(self, vocab_size: int) -> None:
+        """Raise an InputError if a model of `vocab_size` cannot read this text."""
+        self.train.tokens.require_vocabulary(vocab_size)
+        self.valid.tokens.require_vocabulary(vocab_size)
+
+
+def load_data(
+    corpus: str,
+    tokenizer: str | PreTrainedTokenizerFast,
+    *,
+    sequence_length: int,
+    vocab_size: int | None = None,
+    stride: int | None = None,
+    cache_dir: Path | None = None,
+    fit_on: FitOn = "train",
+    text_field: str = "text",
+) -> Data:
+    """Return the windows of a corpus under a tokenizer; the second call for the same text is quick.
+
+    Validation windows do not overlap, so that each token is predicted once.
+
+    Args:
+        corpus: a name or path, see `load_corpus`.
+        tokenizer: a name or folder, see `load_tokenizer`, or a tokenizer at hand.
+        sequence_length: tokens the model reads in a row; rows have one more.
+        vocab_size: rows of the model's embedding; `words` is fitted to it, no other tokenizer may exceed it.
+        stride: tokens from one training window to the next; None is `sequence_length`.
+        cache_dir: where tokens and fitted vocabularies are kept; None is the user's cache folder.
+        fit_on: the splits that `words` is fitted on.
+        text_field: the field of JSONL or parquet rows that holds the text.
+
+    Raises:
+        InputError: anything wrong with the corpus, the tokenizer or the lengths, in one sentence.
+    """
+    text = load_corpus(corpus, text_field=text_field)
+    if isinstance(tokenizer, str):
+        tokenizer = load_tokenizer(tokenizer, text, vocab_size=vocab_size, fit_on=fit_on, cache_dir=cache_dir)
+    elif vocab_size is not None:
+        require_vocabulary(tokenizer, vocab_size)
+
+    def windows(split: Split, stride: int) -> Windows:
+        label = f"the {split} split of corpus '{text.id.name}'"
+        return Windows(tokenize(text, tokenizer, split, cache_dir), sequence_length, stride, label)
+
+    train = windows("train", sequence_length if stride is None else stride)
+    return Data(train, windows("valid", sequence_length), tokenizer, text.id)

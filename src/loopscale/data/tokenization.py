@@ -1,0 +1,173 @@
+r"""Tokenizers: `bytes`, `words` (the paper's) and any fast tokenizer of Hugging Face.
+
+The paper (arXiv 2606.24898) reads text as the matches of ``\s+|[A-Za-z0-9_]+|[^\w\s]``: runs of white space,
+ASCII words, single symbols. A letter or digit outside ASCII is in none of the three and is dropped, as in the
+paper's code; `words` therefore suits English, and its bits per byte compare only with other runs of `words`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, get_args
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from loopscale.data import hub, readers
+from loopscale.data.cache import build_once, default_cache_dir, digest
+from loopscale.data.corpora import Corpus
+from loopscale.data.progress import progress_when_slow
+from loopscale.errors import InputError, unknown
+
+FitOn = Literal["train", "train+valid"]
+
+WORDS_VOCAB_SIZE = 20_000
+WORDS_MIN_COUNT = 2
+WORDS_UNKNOWN = "<unk>"
+WORDS_PATTERN = re.compile(r"\s+|[A-Za-z0-9_]+|[^\w\s]")
+# The same matches for the tokenizers library, whose \w and \s differ from Python's (marks, \x1c-\x1f).
+WORDS_PATTERN_ONIGURUMA = r"[\s\x1c-\x1f]+|[A-Za-z0-9_]+|[^\p{L}\p{N}_\s\x1c-\x1f]"
+
+PIECE_CHARACTERS = 16_384
+_LINE_START = re.compile(r"\n(?=\S)")
+_WORD_START = re.compile(r"\s(?=\S)")
+
+
+def load_tokenizer(
+    name: str,
+    corpus: Corpus,
+    *,
+    vocab_size: int | None = None,
+    fit_on: FitOn = "train",
+    cache_dir: Path | None = None,
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer by name.
+
+    `bytes`: 256 ids, which are the byte values of the UTF-8 text; decoding is exact.
+    `words`: the paper's vocabulary, the `vocab_size` (20,000) most frequent matches that occur at least
+    twice, ties by token, `<unk>` counted among them as id 0. Decoding joins the tokens. It is fitted on the
+    train split; `fit_on="train+valid"` is the paper's own choice, which lets validation text into the
+    vocabulary.
+    Any other name: a folder with a saved tokenizer, or one of the hub.
+
+    Args:
+        name: `bytes`, `words`, a folder or a name on the hub.
+        corpus: what `words` is fitted on.
+        vocab_size: how many ids the model has: the size to fit `words` to, a limit for the others.
+        fit_on: the splits that `words` is fitted on.
+        cache_dir: where a fitted vocabulary is kept; None is the user's cache folder.
+
+    Raises:
+        InputError: unknown name, no network, no fast version, or more ids than `vocab_size`.
+    """
+    if fit_on not in get_args(FitOn):
+        raise unknown("choice of fit_on", fit_on, get_args(FitOn))
+    if name == "words":
+        return _words(
+            corpus,
+            WORDS_VOCAB_SIZE if vocab_size is None else vocab_size,
+            fit_on,
+            cache_dir or default_cache_dir(),
+        )
+    tokenizer = _bytes() if name == "bytes" else _pretrained(name)
+    if vocab_size is not None:
+        require_vocabulary(tokenizer, vocab_size)
+    return tokenizer
+
+
+def require_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
+    """Raise an InputError if the tokenizer has more ids than a model of `vocab_size` can embed."""
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"a vocabulary of {vocab_size:,} is too small for the tokenizer, which has {len(tokenizer):,} "
+            f"ids: set vocab_size to {len(tokenizer)} or more, or choose a smaller tokenizer."
+        )
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return a hex digest of what decides the ids of a text: vocabulary, rules and the end-of-text id."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()  # both are settings of the last call, not of the tokenizer
+    backend.no_padding()
+    return digest(backend.to_str(), tokenizer.eos_token_id)
+
+
+def pieces(text: str) -> Iterable[str]:
+    """Cut a long text into pieces of about `PIECE_CHARACTERS`, at line starts or, failing those, word starts.
+
+    `bytes` and `words` give the same ids as on the whole text. A tokenizer whose tokens cross a line start
+    (or that marks the beginning of a text) may differ by a token or two at each cut.
+    """
+    start = 0
+    while start < len(text):
+        least = start + PIECE_CHARACTERS
+        cut = _LINE_START.search(text, least, least + PIECE_CHARACTERS) or _WORD_START.search(text, least)
+        end = cut.end() if cut else len(text)
+        yield text[start:end]
+        start = end
+
+
+def _bytes() -> PreTrainedTokenizerFast:
+    # Byte-level BPE writes each byte as a printable character: itself, or one from U+0100 on.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    stand_ins = iter(range(0x100, 0x200))
+    vocab = {chr(byte if byte in printable else next(stand_ins)): byte for byte in range(256)}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+
+
+def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> PreTrainedTokenizerFast:
+    if vocab_size < 2:
+        raise InputError(f"a vocabulary of words needs a vocab_size of at least 2, not {vocab_size}.")
+    key = digest(corpus.id.sha256, vocab_size, fit_on, WORDS_MIN_COUNT, WORDS_PATTERN.pattern, WORDS_PATTERN_ONIGURUMA)
+
+    def build(folder: Path) -> None:
+        documents = corpus.train if fit_on == "train" else corpus.train + corpus.valid
+        _fit_words(documents, vocab_size).save_pretrained(folder)
+
+    return AutoTokenizer.from_pretrained(build_once(cache_dir / f"words-{key[:32]}", build))
+
+
+def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokenizerFast:
+    counts: Counter[str] = Counter()
+    with progress_when_slow("counting words", sum(map(len, documents))) as advance:
+        for document in documents:
+            for piece in pieces(document):
+                counts.update(WORDS_PATTERN.findall(piece))
+                advance(len(piece))
+    frequent = [word for word, count in counts.items() if count >= WORDS_MIN_COUNT]
+    frequent.sort(key=lambda word: (-counts[word], word))
+    vocab = {word: i for i, word in enumerate([WORDS_UNKNOWN, *frequent[: vocab_size - 1]])}
+    backend = Tokenizer(models.WordLevel(vocab=vocab, unk_token=WORDS_UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_PATTERN_ONIGURUMA), behavior="removed", invert=True)
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=WORDS_UNKNOWN,
+        split_special_tokens=True,  # "<unk>" written in a text is three tokens, as for the paper's pattern
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _pretrained(name: str) -> PreTrainedTokenizerFast:
+    folder = readers.existing(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=bool(folder) or not hub.reachable())
+    except Exception as error:  # a broken tokenizer.json raises a bare Exception
+        raise _not_loaded(name, folder) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"tokenizer '{name}' has no fast version (tokenizer.json): choose another one.")
+    return tokenizer
+
+
+def _not_loaded(name: str, folder: Path | None) -> InputError:
+    if folder:
+        return InputError(f"'{folder}' holds no readable tokenizer: save one there with save_pretrained.")
+    guess = unknown("tokenizer", name, ("bytes", "words"))
+    return InputError(
+        f"{guess} A folder with a saved tokenizer or a name on the Hugging Face hub does too, but there "
+        "is no such folder and the hub does not give it (no network, or no tokenizer of that name)."
+    )

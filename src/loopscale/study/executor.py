@@ -1,0 +1,95 @@
+"""Where the runs of a study execute. An executor takes jobs and says when each ends; this one uses this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final, runtime_checkable
+
+import torch
+
+from loopscale.errors import InputError
+
+LOG_FILE = "log.txt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its name, and the folder that holds its configuration and takes what it writes."""
+
+    name: str
+    folder: Path
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Executes jobs: `python -m loopscale.study.worker FOLDER` each, somewhere."""
+
+    def execute(self, jobs: Sequence[Job], tick: Callable[[], None]) -> None:
+        """Run every job to its end, calling `tick` now and then; raises `InputError` if one fails."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Processes on this machine, as many at once as there are GPUs, or cores without one.
+
+    A small model gains more from one core for each of several runs than from several cores for one.
+    """
+
+    processes: int
+
+    @classmethod
+    def for_machine(cls, jobs: int, processes: int | None = None) -> "LocalExecutor":
+        """Return an executor for so many jobs, with the machine's own width unless told."""
+        width = torch.cuda.device_count() or os.cpu_count() or 1
+        return cls(max(1, min(jobs, processes or width)))
+
+    def execute(self, jobs: Sequence[Job], tick: Callable[[], None]) -> None:
+        """Run the jobs; on an interruption every process saves and stops before this returns."""
+        waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes]]]()
+        try:
+            while waiting or running:
+                for place in range(self.processes):
+                    if place not in running and waiting:
+                        job = waiting.pop(0)
+                        running[place] = job, self._start(job, place)
+                for place, (job, process) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[place]
+                        if process.returncode:
+                            raise InputError(_failure(job, process.returncode))
+                tick()
+                time.sleep(0.2)
+        finally:
+            for _, process in running.values():
+                process.send_signal(signal.SIGTERM)
+            for _, process in running.values():
+                process.wait()
+
+    def _start(self, job: Job, place: int) -> subprocess.Popen[bytes]:
+        threads = max(1, (os.cpu_count() or 1) // self.processes)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        if torch.cuda.device_count() > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
+        with (job.folder / LOG_FILE).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "loopscale.study.worker", str(job.folder)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C reaches the executor alone, which asks its processes to save
+            )
+
+
+def _failure(job: Job, status: int) -> str:
+    """Return what the job's own last line says."""
+    path = job.folder / LOG_FILE
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    return f"run {job.name} failed (status {status}): {lines[-1] if lines else 'no output'} (whole log: {path})"

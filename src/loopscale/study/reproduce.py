@@ -1,0 +1,139 @@
+"""The paper's comparison from one call: every condition and seed trained, measured, judged and reported.
+
+`<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loopscale.environment import environment
+from loopscale.errors import InputError
+from loopscale.study.conditions import chosen
+from loopscale.study.executor import Executor, Job, LocalExecutor
+from loopscale.study.progress import Monitor
+from loopscale.study.report import render, write_report
+from loopscale.study.results import ConditionResult, Results, Run
+from loopscale.study.worker import RESULT_FILE, write_json
+from loopscale.train import RunConfig, check_folder, differences, load_run_data, started, write_config
+
+STUDY_FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One cell of the grid: a condition, a seed, and the run they make."""
+
+    condition: str
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Return `condition/seed-n`, its folder's name."""
+        return f"{self.condition}/seed-{self.config.train.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is trained and measured."""
+        return (self.config.folder / RESULT_FILE).exists()
+
+
+def plan(base: RunConfig, conditions: Sequence[str] | None, seeds: Sequence[int], out: Path) -> list[StudyRun]:
+    """Return the runs of the grid, seed by seed, so that one whole comparison is done first."""
+    runs = []
+    for seed in dict.fromkeys(seeds):
+        for name, fields in chosen(conditions).items():
+            config = replace(base.with_model(**fields), train=replace(base.train, seed=seed))
+            runs.append(StudyRun(name, replace(config, out=str(out / name / f"seed-{seed}"))))
+    return runs
+
+
+def reproduce(
+    base: RunConfig,
+    out: Path,
+    conditions: Sequence[str] | None = None,
+    seeds: Sequence[int] = (42,),
+    processes: int | None = None,
+    executor: Executor | None = None,
+    console: Console | None = None,
+) -> Results:
+    """Train what is not trained yet, then judge and report everything in `out`.
+
+    Raises `InputError` for bad input, before anything is written, and for a run that fails.
+    """
+    console = console or Console()
+    runs = plan(base, conditions, seeds, out)
+    check_study(base, runs, out)
+    for run in runs:
+        check_folder(run.config)
+    with console.status("reading the corpus"):
+        data = load_run_data(base)
+    pending = [run for run in runs if not run.finished]
+    for run in pending:
+        write_config(run.config)
+    write_json(out / STUDY_FILE, identity(base))
+    jobs = [Job(run.name, run.config.folder) for run in pending]
+    executor = executor or LocalExecutor.for_machine(len(jobs), processes)
+    with Monitor(console, [(run.name, run.config.folder) for run in runs]) as monitor:
+        executor.execute(jobs, monitor.tick)
+    corpus = {
+        "name": data.corpus.name,
+        "sha256": data.corpus.sha256,
+        "tokenizer": base.data.tokenizer,
+        "vocab_size": len(data.tokenizer),
+    }
+    results = write_report(collect(base, runs, corpus, out), out)
+    render(console, results)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    return results
+
+
+def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any], out: Path) -> Results:
+    """Return the results of every finished run."""
+    conditions: dict[str, ConditionResult] = {}
+    for run in runs:
+        document = json.loads((run.config.folder / RESULT_FILE).read_text(encoding="utf-8"))
+        document["checkpoint"] = run.config.folder.relative_to(out).as_posix()
+        model = run.config.model_config(None)
+        before = conditions.get(run.condition)
+        conditions[run.condition] = ConditionResult(
+            supervision=model.supervision,
+            readout=model.readout,
+            recurrence=model.recurrence,
+            norm_penalty_coef=model.norm_penalty_coef,
+            runs=(*(before.runs if before else ()), Run.from_dict(document, run.name)),
+        )
+    return Results(
+        preset=base.preset or "custom",
+        corpus=dict(corpus),
+        environment=environment(),
+        config=identity(base),
+        num_loops=base.model_config(None).num_loops,
+        conditions=conditions,
+    )
+
+
+def identity(base: RunConfig) -> dict[str, Any]:
+    """Return what a study's runs have in common: the base run without its folder and seed."""
+    document = base.to_dict()
+    del document["out"], document["train"]["seed"]
+    return document
+
+
+def check_study(base: RunConfig, runs: Sequence[StudyRun], out: Path) -> None:
+    """Check that `out` is free or belongs to this study. Raises `InputError` where it belongs to another."""
+    path = out / STUDY_FILE
+    if not path.exists() or not any(started(run.config.folder) for run in runs):
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not readable: remove {out} or choose another --out.") from error
+    if differing := differences(before, identity(base)):
+        raise InputError(
+            f"{out} belongs to another configuration ({', '.join(differing)} differ): choose another --out."
+        )

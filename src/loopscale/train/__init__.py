@@ -1,0 +1,33 @@
+"""Training: the typed configuration of a run, transformers' Trainer with loop metrics, and the run in its folder."""
+
+from loopscale.train.config import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
+from loopscale.train.run import (
+    Trained,
+    check_folder,
+    differences,
+    load_run_data,
+    read_config,
+    started,
+    train,
+    write_config,
+)
+from loopscale.train.trainer import LoopedTrainer, StopOnSignal
+
+__all__ = [
+    "MODEL_FIELDS",
+    "RUNS",
+    "DataConfig",
+    "LoopedTrainer",
+    "RunConfig",
+    "StopOnSignal",
+    "TrainConfig",
+    "Trained",
+    "check_folder",
+    "differences",
+    "load_run_data",
+    "preset_run",
+    "read_config",
+    "started",
+    "train",
+    "write_config",
+]

@@ -1,0 +1,176 @@
+"""One run as one complete, typed, frozen configuration; presets are the paper's protocol at a size."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from loopscale.errors import InputError, unknown
+from loopscale.model import PRESETS, LoopedConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut.
+
+    Args:
+        corpus: stdlib, wikitext-2, wikitext-103, or the path of a text file, folder, JSONL or parquet.
+        tokenizer: bytes, words (the paper's regex vocabulary) or a Hugging Face tokenizer.
+        sequence_length: tokens the model reads in a row.
+        stride: tokens from one training window to the next; the sequence length by default.
+        fit_on: splits that `words` is fitted on; the paper's code also fits on validation text (train+valid).
+        text_field: field of JSONL or parquet rows that holds the text.
+    """
+
+    corpus: str = "stdlib"
+    tokenizer: str = "bytes"
+    sequence_length: int = 128
+    stride: int | None = None
+    fit_on: Literal["train", "train+valid"] = "train"
+    text_field: str = "text"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained: the paper's AdamW protocol unless said otherwise (arXiv 2606.24898).
+
+    Args:
+        learning_rate: of AdamW, constant after the warm-up.
+        weight_decay: of AdamW, on matrices.
+        clip: largest norm of the gradient.
+        warmup_steps: steps of linear warm-up.
+        schedule: constant, or a decay to zero.
+        batch_size: windows per optimizer step and device, micro-batches included.
+        micro_batches: parts that a step's batch is split into to save memory.
+        epochs: passes over the training windows.
+        max_steps: optimizer steps; takes precedence over epochs.
+        seed: of weights, order and dropout.
+        precision: auto is bf16 where the hardware computes in it, else float32.
+        log_every: optimizer steps between two log lines.
+        save_every: optimizer steps between two checkpoints to resume from; a multiple of log_every.
+        evaluate_every: optimizer steps between two validation losses; 0 is never.
+        checkpoint_loops: recompute each loop in the backward pass, so that memory does not grow with loops.
+        compile: torch.compile the layers of the shared stack, once for every loop and depth.
+        workers: processes that load data.
+        report_to: trackers of transformers' Trainer (tensorboard, wandb, trackio).
+    """
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    batch_size: int = 64
+    micro_batches: int = 1
+    epochs: float = 4.0
+    max_steps: int | None = None
+    seed: int = 42
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    log_every: int = 10
+    save_every: int = 500
+    evaluate_every: int = 0
+    checkpoint_loops: bool = False
+    compile: bool = False
+    workers: int = 0
+    report_to: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check that the steps fit together."""
+        if self.batch_size % self.micro_batches:
+            raise InputError(
+                f"train.batch_size {self.batch_size} is not a multiple of train.micro_batches {self.micro_batches}."
+            )
+        if self.save_every % self.log_every:
+            raise InputError(
+                f"train.save_every {self.save_every} is not a multiple of train.log_every {self.log_every}: "
+                "what is logged between two checkpoints would be lost on resume."
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run: its model (fields of `LoopedConfig` that differ from its defaults), data, training and folder."""
+
+    model: Mapping[str, Any]
+    data: DataConfig
+    train: TrainConfig
+    preset: str | None = None
+    out: str = "runs/train"
+
+    def __post_init__(self) -> None:
+        """Check what concerns more than one part."""
+        positions = self.model_config(None).max_position_embeddings
+        if self.data.sequence_length > positions:
+            raise InputError(
+                f"data.sequence_length {self.data.sequence_length} is more than the model's {positions} positions: "
+                "raise model.max_position_embeddings or shorten the sequence."
+            )
+
+    def model_config(self, vocab_size: int | None) -> LoopedConfig:
+        """Return the model's configuration; `vocab_size` (a fitted tokenizer's) takes precedence if given."""
+        size = {} if vocab_size is None else {"vocab_size": vocab_size}
+        return LoopedConfig(**{**self.model, **size, "trained_loops": None})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "RunConfig":
+        """Read what `to_dict` wrote; unknown keys raise `InputError`."""
+        parts = {"data": DataConfig, "train": TrainConfig}
+        try:
+            read = {name: kind(**document[name]) for name, kind in parts.items()}
+            return cls(**{**document, **read})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not a run's configuration: {error}.") from error
+
+    def with_model(self, **fields_: Any) -> "RunConfig":
+        """Return the run with other fields of the model."""
+        return replace(self, model={**self.model, **fields_})
+
+
+# What each size is trained on and how; a size's fields of the model are in `loopscale.model.PRESETS`.
+RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
+    "laptop": (
+        DataConfig(),
+        TrainConfig(learning_rate=1e-3, batch_size=8, max_steps=400, save_every=100),
+    ),
+    "small": (
+        DataConfig(corpus="wikitext-2", tokenizer="words"),
+        TrainConfig(learning_rate=1e-3, batch_size=16, max_steps=600, save_every=100),
+    ),
+    "44m": (
+        DataConfig(corpus="wikitext-103", tokenizer="words", sequence_length=256, stride=128),
+        TrainConfig(batch_size=64),
+    ),
+    "129m": (
+        DataConfig(corpus="wikitext-103", tokenizer="words", sequence_length=256, stride=128),
+        TrainConfig(batch_size=32),
+    ),
+    "1.4b": (
+        DataConfig(corpus="wikitext-103", tokenizer="words", sequence_length=256, stride=128),
+        TrainConfig(batch_size=32, micro_batches=4, checkpoint_loops=True),
+    ),
+}
+
+
+def preset_run(name: str) -> RunConfig:
+    """Return the run of a named size.
+
+    Raises `InputError` for an unknown name.
+    """
+    if name not in RUNS:
+        raise unknown("preset", name, RUNS)
+    data, train = RUNS[name]
+    model = {key: value for key, value in PRESETS[name].items() if key != "vocab_size"}  # the tokenizer decides it
+    return RunConfig(model=model, data=data, train=train, preset=name)
+
+
+# The fields of the model that a run may set, with their types and defaults.
+MODEL_FIELDS = tuple(f for f in fields(LoopedConfig) if f.name in LoopedConfig.__annotations__)

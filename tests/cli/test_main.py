@@ -1,0 +1,60 @@
+import pytest
+
+from loopscale.cli.main import COMMANDS, main
+
+
+def test_usage_names_every_command(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "unknown command 'trian': did you mean 'train'?"),
+        (["train", "--prest", "laptop"], "did you mean --preset?"),
+        (["train", "--preset", "labtop"], "unknown preset 'labtop': did you mean 'laptop'?"),
+        (["train", "--model.num_loop", "5"], "did you mean --model.num_loops?"),
+        (["train", "--model.num_loops", "0", "--train.max_steps", "1"], "at least 1 loop"),
+        (["train", "--model.readout", "rw"], "Got value: rw"),
+        (["train", "--data.corpus", "wikitxt-2"], "did you mean 'wikitext-2'"),
+        (["train", "--data.sequence_length", "500"], "128 positions"),
+        (["reproduce", "--conditions", "per_loop-rawr"], "did you mean 'per_loop-raw'?"),
+        (["report", "nowhere"], "no results"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert "Traceback" not in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_a_preset_sets_defaults_and_words_beat_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", "44m", "--model.num_loops", "6", "--train.batch_size=32", "--print_config"])
+    printed = capsys.readouterr().out
+    for line in ("preset: 44m", "num_loops: 6", "hidden_size: 512", "batch_size: 32", "learning_rate: 0.0003"):
+        assert line in printed
+
+
+def test_a_config_file_beats_the_preset_it_names(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: small\nmodel:\n  readout: raw\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(path), "--print_config"])
+    printed = capsys.readouterr().out
+    assert "readout: raw" in printed
+    assert "corpus: wikitext-2" in printed

@@ -1,0 +1,137 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from loopscale.study import claims, published
+from loopscale.study.claims import CLAIMS, Claim, at_least, judged, per_seed
+
+
+def by_id(results):
+    return {claim.id: claim for claim in judged(results).claims}
+
+
+def with_losses(results, condition, *losses):
+    """Replace the losses of every run of a condition."""
+    old = results.conditions[condition]
+    runs = tuple(replace(run, cross_entropy=losses) for run in old.runs)
+    return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
+
+
+def with_final_norms(results, condition, *norms):
+    """Replace the final norm of a condition's runs, in the order of their seeds."""
+    old = results.conditions[condition]
+    pairs = zip(old.runs, norms, strict=True)
+    runs = tuple(replace(run, norm=(*run.norm[:-1], norm)) for run, norm in pairs)
+    return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
+
+
+def test_values_and_verdicts_of_a_made_up_study(study):
+    judgements = by_id(study())
+    values = {id: claim.value for id, claim in judgements.items()}
+    assert values["norm-ratio-raw"] == pytest.approx(800 / 9.5)
+    assert values["norm-ratio-penalty"] == pytest.approx(800 / 19.5)
+    assert values["penalty-bounds-norm"] == pytest.approx(19.5)
+    assert values["terminal-exit1-unusable"] == pytest.approx(math.exp(7))
+    assert values["per_loop-exit1-usable"] == pytest.approx(math.exp(0.1))
+    assert values["lower-perplexity-final_rmsnorm"] == pytest.approx(math.exp(-0.1))
+    assert values["inter-loop-norm"] == pytest.approx(800 / 22)
+    failing = {id for id, claim in judgements.items() if claim.verdict == "does not hold"}
+    assert failing == {"lower-perplexity-raw", "lower-perplexity-penalty"}
+    assert {claim.n for claim in judgements.values()} == {1}
+
+
+@pytest.mark.parametrize(("norm", "verdict"), [(100.0, "holds"), (99.0, "does not hold"), (101.0, "holds")])
+def test_the_norm_ratio_is_judged_at_ten(study, norm, verdict):
+    results = with_final_norms(study(), "per_loop-rmsnorm", norm)
+    assert by_id(with_final_norms(results, "per_loop-raw", 10.0))["norm-ratio-raw"].verdict == verdict
+
+
+@pytest.mark.parametrize(("norm", "verdict"), [(99.0, "holds"), (100.0, "does not hold")])
+def test_the_penalty_bound_is_strict(study, norm, verdict):
+    results = with_final_norms(study(), "per_loop-rmsnorm-penalty", norm)
+    assert by_id(results)["penalty-bounds-norm"].verdict == verdict
+
+
+def test_several_seeds_give_mean_values_and_the_count_that_agrees(study):
+    results = with_final_norms(study(seeds=(1, 2, 3)), "per_loop-rmsnorm", 300.0, 50.0, 10.0)
+    claim = by_id(with_final_norms(results, "per_loop-raw", 10.0, 10.0, 10.0))["norm-ratio-raw"]
+    assert claim.values == (30.0, 5.0, 1.0) and claim.seeds == (1, 2, 3)
+    assert claim.value == 12.0 and claim.verdict == "holds"
+    assert (claim.n, claim.agree) == (3, 1)  # the mean holds, two of the seeds alone do not
+
+
+def test_only_shared_seeds_are_compared(study):
+    few, many = study(seeds=(2,)), study(seeds=(1, 2))
+    mixed = {**many.conditions, "per_loop-raw": few.conditions["per_loop-raw"]}
+    assert by_id(replace(many, conditions=mixed))["norm-ratio-raw"].seeds == (2,)
+    other = {**study(seeds=(1,)).conditions, "per_loop-raw": few.conditions["per_loop-raw"]}
+    claim = by_id(replace(few, conditions=other))["norm-ratio-raw"]
+    assert claim.verdict == "not tested here" and "no seed in common" in claim.note
+
+
+def test_missing_conditions_leave_claims_untested(study):
+    judgements = by_id(study(conditions=("per_loop-rmsnorm", "per_loop-raw")))
+    tested = {id for id, claim in judgements.items() if claim.verdict != "not tested here"}
+    assert tested == {"norm-ratio-raw", "per_loop-exit1-usable", "lower-perplexity-raw"}
+    claim = judgements["norm-ratio-penalty"]
+    assert (claim.value, claim.n, claim.values) == (None, 0, ())
+    assert claim.note == "Needs per_loop-rmsnorm-penalty."
+
+
+def test_a_study_without_runs_tests_nothing(study):
+    assert {claim.verdict for claim in judged(study(conditions=())).claims} == {"not tested here"}
+    assert {claim.verdict for claim in judged(study(seeds=())).claims} == {"not tested here"}
+
+
+def test_one_diverged_seed_leaves_a_claim_untested_and_says_so(study, diverge):
+    judgements = by_id(diverge(study(seeds=(1, 2)), "per_loop-raw", seed=2))
+    claim = judgements["norm-ratio-raw"]
+    assert claim.verdict == "not tested here" and claim.note == "per_loop-raw diverged with seed 2."
+    assert judgements["norm-ratio-penalty"].verdict == "holds"
+
+
+def test_a_perplexity_that_has_no_float_is_judged_by_its_loss(study):
+    results = with_losses(study(), "terminal-rmsnorm", 5000.0, 7.0, 4.0, 2.0)
+    assert by_id(results)["terminal-exit1-unusable"].verdict == "holds"
+
+
+def test_a_norm_of_zero_is_not_divided_by(study):
+    claim = by_id(with_final_norms(study(), "per_loop-raw", 0.0))["norm-ratio-raw"]
+    assert claim.verdict == "not tested here" and claim.note == "Not measured with seed 1."
+
+
+def test_a_further_claim_needs_the_list_alone(study, monkeypatch):
+    audited = Claim(
+        id="retention",
+        statement="An audit found the scale retained.",
+        measure=per_seed(lambda run: run.extra.get("retention"), "per_loop-raw"),
+        threshold=at_least(0.5),
+        published=None,
+    )
+    monkeypatch.setattr(claims, "CLAIMS", (*CLAIMS, audited))
+    results = study(seeds=(1, 2))
+    assert by_id(results)["retention"].verdict == "not tested here"
+    old = results.conditions["per_loop-raw"]
+    runs = tuple(replace(run, extra={"retention": 0.25 * run.seed}) for run in old.runs)
+    measured = replace(results, conditions={"per_loop-raw": replace(old, runs=runs)})
+    claim = by_id(measured)["retention"]
+    assert (claim.values, claim.verdict) == ((0.25, 0.5), "does not hold")
+
+
+def test_identifiers_are_unique_and_only_our_own_claim_has_no_published_figure():
+    ids = [claim.id for claim in CLAIMS]
+    assert len(set(ids)) == len(ids)
+    assert [claim.id for claim in CLAIMS if claim.published is None] == ["inter-loop-norm"]
+
+
+def test_the_published_figures_meet_the_claims_that_carry_them():
+    smallest, bound = min(published.RMSNORM_FINAL_NORM.values()), max(published.PENALTY_FINAL_NORM)
+    thresholds = {claim.id: claim.threshold for claim in CLAIMS}
+    assert thresholds["norm-ratio-penalty"].holds(smallest / bound)
+    assert thresholds["penalty-bounds-norm"].holds(bound)
+    base = published.PERPLEXITY_129M["per_loop-rmsnorm"]
+    assert thresholds["per_loop-exit1-usable"].holds(base[0] / base[-1])
+    for id, name in (("raw", "raw"), ("final_rmsnorm", "final_rmsnorm"), ("penalty", "rmsnorm-penalty")):
+        ratio = published.PERPLEXITY_129M[f"per_loop-{name}"][-1] / base[-1]
+        assert thresholds[f"lower-perplexity-{id}"].holds(ratio)

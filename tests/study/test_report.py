@@ -1,0 +1,111 @@
+import io
+import json
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from loopscale.errors import InputError
+from loopscale.study.report import render, report_command, write_report
+
+
+class Page(HTMLParser):
+    """Collects what a page opens, closes and points to."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.tags, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("href", "src", "xlink:href") and not v.startswith("#")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_everything_is_written(study, tmp_path):
+    write_report(study(seeds=(1, 2, 3)), tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {
+        "results.json",
+        "report.html",
+        *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper")),
+        *(f"figures/{name}.{kind}" for name in ("norm-by-depth", "perplexity-by-depth") for kind in ("png", "svg")),
+    }
+
+
+def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
+    write_report(study(seeds=(1, 2)), tmp_path)
+    shown = page(tmp_path)
+    assert not shown.open and not shown.links
+    assert shown.tags.count("svg") == 2 and "script" not in shown.tags
+    text = " ".join(shown.text)
+    for part in (
+        "84.21×",
+        "does not hold",
+        "lower-perplexity-raw",
+        "0" * 64,
+        "per_loop-final_rmsnorm",
+        "steps",
+    ):
+        assert part in text
+    assert "<?xml" not in text and "#24292f" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_the_document_holds_is_escaped(study, tmp_path):
+    write_report(study(conditions=()), tmp_path)
+    document = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    document["corpus"]["name"] = "<script>alert(1)</script>"
+    (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    report_command(tmp_path)
+    assert "script" not in page(tmp_path).tags
+
+
+@pytest.mark.parametrize("conditions", [(), ("terminal-raw",), ("per_loop-rmsnorm", "per_loop-raw")])
+def test_an_unfinished_study_has_a_report(study, tmp_path, conditions):
+    results = write_report(study(conditions=conditions), tmp_path)
+    assert not page(tmp_path).open
+    render(Console(file=io.StringIO(), width=80), results)
+
+
+def test_a_diverged_run_is_shown(study, diverge, tmp_path):
+    write_report(diverge(study(), "per_loop-raw"), tmp_path)
+    text = " ".join(page(tmp_path).text)
+    assert "1 (1 diverged)" in text and "per_loop-raw diverged with seed 1." in text
+
+
+def test_render_prints_table_one_and_the_claims(study):
+    console = Console(file=io.StringIO(), width=100)
+    render(console, study())
+    text = console.file.getvalue()
+    assert "Table 1" in text and "8,103" in text and "norm-ratio-raw" in text and "84.21×" in text
+
+
+def test_the_report_is_made_anew_from_the_file(study, tmp_path, capsys):
+    write_report(study(conditions=("per_loop-raw",), seeds=(1, 2)), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "report.html").unlink()
+    report_command(tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "Table 1" in capsys.readouterr().out
+
+
+def test_a_folder_without_results_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="no results at"):
+        report_command(tmp_path)

@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from tests.helpers import TINY
+
+from loopscale import InputError
+from loopscale.study import load, worker
+from loopscale.study.conditions import CONDITIONS, chosen
+from loopscale.study.executor import Job, LocalExecutor
+from loopscale.study.reproduce import plan, reproduce
+from loopscale.train import preset_run
+
+CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]
+
+
+class InProcess:
+    """Executes jobs here, and remembers them."""
+
+    def __init__(self) -> None:
+        self.executed: list[str] = []
+
+    def execute(self, jobs, tick):
+        for job in jobs:
+            self.executed.append(job.name)
+            assert worker.main(job.folder) == 0
+            tick()
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOPSCALE_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"{i} squared is {i * i}" for i in range(4000)), encoding="utf-8")
+
+    def make(**model):
+        run = preset_run("laptop")
+        sizes = {k: v for k, v in TINY.items() if k != "vocab_size"}
+        return replace(
+            run,
+            model={**sizes, **model},
+            data=replace(run.data, corpus=str(text), sequence_length=32),
+            train=replace(run.train, max_steps=3, batch_size=2, log_every=1, save_every=1),
+        )
+
+    return make
+
+
+def study(base, out, executor=None, **kwargs):
+    console = Console(file=StringIO(), width=140)
+    return reproduce(base, out, console=console, executor=executor or InProcess(), **kwargs)
+
+
+def test_the_grid_is_the_papers_seven_and_the_inter_loop_norm():
+    assert len(CONDITIONS) == 8
+    models = [preset_run("laptop").with_model(**fields).model_config(256) for fields in CONDITIONS.values()]
+    shapes = {(m.supervision, m.readout, m.recurrence, m.norm_penalty_coef) for m in models}
+    assert len(shapes) == 8
+    assert list(chosen(CHOSEN)) == ["terminal-raw", "per_loop-rmsnorm"]
+    with pytest.raises(InputError, match="did you mean 'per_loop-raw'"):
+        chosen(["per_lop-raw"])
+
+
+def test_seeds_come_one_whole_comparison_after_the_other(base, tmp_path):
+    names = [run.name for run in plan(base(), CHOSEN, [1, 2, 1], tmp_path)]
+    assert names == [f"{c}/seed-{s}" for s in (1, 2) for c in ("terminal-raw", "per_loop-rmsnorm")]
+
+
+def test_a_study_writes_everything_and_goes_on_where_it_was(base, tmp_path):
+    out = tmp_path / "study"
+    first = InProcess()
+    results = study(base(), out, first, conditions=CHOSEN[:1])
+    run = results.conditions["per_loop-rmsnorm"].runs[0]
+    assert (len(run.perplexity), len(run.norm_by_depth)) == (3, 9)
+    assert (run.steps, run.checkpoint) == (3, "per_loop-rmsnorm/seed-42")
+    for name in ("results.json", "report.html", "tables/table-1.md", "figures/norm-by-depth.png"):
+        assert (out / name).stat().st_size > 0
+    second = InProcess()
+    grown = study(base(), out, second, conditions=CHOSEN)
+    assert second.executed == ["terminal-raw/seed-42"]
+    assert grown.conditions["per_loop-rmsnorm"].runs[0] == run
+    assert load(out / "results.json").corpus["sha256"] == results.corpus["sha256"]
+    assert len(json.loads((out / "results.json").read_text())["claims"]) == len(grown.claims) > 8
+
+
+def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, tmp_path):
+    out = tmp_path / "study"
+    study(base(), out, conditions=CHOSEN[:1])
+    before = sorted(p.stat().st_mtime_ns for p in out.rglob("*"))
+    with pytest.raises(InputError, match=r"model\.num_loops differ"):
+        study(base(num_loops=2), out, conditions=CHOSEN[:1])
+    assert sorted(p.stat().st_mtime_ns for p in out.rglob("*")) == before
+
+
+def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run broken failed .*not readable as a run"):
+        LocalExecutor(1).execute([Job("broken", tmp_path)], lambda: None)
+
+
+def test_the_executor_never_starts_more_than_its_width():
+    assert LocalExecutor.for_machine(1).processes == 1
+    assert LocalExecutor.for_machine(8, 3).processes == 3

@@ -1,0 +1,20 @@
+from dataclasses import fields
+from pathlib import Path
+
+from loopscale.environment import environment
+from loopscale.study.claims import CLAIMS
+from loopscale.study.figures import FIGURES
+from loopscale.study.results import ConditionResult, Judgement, Results, Run
+
+DOCS = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_schema_names_every_key():
+    kinds = (Results, ConditionResult, Run, Judgement)
+    keys = {field.name for kind in kinds for field in fields(kind)} - {"extra"}
+    assert not {key for key in {*keys, *environment()} if f"`{key}`" not in DOCS}
+
+
+def test_the_schema_names_every_claim_and_figure():
+    assert not [claim.id for claim in CLAIMS if f"| `{claim.id}` |" not in DOCS]
+    assert not [figure.name for figure in FIGURES if f"figures/{figure.name}." not in DOCS]

@@ -1,0 +1,130 @@
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from loopscale import InputError
+from loopscale.train import check_folder, train
+
+
+class KillAt(TrainerCallback):
+    """Send the process a signal during a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def weights(trained):
+    return torch.cat([p.detach().flatten() for p in trained.model.parameters()])
+
+
+def losses(trained):
+    return [line["loss"] for line in trained.history if "loss" in line]
+
+
+def test_a_run_leaves_a_model_its_tokenizer_and_where_they_come_from(run_config):
+    config = run_config()
+    trained = train(config, quiet=True)
+    folder = Path(config.out)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = AutoTokenizer.from_pretrained(folder)("loops", return_tensors="pt").input_ids
+    torch.testing.assert_close(model(ids).logits, trained.model(ids).logits)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["model"]["num_loops"] == 3
+    assert len(record["corpus"]["sha256"]) == 64
+    assert record["environment"]["torch"] == torch.__version__
+    assert not (folder / "checkpoints").exists()
+
+
+def test_every_loop_is_logged_and_their_mean_is_the_loss(run_config):
+    for line in (line for line in train(run_config(), quiet=True).history if "loss" in line):
+        per_exit = [line[f"loop_losses/{k}"] for k in (1, 2, 3)]
+        assert line["loss"] == pytest.approx(sum(per_exit) / 3, rel=1e-5)
+        assert all(line[f"loop_norms/{k}"] > 0 for k in (1, 2, 3))
+
+
+def test_terminal_logs_the_exit_it_sees(run_config):
+    line = train(run_config(model={"supervision": "terminal"}), quiet=True).history[0]
+    assert line["loop_losses/3"] == pytest.approx(line["loss"], rel=1e-5)
+    assert "loop_losses/1" not in line
+
+
+def test_resumed_equals_uninterrupted(run_config):
+    whole = train(run_config("whole"), quiet=True)
+    config = run_config("parts")
+    assert train(config, [KillAt(3)], quiet=True) is None
+    resumed = train(config, quiet=True)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert losses(resumed) == losses(whole)
+    assert resumed.steps == 6
+
+
+def test_a_save_that_was_killed_leaves_the_last_good_checkpoint(run_config):
+    whole = train(run_config("whole"), quiet=True)
+    config = run_config("killed")
+    train(config, [KillAt(4)], quiet=True)
+    staging = Path(config.out, "checkpoints", ".staging", "checkpoint-5")
+    staging.mkdir(parents=True)
+    (staging / "model.safetensors").write_bytes(b"half")
+    assert torch.equal(weights(train(config, quiet=True)), weights(whole))
+
+
+def test_a_finished_run_is_not_trained_again(run_config):
+    config = run_config()
+    first = train(config, quiet=True)
+    before = Path(config.out, "model.safetensors").stat().st_mtime_ns
+    again = train(config, quiet=True)
+    assert Path(config.out, "model.safetensors").stat().st_mtime_ns == before
+    assert losses(again) == losses(first)
+
+
+def test_micro_batches_make_the_same_step(run_config):
+    one = train(run_config("one", model={"dropout": 0.0}), quiet=True)
+    two = train(run_config("two", model={"dropout": 0.0}, micro_batches=2), quiet=True)
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.tensor(losses(two)), torch.tensor(losses(one)), atol=1e-5, rtol=1e-5)
+
+
+def test_checkpointed_loops_train_the_same(run_config):
+    plain = train(run_config("plain"), quiet=True)
+    saving = train(run_config("saving", checkpoint_loops=True), quiet=True)
+    torch.testing.assert_close(weights(saving), weights(plain), atol=1e-6, rtol=1e-5)
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(run_config):
+    config = run_config()
+    train(config, quiet=True)
+    other = replace(config, train=replace(config.train, learning_rate=1.0))
+    with pytest.raises(InputError, match=r"train\.learning_rate differ"):
+        train(other, quiet=True)
+    assert check_folder(config)
+
+
+def test_a_folder_of_other_things_is_refused(run_config, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        train(run_config("mine"), quiet=True)
+
+
+def test_bad_data_leaves_nothing_that_blocks_the_next_start(run_config, tmp_path):
+    config = run_config()
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(InputError):
+        train(replace(config, data=replace(config.data, corpus=str(empty))), quiet=True)
+    assert train(config, quiet=True).steps == 6
+
+
+def test_a_vocabulary_too_small_is_told(run_config):
+    with pytest.raises(InputError, match="vocab"):
+        train(run_config(model={"vocab_size": 50}), quiet=True)

@@ -187,7 +187,7 @@ def test_the_sampled_text_is_that_of_full_depth_in_distribution():
             adaptive=adaptive,
             generator=torch.Generator().manual_seed(3),
         )
-        assert 0.2 < out.stats.acceptance < 0.95  # both branches are at work
+        assert 0.1 < out.stats.acceptance < 0.99  # both branches are at work
         counts = torch.bincount((out.sequences[:, 2:] * torch.tensor([25, 5, 1])).sum(1), minlength=125)
         chi2 = ((counts - n * exact) ** 2 / (n * exact)).sum()
         degrees, deviation = 124, (2 * 124) ** 0.5

@@ -82,9 +82,19 @@ class LoopCache(Cache):
     def __init__(self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int) -> None:
         config = model.config
         self.cursor = Cursor()
+        self.num_loops = num_loops
         shape = (2, batch, config.num_key_value_heads, capacity, config.head_dim)
         buffers = [
             torch.zeros(shape, dtype=model.dtype, device=model.device)
             for _ in range(num_loops * config.num_stack_layers)
         ]
         super().__init__(layers=[Slot(self.cursor, keys, values) for keys, values in buffers])
+
+    def share(self, k: int, column: int) -> None:
+        """Copy what loop k wrote at a column into the slots of all deeper loops."""
+        layers = len(self.layers) // self.num_loops
+        for i in range(layers):
+            source = self.layers[k * layers + i]
+            for deeper in self.layers[(k + 1) * layers + i :: layers]:
+                deeper.keys[:, :, column] = source.keys[:, :, column]
+                deeper.values[:, :, column] = source.values[:, :, column]

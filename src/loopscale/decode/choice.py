@@ -17,6 +17,9 @@ from transformers.generation.logits_process import (
 from loopscale.errors import InputError
 from loopscale.stepping import Logits
 
+# Largest difference between one-row and several-row passes seen in tests and benchmarks, with room: docs/decode.md.
+TIE_MARGIN = 256.0
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -134,6 +137,24 @@ class Sampled(Choice):
 
     def _draw(self, weights: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
         return torch.multinomial(weights, 1, generator=self.generator)
+
+
+def build_choice(
+    temperature: float | None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    tie_margin: float = TIE_MARGIN,
+) -> Choice:
+    """Return greedy choice, or sampling where there is a temperature.
+
+    Raises `InputError` for options out of range, and for sampling options without a temperature.
+    """
+    if temperature is not None:
+        return Sampled(temperature, top_k, top_p, generator)
+    if top_k is not None or top_p is not None:
+        raise InputError("top_k and top_p are for sampling: give a temperature too.")
+    return Greedy(tie_margin)
 
 
 def _joined(drafts: list[Draft], like: Int[Tensor, "batch places"]) -> Int[Tensor, "batch drafts"]:

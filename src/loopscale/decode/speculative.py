@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from loopscale.decode.choice import Choice, Draft, Greedy, Sampled
+from loopscale.decode.choice import TIE_MARGIN, Choice, Draft, build_choice
 from loopscale.decode.draft_length import AdaptiveLength, DraftLength, FixedLength
 from loopscale.decode.lane import Lane, check_attention
 from loopscale.decode.prompt import DecodeStats, Generation, Prompts, Writer, check_prompts
@@ -17,9 +17,6 @@ from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import build_supervision
 from loopscale.stepping import Tokens
-
-# Largest difference between one-row and several-row passes seen in tests and benchmarks, with room: docs/decode.md.
-TIE_MARGIN = 256.0
 
 
 @torch.inference_mode()
@@ -56,11 +53,10 @@ def speculative_generate(
     _check_depths(model, K, draft_loops, draft_tokens)
     check_attention(model)
     prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
-    choice: Choice = Greedy(tie_margin) if temperature is None else Sampled(temperature, top_k, top_p, generator)
+    choice = build_choice(temperature, top_k, top_p, generator, tie_margin)
     writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
     length = AdaptiveLength(draft_loops, K, draft_tokens) if adaptive else FixedLength(draft_tokens)
-    capacity = prompts.width + max_new_tokens + draft_tokens
-    lane = Lane(model, prompts.pads, capacity, K)
+    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens + draft_tokens, K)
     return _Speculation(lane, prompts, writer, choice, length, draft_loops).run()
 
 

@@ -10,6 +10,7 @@ from loopscale.errors import InputError, unknown
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("loopscale.cli.train", "train one looped model on your text or a known corpus"),
     "reproduce": ("loopscale.cli.reproduce", "train the paper's conditions and judge its claims"),
+    "evaluate": ("loopscale.cli.evaluate", "say how good every exit is, what it costs, and when to stop early"),
     "report": ("loopscale.cli.report", "write tables, figures and the page of a finished study anew"),
 }
 

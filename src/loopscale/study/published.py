@@ -5,7 +5,13 @@ Source: Sharma & Vu, *Dense Supervision Is Not Enough: The Readout Blind Spot in
 there stand here.
 """
 
+from loopscale.evaluate import FrontierPoint, formula_flops
+from loopscale.model import preset_config
+
 CORPUS = "WikiText-103"
+
+#: Tokens per window.
+WINDOW = 256
 
 #: Final norm ||H_K|| of the per-loop loss through RMSNorm readouts, by model size.
 RMSNORM_FINAL_NORM = {"44M": 39_207, "129M": 56_051}
@@ -23,3 +29,23 @@ PERPLEXITY_129M = {
     "per_loop-final_rmsnorm": (4.70, 4.57, 4.56, 4.55),
     "per_loop-rmsnorm-penalty": (4.67, 4.52, 4.51, 4.53),
 }
+
+#: Tokens per second at exits 1..4 of the 129M model.
+THROUGHPUT_129M = (80_000, 41_000, 28_000, 21_000)
+
+
+def points_129m() -> tuple[FrontierPoint, ...]:
+    """Return the 129M exits of every published condition as points of a frontier; operations by our formula."""
+    flops = formula_flops(preset_config("129m"), WINDOW)
+    return tuple(
+        FrontierPoint(
+            model=f"{condition} 129M ({CORPUS}, published)",
+            exit=k,
+            perplexity=perplexity,
+            bits_per_byte=None,
+            flops=flops.at_exit(k),
+            seconds_per_token=1 / speed,
+        )
+        for condition, exits in PERPLEXITY_129M.items()
+        for k, (perplexity, speed) in enumerate(zip(exits, THROUGHPUT_129M, strict=True), 1)
+    )

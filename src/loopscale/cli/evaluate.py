@@ -1,0 +1,270 @@
+"""Say how good every exit of looped models is, what it costs, and when it is safe to stop early.
+
+Prints the depth curve of each MODEL (also past the trained depth), the frontier of quality against compute and
+throughput with several models in one table, and with --halting the rules that stop early, calibrated on every second
+window and reported on the others.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jsonargparse import Namespace
+from rich.console import Console
+from rich.progress import track
+
+from loopscale.adapters import load_model, load_tokenizer_of
+from loopscale.cli.parser import Parser
+from loopscale.data import Data, batches, load_data
+from loopscale.environment import environment
+from loopscale.errors import InputError, unknown
+from loopscale.evaluate import (
+    RULES,
+    Batch,
+    CalibratedRule,
+    FrontierPoint,
+    HaltingRule,
+    Level,
+    MeanLoops,
+    Measured,
+    RelativePerplexity,
+    Speed,
+    describe_depth,
+    differences,
+    frontier,
+    measure_depth,
+    measure_speed,
+    rule_named,
+    run_halting,
+    sliding_windows,
+)
+from loopscale.evaluate.frontier import points_table
+from loopscale.evaluate.scoring import inputs_and_labels
+from loopscale.evaluate.summary import plain
+from loopscale.evaluate.tables import (
+    depth_table,
+    difference_table,
+    frontier_table,
+    halting_table,
+    halting_time_table,
+)
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Looped
+from loopscale.study.published import points_129m
+
+SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
+LEVELS: tuple[Level, ...] = ("sequence", "token")
+T = TypeVar("T")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add models, corpus, depths, halting and where to write."""
+    parser.add_argument("models", type=str, nargs="+", help="folders or hub ids of looped models")
+    parser.add_argument("--corpus", type=str, default="stdlib", help="name or path of the text, as in training")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside each model")
+    parser.add_argument("--sequence_length", type=int | None, help="default: the model's positions, at most 256")
+    parser.add_argument("--stride", type=int | None, help="score by sliding windows, this many new tokens each")
+    parser.add_argument("--limit", type=int, default=256, help="windows of validation text to measure on, 0 for all")
+    parser.add_argument("--batch_size", type=int, default=16, help="windows at a time; memory grows with it")
+    parser.add_argument("--max_loops", type=int | None, help="depth of the curve (default: 3 times the trained depth)")
+    parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
+    parser.add_argument("--halting", type=str, nargs="+", default=[], help=f"rules, or all: {', '.join(RULES)}")
+    parser.add_argument("--level", type=str, default="both", help="what stops: sequence, token or both")
+    parser.add_argument("--relative_perplexity", type=float, default=1.01, help="target of halting, against full depth")
+    parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
+    parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
+    parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
+    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+    parser.add_argument("--figures", type=str | None, help="draw into this folder")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model with the windows it is measured on."""
+
+    label: str
+    model: Looped
+    windows: Sequence[Batch]
+    described: str
+    bytes_per_token: float
+
+
+def run(args: Namespace) -> int:
+    """Measure every model, print the tables and write what was asked for."""
+    console = Console()
+    rules = halting_rules(args.halting)
+    if args.level not in (*LEVELS, "both"):
+        raise unknown("halting level", args.level, (*LEVELS, "both"))
+    subjects = [_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)]
+    found: dict[str, Any] = {"environment": environment(), "corpus": args.corpus, "models": {}}
+    measured: dict[str, Measured] = {}
+    for subject in subjects:
+        readings, speeds = _depth(args, subject)
+        description: dict[str, Any] = {"depth": {name: describe_depth(one) for name, one in readings.items()}}
+        description["speeds"] = [asdict(speed) for some in speeds.values() for speed in some]
+        for reading, one in readings.items():
+            label = subject.label if len(readings) == 1 else f"{subject.label} (exits read as {reading})"
+            measured[label] = one
+            console.print(depth_table(f"{label}, {subject.described}", one, speeds), "")
+        if rules:
+            description["halting"] = _halting(args, subject, rules, console)
+        found["models"][subject.label] = description
+    found["frontier"] = _frontier(args, measured, console)
+    _write(args, found, measured)
+    return 0
+
+
+def halting_rules(names: Sequence[str]) -> list[HaltingRule]:
+    """Return the rules of these names; `all` is every rule."""
+    return list(RULES.values()) if list(names) == ["all"] else [rule_named(name) for name in names]
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return short names: what is not common to all paths, and the whole name where that is nothing."""
+    parts = [Path(name).parts for name in names]
+    if len(set(parts)) < len(parts):
+        raise InputError("the same model is given twice: name each once.")
+    if len(parts) == 1:
+        return ["/".join(parts[0][-2:])]
+    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
+        parts = [p[:-1] for p in parts]
+    return ["/".join(p) for p in parts]
+
+
+def _subject(args: Namespace, name: str, label: str) -> Subject:
+    model = load_model(name)
+    positions, vocab_size = SEQUENCE_LENGTH, None
+    if isinstance(model, LoopedForCausalLM):
+        positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
+    length = args.sequence_length or positions
+    tokenizer = args.tokenizer or load_tokenizer_of(name)
+    data = load_data(args.corpus, tokenizer, sequence_length=length, vocab_size=vocab_size)
+    windows, described = _windows(args, data, length)
+    return Subject(label, model, windows, described, data.bytes_per_token)
+
+
+def _windows(args: Namespace, data: Data, length: int) -> tuple[list[Batch], str]:
+    """Return the validation windows, spread over the text or sliding from its start, and what they are in words."""
+    if args.limit < 0 or args.batch_size < 1:
+        raise InputError(f"--limit {args.limit}, --batch_size {args.batch_size}: give at least 0 and at least 1.")
+    if args.stride is not None:
+        ids = torch.from_numpy(data.valid.tokens.ids.astype("int64"))
+        kept = ids[: (args.limit - 1) * args.stride + length + 1] if args.limit else ids
+        sliding: list[Batch] = list(sliding_windows(kept, length, args.stride, args.batch_size))
+        return sliding, f"sliding windows of {length} with stride {args.stride} over {len(kept):,} tokens"
+    wanted = min(args.limit or len(data.valid), len(data.valid))
+    size = min(args.batch_size, wanted)
+    plain_windows: list[Batch] = list(batches(data.valid, size, limit=-(-wanted // size)))
+    return plain_windows, f"{wanted} of {len(data.valid):,} windows of {length}"
+
+
+def _depth(args: Namespace, subject: Subject) -> tuple[dict[str, Measured], dict[int, Sequence[Speed]]]:
+    """Return curves with their costs by reading, and the speeds at every batch size; the largest is the frontier's."""
+    sizes = sorted(set(args.speed_batch_sizes))
+    if sizes[0] < 1 or args.repeats < 1:
+        raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
+    show = _progress(subject.label)
+    readings = measure_depth(
+        subject.model, subject.windows, args.max_loops, subject.bytes_per_token, sizes[0], args.repeats, show
+    )
+    ids = torch.cat([inputs_and_labels(batch)[0] for batch in subject.windows])
+    first = next(iter(readings.values())).speeds
+    exits = [speed.exit for speed in first]
+    speeds: dict[int, Sequence[Speed]] = {sizes[0]: first}
+    for size in show(sizes[1:], "timing exits") if sizes[1:] else ():
+        if len(ids) >= size:
+            speeds[size] = measure_speed(subject.model, ids[:size], exits, args.repeats)
+    return {name: replace(one, speeds=speeds[max(speeds)]) for name, one in readings.items()}, speeds
+
+
+def _halting(args: Namespace, subject: Subject, rules: Sequence[HaltingRule], console: Console) -> dict[str, Any]:
+    every_rule = args.halting == ["all"]
+    chosen = [rule for rule in rules if rule.applies_to(subject.model)] if every_rule else rules
+    pieces = [inputs_and_labels(batch) for batch in subject.windows]
+    inputs, targets = torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
+    if len(inputs) < 4:
+        raise InputError(f"halting needs at least 4 windows, half of them to calibrate on, not {len(inputs)}.")
+
+    def split(start: int) -> list[Batch]:
+        rows = zip(inputs[start::2].split(args.batch_size), targets[start::2].split(args.batch_size), strict=True)
+        return list(rows)
+
+    report = run_halting(
+        subject.model,
+        split(0),
+        split(1),
+        RelativePerplexity(args.relative_perplexity) if args.mean_loops is None else MeanLoops(args.mean_loops),
+        chosen,
+        [level for level in LEVELS if args.level in (level, "both")],
+        sorted(set(args.speed_batch_sizes)),
+        repeats=args.repeats,
+        track=_progress(subject.label),
+    )
+    console.print(halting_table(f"{subject.label}, halting", report), "")
+    console.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")
+    if args.save_rules:
+        _save_rules(Path(args.save_rules), subject.label, report)
+    return report
+
+
+def _save_rules(folder: Path, label: str, report: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in report["results"]:
+        rule = CalibratedRule.from_dict(row["rule"])
+        rule.save(folder / f"{label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")
+
+
+def _frontier(args: Namespace, measured: dict[str, Measured], console: Console) -> dict[str, Any]:
+    points = frontier(measured, reference(args))
+    console.print(frontier_table("frontier", points), "")
+    base, *others = measured
+    found = [d for other in others for kind in ("flops", "seconds") for d in differences(measured, other, base, kind)]
+    if found:
+        console.print(difference_table("cross-entropy at equal cost (negative: better than the reference)", found), "")
+    return {"points": points_table(points), "differences": [asdict(d) for d in found]}
+
+
+def reference(args: Namespace) -> list[FrontierPoint]:
+    """Return the published exits if they were asked for."""
+    return list(points_129m()) if args.reference else []
+
+
+def _write(args: Namespace, found: dict[str, Any], measured: dict[str, Measured]) -> None:
+    try:
+        if args.figures:
+            _figures(Path(args.figures), found, measured, reference(args))
+        if args.json:
+            Path(args.json).write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {error.filename}: {error.strerror}.") from error
+
+
+def _figures(
+    folder: Path, found: dict[str, Any], measured: dict[str, Measured], published: Sequence[FrontierPoint]
+) -> None:
+    from loopscale.evaluate.figures import depth_figure, frontier_figure, halting_figure, write_figure  # matplotlib
+
+    write_figure(depth_figure({name: one.curve for name, one in measured.items()}), folder, "depth")
+    write_figure(frontier_figure(frontier(measured, published)), folder, "frontier")
+    for label, description in found["models"].items():
+        if "halting" in description:
+            figure = halting_figure(label, description["halting"])
+            write_figure(figure, folder, f"halting-{label.replace('/', '-')}")
+
+
+def _progress(label: str) -> Any:
+    """Return a progress bar with time left on stderr, silent where nobody watches."""
+
+    def show(sequence: Sequence[T], description: str) -> Iterable[T]:
+        bar = partial(track, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        return bar(sequence, f"{label}: {description}")
+
+    return show

@@ -1,0 +1,125 @@
+"""What an exit costs: floating-point operations by a formula, tokens per second and latency by the clock."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from loopscale.evaluate.scoring import device_of, measuring
+from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.stepping import Looped, run_loops
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class TokenFlops:
+    """Forward floating-point operations per token (a multiply-add is 2), for windows of one length."""
+
+    embed: float
+    step: float
+    carry: float
+    readout: float
+
+    def at_exit(self, exit: int) -> float:
+        """Return the operations that decode after `exit` loops (from 1): all loops, and one readout."""
+        return self.embed + exit * self.step + (exit - 1) * self.carry + self.readout
+
+
+def token_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
+    """Return the operations per token for windows like `input_ids` (batch, seq): by formula for ours, else counted."""
+    if isinstance(model, LoopedForCausalLM):
+        return formula_flops(model.config, input_ids.shape[1])
+    return counted_flops(model, input_ids)
+
+
+def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
+    """Return the matrix multiplications per token of one of our models, for windows of T tokens.
+
+    One layer: 4 D^2 for q and o, 4 D D_kv for k and v (D_kv = key-value heads times head size), 6 D I for SwiGLU, and
+    4 T D for attention, which is counted over all T keys, as kernels and papers do, not over the causal half. A loop is
+    L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix multiplications.
+    """
+    assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
+    D, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
+    layer = 4 * D * D + 4 * D * kv_size + 6 * D * config.intermediate_size + 4 * sequence_length * D
+    return TokenFlops(
+        embed=0.0, step=float(config.num_stack_layers * layer), carry=0.0, readout=2.0 * D * config.vocab_size
+    )
+
+
+def counted_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
+    """Return the operations per token that PyTorch's counter sees in each of the four verbs, for (batch, seq) ids."""
+
+    def count(verb: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        # the counter knows attention only as the matrix multiplications of this backend
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            result = verb()
+        return result, counter.get_total_flops() / input_ids.numel()
+
+    with measuring(model):
+        h, embed = count(lambda: model.embed(input_ids))
+        z, step = count(lambda: model.step(h, 0))
+        _, carry = count(lambda: model.carry(z, 0))
+        _, readout = count(lambda: model.readout(z, 0))
+    return TokenFlops(embed, step, carry, readout)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one exit is at one batch size: seconds per forward pass (median of `repeats`) and tokens per second."""
+
+    exit: int
+    batch_size: int
+    sequence_length: int
+    latency: float
+    tokens_per_second: float
+    repeats: int
+
+
+def measure_speed(model: Looped, input_ids: Tensor, exits: Sequence[int], repeats: int = REPEATS) -> tuple[Speed, ...]:
+    """Time forward passes over `input_ids` (batch, seq) that stop after each of the `exits` and decode every token.
+
+    Rounds over all exits are repeated, so that a slow moment of the machine hits all of them alike.
+    """
+    passes = {k: _decode_at(model, input_ids, k) for k in exits}
+    with measuring(model):
+        times = interleaved_times(list(passes.values()), device_of(model), repeats)
+    B, T = input_ids.shape
+    return tuple(
+        Speed(k, B, T, median(seconds), B * T / median(seconds), repeats)
+        for k, seconds in zip(passes, times, strict=True)
+    )
+
+
+def interleaved_times(actions: Sequence[Callable[[], None]], device: torch.device, repeats: int) -> list[list[float]]:
+    """Return the seconds of each action in each of `repeats` rounds, after one round that is not counted."""
+    times: list[list[float]] = [[] for _ in actions]
+    for i in range(repeats + 1):
+        for action, seconds in zip(actions, times, strict=True):
+            _wait(device)
+            start = time.perf_counter()
+            action()
+            _wait(device)
+            if i:
+                seconds.append(time.perf_counter() - start)
+    return times
+
+
+def _decode_at(model: Looped, input_ids: Tensor, exit: int) -> Callable[[], None]:
+    def run() -> None:
+        for z in run_loops(model, input_ids, exit):
+            state = z
+        model.readout(state, exit - 1)
+
+    return run
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

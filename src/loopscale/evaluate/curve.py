@@ -1,0 +1,206 @@
+"""The depth curve: quality and scale of every exit, also past the trained depth, from one pass over the states."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, final, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.errors import InputError, unknown
+from loopscale.evaluate.scoring import Batch, measuring, read_batches, readings_of, trained_depth
+from loopscale.evaluate.statistics import Counts, standard_error, token_mean
+from loopscale.objective import IGNORED
+from loopscale.stepping import Looped, State, run_loops
+
+SAFE_RELATIVE_PERPLEXITY = 1.01
+PAST_TRAINING = 3  # the curve goes to this many times the trained depth
+
+
+@dataclass(frozen=True)
+class ExitPoint:
+    """One exit (from 1): nats and perplexity per token, bits per byte, mean ||z||_2; standard errors over windows."""
+
+    exit: int
+    cross_entropy: float
+    cross_entropy_se: float
+    perplexity: float
+    perplexity_se: float
+    bits_per_byte: float | None
+    norm: float
+    norm_se: float
+
+
+@dataclass(frozen=True)
+class SafeRange:
+    """Which exits are about as good as the trained depth, and where the state's norm goes.
+
+    Exits `first` .. `last` lie around the trained depth and keep its perplexity times `relative_perplexity`.
+    `turns_up_at` is the first deeper exit that does not, None if the curve never turns up. `norm_growth` is the mean of
+    log(norm_{k+1} / norm_k) past the trained depth, in e-folds per loop (NaN if the curve ends there).
+    """
+
+    first: int
+    last: int
+    best: int
+    turns_up_at: int | None
+    relative_perplexity: float
+    norm_trained: float
+    norm_deepest: float
+    norm_growth: float
+
+
+@final
+@dataclass(frozen=True)
+class DepthCurve(Sequence[ExitPoint]):
+    """The exits of one model under one reading; `curve[k]` is exit k + 1.
+
+    `losses` and `norms` are sums over the scored tokens of each window, (exits, windows), and `tokens` their counts,
+    all float64: what intervals and comparisons between models are made of.
+    """
+
+    reading: str
+    trained_loops: int
+    losses: Float[Tensor, "exits windows"]
+    norms: Float[Tensor, "exits windows"]
+    tokens: Counts
+    bytes_per_token: float | None = None
+
+    @cached_property
+    def points(self) -> tuple[ExitPoint, ...]:
+        """The exits."""
+        columns = (
+            f(sums, self.tokens).tolist() for sums in (self.losses, self.norms) for f in (token_mean, standard_error)
+        )
+        return tuple(
+            ExitPoint(
+                exit=k + 1,
+                cross_entropy=ce,
+                cross_entropy_se=ce_se,
+                perplexity=_exp(ce),
+                perplexity_se=_exp(ce) * ce_se,
+                bits_per_byte=None if self.bytes_per_token is None else ce / math.log(2) / self.bytes_per_token,
+                norm=norm,
+                norm_se=norm_se,
+            )
+            for k, (ce, ce_se, norm, norm_se) in enumerate(zip(*columns, strict=True))
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> ExitPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ExitPoint, ...]: ...
+    def __getitem__(self, index: int | slice) -> ExitPoint | tuple[ExitPoint, ...]:
+        return self.points[index]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def safe_range(self, relative_perplexity: float = SAFE_RELATIVE_PERPLEXITY) -> SafeRange:
+        """Return the exits around the trained depth that keep its perplexity up to a factor, and the norm's course."""
+        K = min(self.trained_loops, len(self))
+        limit = self[K - 1].cross_entropy + math.log(relative_perplexity)
+        bad = [p.exit for p in self if not p.cross_entropy <= limit]  # a NaN is bad
+        first = max((k for k in bad if k < K), default=0) + 1
+        turns_up = min((k for k in bad if k > K), default=None)
+        past = len(self) - K
+        return SafeRange(
+            first=first,
+            last=len(self) if turns_up is None else turns_up - 1,
+            best=min(self, key=lambda p: (math.isnan(p.cross_entropy), p.cross_entropy)).exit,
+            turns_up_at=turns_up,
+            relative_perplexity=relative_perplexity,
+            norm_trained=self[K - 1].norm,
+            norm_deepest=self[-1].norm,
+            norm_growth=math.log(self[-1].norm / self[K - 1].norm) / past if past else math.nan,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {
+            "reading": self.reading,
+            "trained_loops": self.trained_loops,
+            "tokens": int(self.tokens.sum()),
+            "windows": self.tokens.numel(),
+            "exits": [asdict(point) for point in self],
+            "safe_range": asdict(self.safe_range()),
+        }
+
+
+def depth_curve(
+    model: Looped,
+    batches: Iterable[Batch],
+    max_loops: int | None = None,
+    reading: str = "trained",
+    bytes_per_token: float | None = None,
+) -> DepthCurve:
+    """Return the curve of exits 1..`max_loops` (default: 3 times the trained depth) under one reading.
+
+    See `depth_curves`. Raises `InputError` for a reading the model does not have.
+    """
+    readings = readings_of(model)
+    if reading not in readings:
+        raise unknown("reading", reading, readings)
+    return _curves(model, batches, max_loops, (reading,), bytes_per_token)[reading]
+
+
+def depth_curves(
+    model: Looped, batches: Iterable[Batch], max_loops: int | None = None, bytes_per_token: float | None = None
+) -> dict[str, DepthCurve]:
+    """Return the curve under every reading the model has, from one pass over the states.
+
+    Reading `trained` is what the loss saw. A `final_rmsnorm` model also has `final`: every exit normalised as the last.
+    One state is held at a time, so memory does not grow with `max_loops`. `bytes_per_token` of the corpus gives bits
+    per byte, which compares models with different tokenizers.
+
+    Raises `InputError` for fewer than 1 loop, malformed batches or none.
+    """
+    return _curves(model, batches, max_loops, tuple(readings_of(model)), bytes_per_token)
+
+
+def _curves(
+    model: Looped,
+    batches: Iterable[Batch],
+    max_loops: int | None,
+    readings: Sequence[str],
+    bytes_per_token: float | None,
+) -> dict[str, DepthCurve]:
+    trained = trained_depth(model)
+    loops = PAST_TRAINING * trained if max_loops is None else max_loops
+    if loops < 1:
+        raise InputError(f"max_loops is {loops}: evaluate at least 1 loop.")
+    parts = []
+    with measuring(model):
+        for inputs, labels in read_batches(model, batches):
+            parts.append(dict(_batch_sums(model, inputs, labels, loops, readings)))
+    sums = {name: torch.cat([part[name] for part in parts], -1).cpu().double() for name in parts[0]}
+    return {
+        name: DepthCurve(name, trained, sums[name], sums["norm"], sums["tokens"], bytes_per_token) for name in readings
+    }
+
+
+def _batch_sums(
+    model: Looped, inputs: Tensor, labels: Tensor, loops: int, readings: Sequence[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield named sums over each window's scored tokens, (exits, batch); nothing is synchronised with the device."""
+    scored = labels != IGNORED
+    losses_of = {name: readings_of(model)[name] for name in readings}
+    rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm")}
+    for k, z in enumerate(run_loops(model, inputs, loops)):
+        for name in readings:
+            rows[name].append(losses_of[name](z, k, labels).sum(-1))
+        rows["norm"].append((_norms(z) * scored).sum(-1))
+    yield "tokens", scored.sum(-1)
+    for name, values in rows.items():
+        yield name, torch.stack(values)
+
+
+def _norms(z: State) -> Float[Tensor, "batch seq"]:
+    return torch.linalg.vector_norm(z, dim=-1, dtype=torch.promote_types(z.dtype, torch.float32))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf

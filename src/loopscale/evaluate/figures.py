@@ -1,0 +1,97 @@
+"""Figures of the measurements, drawn with matplotlib and written as PNG and SVG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from loopscale.evaluate.curve import DepthCurve
+from loopscale.evaluate.frontier import FrontierPoint
+
+MARKS = "osD^vP*X"
+
+
+def depth_figure(curves: Mapping[str, DepthCurve]) -> Figure:
+    """Draw perplexity (with two standard errors) and norm over exits; a dotted line marks each trained depth."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        exits = [p.exit for p in curve]
+        perplexity = [p.perplexity for p in curve]
+        (line,) = left.plot(exits, perplexity, marker=".", label=name)
+        low = [p.perplexity - 2 * p.perplexity_se for p in curve]
+        high = [p.perplexity + 2 * p.perplexity_se for p in curve]
+        left.fill_between(exits, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        right.plot(exits, [p.norm for p in curve], marker=".", color=line.get_color())
+        for axes in (left, right):
+            axes.axvline(curve.trained_loops, color=line.get_color(), linestyle=":", linewidth=1)
+    for axes, label in ((left, "perplexity"), (right, r"mean $\|z_k\|_2$")):
+        axes.set(xlabel="exit", ylabel=label, yscale="log")
+        axes.grid(alpha=0.2)
+    left.legend(frameon=False)
+    return figure
+
+
+def frontier_figure(points: Sequence[FrontierPoint]) -> Figure:
+    """Draw perplexity against operations per token and against throughput, one line per model."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    by_model: dict[str, list[FrontierPoint]] = {}
+    for point in points:
+        by_model.setdefault(point.model, []).append(point)
+    for i, (name, own) in enumerate(by_model.items()):
+        mark = MARKS[i % len(MARKS)]
+        _line(left, [(p.flops, p) for p in own], name, mark)
+        _line(right, [(p.tokens_per_second, p) for p in own], name, mark)
+    left.set(xlabel="FLOPs per token", ylabel="perplexity", xscale="log")
+    right.set(xlabel="tokens per second", ylabel="perplexity", xscale="log")
+    right.invert_xaxis()  # cost grows to the right on both sides
+    for axes in (left, right):
+        axes.grid(alpha=0.2)
+    left.legend(frameon=False)
+    return figure
+
+
+def halting_figure(title: str, report: Mapping[str, Any]) -> Figure:
+    """Draw relative perplexity against executed loops for every rule of `run_halting`, and the oracle's bound."""
+    levels = list(report["oracle"])
+    figure = Figure(figsize=(5 * len(levels), 4), layout="constrained")
+    for axes, level in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+        bound = report["oracle"][level]
+        axes.plot(bound["selected_loops"], bound["relative_perplexity"], "k*", label="oracle (bound)")
+        rows = [row for row in report["results"] if row["rule"]["level"] == level]
+        for row, mark in zip(rows, MARKS, strict=False):
+            loops, quality = row["executed_loops"], row["relative_perplexity"]
+            axes.errorbar(
+                loops["value"],
+                quality["value"],
+                xerr=[[loops["value"] - loops["low"]], [loops["high"] - loops["value"]]],
+                yerr=[[quality["value"] - quality["low"]], [quality["high"] - quality["value"]]],
+                marker=mark,
+                capsize=2,
+                label=row["rule"]["rule"],
+            )
+        axes.set(
+            xlabel="executed loops per window", title=f"{title}, per {level}", xlim=(0.8, report["num_loops"] + 0.2)
+        )
+        axes.grid(alpha=0.2)
+        axes.legend(frameon=False, fontsize="small")
+    figure.axes[0].set_ylabel(f"perplexity / full depth (target: {report['target']})")
+    return figure
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write the figure as PNG and SVG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in (".png", ".svg"):
+        figure.savefig(folder / f"{name}{suffix}", dpi=150)
+
+
+def _line(axes: Axes, places: Sequence[tuple[float | None, FrontierPoint]], name: str, mark: str) -> None:
+    known = [(x, p) for x, p in places if x is not None]
+    if known:
+        axes.plot([x for x, _ in known], [p.perplexity for _, p in known], marker=mark, label=name)
+    for x, p in known:
+        axes.annotate(str(p.exit), (x, p.perplexity), textcoords="offset points", xytext=(4, 4), fontsize=7)

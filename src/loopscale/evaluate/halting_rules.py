@@ -1,0 +1,264 @@
+"""When may a token stop looping? One small object per rule, and a rule with its calibrated threshold.
+
+Every rule gives each token a score at each exit; higher means safer to stop, and a token stops at the first exit whose
+score reaches the threshold. Distances and entropies are therefore negated.
+"""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from loopscale.errors import InputError, unknown
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Logits, Looped, State
+
+Scores = Float[Tensor, "batch seq"]
+Level = Literal["sequence", "token"]
+NEVER = -math.inf  # the score of an exit that a rule cannot judge
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What is known at exit k (from 0) of the tokens that still run: the state, its logits and the rule's scores.
+
+    `logits` may be None for a rule that does not read them.
+    """
+
+    k: int
+    z: State
+    logits: Logits | None = None
+    scores: Scores | None = None
+
+    def rows(self, index: Tensor) -> "Exit":
+        """Return the same exit for some rows of the batch (an index or a boolean mask)."""
+        return Exit(
+            self.k,
+            self.z[index],
+            None if self.logits is None else self.logits[index],
+            None if self.scores is None else self.scores[index],
+        )
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A looped model with an exit gate."""
+
+    def exit_probability(self, z: State, k: int) -> Scores:
+        """Return the probability of leaving at loop k once it is reached, (batch, seq)."""
+        ...
+
+
+def is_gated(model: Looped) -> bool:
+    """Return whether the model has an exit gate (ours has the method always, the gate only if configured)."""
+    if isinstance(model, LoopedForCausalLM):
+        return model.exit_gate is not None
+    return isinstance(model, Gated)
+
+
+class HaltingRule(ABC):
+    """How safe it is for a token to stop at an exit."""
+
+    name: ClassVar[str]
+    reads_logits: ClassVar[bool] = True
+
+    @abstractmethod
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return the score of every token at exit `now`, in float32 or better; higher is safer to stop.
+
+        `before` is the exit one loop earlier with its scores (None at the first exit).
+        """
+
+    def applies_to(self, model: Looped) -> bool:
+        """Return whether the model has what the rule reads."""
+        return True
+
+
+@final
+class LogitMargin(HaltingRule):
+    """Largest logit minus the second largest, in nats."""
+
+    name = "logit_margin"
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return top1 - top2."""
+        top = _wide(now.logits).topk(2, dim=-1).values
+        return top[..., 0] - top[..., 1]
+
+
+@final
+class MaxProbability(HaltingRule):
+    """Probability of the likeliest next token."""
+
+    name = "max_probability"
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return max softmax."""
+        return _wide(now.logits).softmax(-1).amax(-1)
+
+
+@final
+class NegativeEntropy(HaltingRule):
+    """Minus the entropy of the next-token distribution, in nats."""
+
+    name = "entropy"
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return sum p log p, as sum p * logits - logsumexp: one exponential per logit."""
+        logits = _wide(now.logits)
+        return torch.linalg.vecdot(logits.softmax(-1), logits) - logits.logsumexp(-1)
+
+
+@final
+class NegativeKL(HaltingRule):
+    """Minus KL(p_k || p_{k-1}) between the distributions of two consecutive exits, in nats; never stops at exit 1."""
+
+    name = "kl"
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return sum p_k (log p_{k-1} - log p_k)."""
+        if before is None:
+            return _never(now.z)
+        logits, previous = _wide(now.logits), _wide(before.logits)
+        change = torch.linalg.vecdot(logits.softmax(-1), previous - logits)
+        return change + logits.logsumexp(-1) - previous.logsumexp(-1)
+
+
+@final
+class NegativeStateChange(HaltingRule):
+    """Minus the relative change of the state, ||z_k - z_{k-1}|| / ||z_k||; never stops at exit 1.
+
+    Needs no head. Where scale grows unseen (a blind spot) this falls with the scale, whatever the prediction does.
+    """
+
+    name = "state_change"
+    reads_logits = False
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return -||z_k - z_{k-1}|| / ||z_k||."""
+        if before is None:
+            return _never(now.z)
+        z, change = _wide(now.z), _wide(now.z - before.z)
+        tiny = torch.finfo(z.dtype).tiny
+        return -torch.linalg.vector_norm(change, dim=-1) / torch.linalg.vector_norm(z, dim=-1).clamp_min(tiny)
+
+
+@final
+class CumulativeExitGate(HaltingRule):
+    """The exit gate's cumulative probability of having left by exit k (Ouro's rule): 1 - prod_j (1 - gate_j).
+
+    Kept below 1, so that a threshold of 1 means full depth as in Ouro. Needs no head.
+    """
+
+    name = "exit_gate"
+    reads_logits = False
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return the cumulative exit probability."""
+        if not isinstance(model, Gated):
+            raise InputError("the rule 'exit_gate' needs a model with an exit gate: choose another rule.")
+        left = _wide(model.exit_probability(now.z, now.k))
+        if before is not None:
+            assert before.scores is not None  # whoever runs the loops keeps the scores of the exit before
+            left = 1 - (1 - before.scores) * (1 - left)
+        return left.clamp_max(1 - torch.finfo(left.dtype).eps)
+
+    def applies_to(self, model: Looped) -> bool:
+        """Return whether there is a gate."""
+        return is_gated(model)
+
+
+RULES: Mapping[str, HaltingRule] = {
+    rule.name: rule
+    for rule in (
+        LogitMargin(),
+        MaxProbability(),
+        NegativeEntropy(),
+        NegativeKL(),
+        NegativeStateChange(),
+        CumulativeExitGate(),
+    )
+}
+
+
+def rule_named(name: str) -> HaltingRule:
+    """Return a rule by name. Raises `InputError` for an unknown one."""
+    if name not in RULES:
+        raise unknown("halting rule", name, RULES)
+    return RULES[name]
+
+
+@dataclass(frozen=True)
+class CalibratedRule:
+    """A rule with the threshold it stops at.
+
+    `level` says what stops: a `token` by its own score, or a whole `sequence` by the mean score of its tokens. The two
+    need different thresholds. `num_loops` is the full depth it was calibrated at: the last exit always stops. An
+    infinite threshold never stops early.
+    """
+
+    rule: HaltingRule
+    threshold: float
+    level: Level
+    num_loops: int
+
+    @property
+    def stops_early(self) -> bool:
+        """Return whether there is a score that stops anything before the last exit."""
+        return self.threshold < math.inf
+
+    def halts(self, scores: Scores) -> Bool[Tensor, "batch seq"]:
+        """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none."""
+        if self.level == "sequence":
+            return (scores.mean(-1, keepdim=True) >= self.threshold).expand_as(scores)
+        return scores >= self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description; the threshold that never stops is null."""
+        return {
+            "rule": self.rule.name,
+            "threshold": None if self.threshold == math.inf else self.threshold,
+            "level": self.level,
+            "num_loops": self.num_loops,
+        }
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> "CalibratedRule":
+        """Build the rule of a description. Raises `InputError` where something is missing or unknown."""
+        try:
+            threshold, level, num_loops = (description[key] for key in ("threshold", "level", "num_loops"))
+            rule = rule_named(description["rule"])
+        except KeyError as missing:
+            raise InputError(f"not a calibrated halting rule: {missing} is missing.") from missing
+        if level not in ("sequence", "token"):
+            raise unknown("halting level", level, ("sequence", "token"))
+        return cls(rule, math.inf if threshold is None else float(threshold), level, int(num_loops))
+
+    def save(self, path: str | Path) -> None:
+        """Write the rule as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CalibratedRule":
+        """Read a rule that `save` wrote. Raises `InputError` where there is none."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"no halting rule at '{path}': write one with loopscale evaluate --halting.") from error
+
+
+def _wide(x: Tensor | None) -> Tensor:
+    """Return the tensor in float32 or better."""
+    assert x is not None  # a rule that reads logits says so, and whoever runs it gives them
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _never(z: State) -> Scores:
+    return torch.full(z.shape[:-1], NEVER, dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)

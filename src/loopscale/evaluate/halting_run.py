@@ -1,0 +1,178 @@
+"""Halting that really stops: rows whose tokens have all stopped leave the batch, and the clock says what it saved."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from loopscale.errors import InputError
+from loopscale.evaluate.cost import REPEATS, interleaved_times
+from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
+from loopscale.evaluate.scoring import device_of, measuring
+from loopscale.stepping import Logits, Looped, Tokens, run_loops
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The tokens that stop at exit k (from 0): `logits` of the batch's `rows` in which `tokens` have selected it."""
+
+    k: int
+    rows: Int[Tensor, " leaving"]
+    tokens: Bool[Tensor, "leaving seq"]
+    logits: Logits
+
+
+def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iterator[Leaving]:
+    """Run a batch and yield what stops at each exit; every token of the batch is selected exactly once.
+
+    A row leaves the batch when all its tokens have stopped; at level `sequence` they stop together. Until then its
+    tokens attend to each other at full depth, so a token's logits are those of its exit in an unhalted pass. Deciding
+    who stays takes one synchronisation with the device per loop.
+    """
+    rows = torch.arange(len(input_ids), device=input_ids.device)
+    stopped = torch.zeros_like(input_ids, dtype=torch.bool)
+    before: Exit | None = None
+    h = model.embed(input_ids)
+    for k in range(rule.num_loops):
+        z = model.step(h, k)
+        now = Exit(k, z)
+        if k + 1 == rule.num_loops:
+            selected = ~stopped
+        elif rule.stops_early:
+            now, scores = _look(model, rule, now, before)
+            selected = rule.halts(scores) & ~stopped
+        else:
+            h = model.carry(z, k)
+            continue
+        leaving = selected.any(-1).nonzero().squeeze(-1)
+        if len(leaving):
+            yield Leaving(k, rows[leaving], selected[leaving], _logits(model, now, leaving, input_ids[rows]))
+            stopped = stopped | selected
+            staying = (~stopped).any(-1).nonzero().squeeze(-1)
+            if not len(staying):
+                return
+            rows, stopped, now = rows[staying], stopped[staying], now.rows(staying)
+            model.embed(input_ids[rows])
+        h, before = model.carry(now.z, k), now
+
+
+def _logits(model: Looped, now: Exit, leaving: Tensor, running_ids: Tokens) -> Logits:
+    """Return the logits of the leaving rows, decoded only now if the rule did not need them.
+
+    A model that injects its input at every loop, or decodes with it, keeps that of its latest `embed` call; hence every
+    change of the rows is told by an `embed`, here and for those that stay.
+    """
+    if now.logits is not None:
+        return now.logits[leaving]
+    if len(leaving) == len(running_ids):
+        return model.readout(now.z, now.k)
+    model.embed(running_ids[leaving])
+    return model.readout(now.z[leaving], now.k)
+
+
+def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -> tuple[Exit, Scores]:
+    """Return the exit with all that the next one may ask of it, and its scores."""
+    if rule.rule.reads_logits:
+        now = replace(now, logits=model.readout(now.z, now.k))
+    scores = rule.rule.scores(model, now, before)
+    return replace(now, scores=scores), scores
+
+
+def halted_logits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Logits:
+    """Return the logits of every token at the exit the rule selects for it, (batch, seq, vocab)."""
+    found: Tensor | None = None
+    for left in halted_exits(model, input_ids, rule):
+        if found is None:
+            found = left.logits.new_empty(*input_ids.shape, left.logits.shape[-1])
+        found[left.rows] = torch.where(left.tokens[..., None], left.logits, found[left.rows])
+    assert found is not None  # every token is selected at the last exit at the latest
+    return found
+
+
+@dataclass(frozen=True)
+class HaltingTime:
+    """Executed loops and wall time of a calibrated rule at one batch size, against passes to full depth.
+
+    `selected_loops`: mean exit over tokens. `executed_loops`: mean over rows of the loops that ran. `seconds` and
+    `full_seconds` are per window. Savings are 1 - executed / K and 1 - seconds / full_seconds.
+    """
+
+    rule: CalibratedRule
+    batch_size: int
+    windows: int
+    selected_loops: float
+    executed_loops: float
+    seconds: float
+    full_seconds: float
+    loop_saving: float
+    time_saving: float
+    repeats: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {**asdict(self), "rule": self.rule.to_dict()}
+
+
+def time_halting(
+    model: Looped, input_ids: Tokens, rules: Sequence[CalibratedRule], batch_size: int, repeats: int = REPEATS
+) -> tuple[HaltingTime, ...]:
+    """Time the windows `input_ids` in batches of `batch_size`: to full depth and with each of the rules, in turns.
+
+    All produce the logits of every token at its exit. Times are medians over rounds. Raises `InputError` for rules of
+    different full depths.
+    """
+    depths = {rule.num_loops for rule in rules}
+    if len(depths) != 1:
+        raise InputError(f"rules calibrated at full depths {sorted(depths)}: time those of one depth together.")
+    K = depths.pop()
+    batches = input_ids.to(device_of(model)).split(batch_size)
+    with measuring(model):
+        loops = [_loops(model, batches, rule) for rule in rules]
+        actions = [partial(_run_full, model, batches, K), *(partial(_run_halted, model, batches, r) for r in rules)]
+        full, *halted = interleaved_times(actions, device_of(model), repeats)
+    full_seconds = median(full) / len(input_ids)
+    return tuple(
+        HaltingTime(
+            rule=rule,
+            batch_size=batch_size,
+            windows=len(input_ids),
+            selected_loops=selected,
+            executed_loops=executed,
+            seconds=median(times) / len(input_ids),
+            full_seconds=full_seconds,
+            loop_saving=1 - executed / K,
+            time_saving=1 - median(times) / len(input_ids) / full_seconds,
+            repeats=repeats,
+        )
+        for rule, times, (selected, executed) in zip(rules, halted, loops, strict=True)
+    )
+
+
+def _loops(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> tuple[float, float]:
+    """Return the mean selected loops over tokens and the mean executed loops over rows."""
+    selected = executed = 0
+    for ids in batches:
+        deepest = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        for left in halted_exits(model, ids, rule):
+            selected += (left.k + 1) * int(left.tokens.sum())
+            deepest[left.rows] = left.k + 1
+        executed += int(deepest.sum())
+    return selected / sum(ids.numel() for ids in batches), executed / sum(len(ids) for ids in batches)
+
+
+def _run_halted(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> None:
+    for ids in batches:
+        for _ in halted_exits(model, ids, rule):
+            pass
+
+
+def _run_full(model: Looped, batches: tuple[Tensor, ...], num_loops: int) -> None:
+    for ids in batches:
+        for z in run_loops(model, ids, num_loops):
+            state = z
+        model.readout(state, num_loops - 1)

@@ -1,0 +1,120 @@
+"""What every rule would have seen and lost at every exit, from one full-depth pass; thresholds are tried on it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopscale.errors import InputError
+from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level
+from loopscale.evaluate.scoring import Batch, logit_losses, measuring, read_batches
+from loopscale.objective import IGNORED
+from loopscale.stepping import Looped, run_loops
+
+Depths = Int[Tensor, "windows seq"]
+WindowSums = Float[Tensor, " windows"]
+
+
+@dataclass(frozen=True)
+class ExitTrace:
+    """Losses of every token at every exit, and each rule's scores at every exit but the last, which always stops.
+
+    Tensors lie on the CPU: `losses` (K, windows, seq) in nats, 0 where not `scored`; `scores[rule]` (K - 1, windows,
+    seq).
+    """
+
+    losses: Float[Tensor, "loops windows seq"]
+    scored: Bool[Tensor, "windows seq"]
+    scores: dict[str, Float[Tensor, "exits windows seq"]]
+
+    @property
+    def num_loops(self) -> int:
+        """Full depth."""
+        return self.losses.shape[0]
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return self.losses.shape[1]
+
+    @property
+    def tokens(self) -> WindowSums:
+        """Scored tokens of every window."""
+        return self.scored.sum(-1).double()
+
+    def subset(self, index: Tensor) -> "ExitTrace":
+        """Return the trace of some windows."""
+        scores = {name: values[:, index] for name, values in self.scores.items()}
+        return ExitTrace(self.losses[:, index], self.scored[index], scores)
+
+    def level_scores(self, rule: str, level: Level) -> Float[Tensor, "exits windows units"]:
+        """Return the scores that decide: one per token, or one per sequence (the mean over its tokens)."""
+        scores = self.scores[rule]
+        return scores.mean(-1, keepdim=True) if level == "sequence" else scores
+
+    def loss_sums(self, depths: Depths) -> WindowSums:
+        """Return the summed loss of every window when each token is decoded at its exit (from 0) in `depths`."""
+        return self.losses.gather(0, depths[None])[0].double().sum(-1)
+
+    def depth_sums(self, depths: Depths) -> WindowSums:
+        """Return the summed selected loops (from 1) over the scored tokens of every window."""
+        return ((depths + 1) * self.scored).double().sum(-1)
+
+    def executed_sums(self, depths: Depths) -> WindowSums:
+        """Return the executed loops per window, times its scored tokens: a window runs until its last token stops."""
+        return (depths.amax(-1) + 1) * self.tokens
+
+
+def trace_exits(
+    model: Looped, batches: Iterable[Batch], rules: Sequence[HaltingRule], num_loops: int | None = None
+) -> ExitTrace:
+    """Run every window to full depth (default: the model's) and record each exit's losses and every rule's scores.
+
+    Holds windows x seq x (loops) x (1 + rules) float32 numbers. Raises `InputError` for a rule the model has no part
+    for, or windows of different lengths.
+    """
+    for rule in rules:
+        if not rule.applies_to(model):
+            raise InputError(f"the halting rule '{rule.name}' does not fit this model: it has no exit gate.")
+    K = model.num_loops if num_loops is None else num_loops
+    losses: list[Tensor] = []
+    scored: list[Tensor] = []
+    scores: list[dict[str, Tensor]] = []
+    with measuring(model):
+        for inputs, labels in read_batches(model, batches):
+            if scored and labels.shape[1] != scored[0].shape[1]:
+                raise InputError(
+                    f"windows of {scored[0].shape[1]} and of {labels.shape[1]} tokens: calibrate halting on one length."
+                )
+            batch_losses, batch_scores = _trace_batch(model, inputs, labels, rules, K)
+            losses.append(batch_losses)
+            scored.append((labels != IGNORED).cpu())
+            scores.append(batch_scores)
+    return ExitTrace(
+        torch.cat(losses, 1),
+        torch.cat(scored),
+        {rule.name: torch.cat([batch[rule.name] for batch in scores], 1) for rule in rules},
+    )
+
+
+def _trace_batch(
+    model: Looped, inputs: Tensor, labels: Tensor, rules: Sequence[HaltingRule], K: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    losses = []
+    scores: dict[str, list[Tensor]] = {rule.name: [] for rule in rules}
+    before: dict[str, Exit | None] = dict.fromkeys(scores)
+    for k, z in enumerate(run_loops(model, inputs, K)):
+        logits = model.readout(z, k)
+        losses.append(logit_losses(logits, labels))
+        if k + 1 == K:
+            break
+        for rule in rules:
+            found = rule.scores(model, Exit(k, z, logits), before[rule.name])
+            scores[rule.name].append(found)
+            before[rule.name] = Exit(k, z, logits, found)
+    empty = torch.empty(0, *labels.shape)
+    return torch.stack(losses).cpu(), {
+        name: torch.stack(values).cpu() if values else empty for name, values in scores.items()
+    }

@@ -1,0 +1,66 @@
+"""Looped models in EleutherAI's lm-evaluation-harness, at any depth and with a halting rule.
+
+Plain `hf` runs our models too, once this module (or `loopscale`) is imported: `num_loops` is a model argument there.
+The model `loopscale` adds `halting`, a rule that `loopscale evaluate --halting ... --save_rules` wrote. The harness's
+own command line with both models registered is
+
+    python -m loopscale.evaluate.harness run --model loopscale --model_args pretrained=DIR,num_loops=2 --tasks ...
+
+Needs the extra `eval` (lm-eval).
+"""
+
+from typing import Any
+
+import torch
+from lm_eval.__main__ import cli_evaluate
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from loopscale.errors import InputError
+from loopscale.evaluate.halting_rules import CalibratedRule
+from loopscale.evaluate.halting_run import halted_logits
+from loopscale.model import LoopedForCausalLM
+
+
+@register_model("loopscale")
+class LoopedLM(HFLM):
+    """A `LoopedForCausalLM` in the harness.
+
+    Model arguments are those of `hf` (`pretrained`, `num_loops`, `batch_size`, ...) and `halting`: the path of a
+    calibrated rule of level `token`. Likelihood tasks then read every token at the exit the rule selects.
+
+    Raises `InputError` for a model that is not ours, a rule of level `sequence` (requests are padded, so that a mean
+    over tokens has no meaning), a rule of another full depth, and generation tasks with a rule.
+    """
+
+    def __init__(self, pretrained: Any, halting: str | None = None, **kwargs: Any) -> None:
+        super().__init__(pretrained, **kwargs)
+        if not isinstance(self.model, LoopedForCausalLM):
+            raise InputError(f"{type(self.model).__name__} is not a loopscale model: run it with --model hf.")
+        self.halting = None if halting is None else self._rule(halting, self.model)
+
+    def _rule(self, path: str, model: LoopedForCausalLM) -> CalibratedRule:
+        rule = CalibratedRule.load(path)
+        if rule.level != "token":
+            raise InputError(f"'{path}' stops whole sequences: calibrate a rule of level token for lm-eval.")
+        if rule.num_loops != model.num_loops:
+            raise InputError(
+                f"'{path}' is for {rule.num_loops} loops and the model runs {model.num_loops}: set num_loops."
+            )
+        return rule
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        if self.halting is None:
+            return super()._model_call(inps, attn_mask, labels)
+        with torch.no_grad():
+            return halted_logits(self.model, inps, self.halting)
+
+    def _model_generate(self, *args: Any, **kwargs: Any) -> Tensor:
+        if self.halting is not None:
+            raise InputError("halting in lm-eval is for likelihood tasks: leave `halting` out for generation tasks.")
+        return super()._model_generate(*args, **kwargs)
+
+
+if __name__ == "__main__":
+    cli_evaluate()

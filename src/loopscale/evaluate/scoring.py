@@ -1,0 +1,145 @@
+"""From batches to the cross-entropy of every token at an exit, for our models and for any other `Looped`.
+
+A batch is a LongTensor (batch, seq + 1), inputs `[:, :-1]` and labels `[:, 1:]`, or a pair (input_ids, labels) of two
+(batch, seq) tensors, where a label of -100 is not scored.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from loopscale.errors import InputError
+from loopscale.model import LoopedForCausalLM
+from loopscale.objective import IGNORED, token_cross_entropy
+from loopscale.stepping import Logits, Looped, State
+
+Batch = Tensor | tuple[Tensor, Tensor]
+Labels = Int[Tensor, "batch seq"]
+TokenLosses = Float[Tensor, "batch seq"]
+ExitLosses = Callable[[State, int, Labels], TokenLosses]
+
+WIDE_TOKENS = 4096  # tokens of a foreign model's logits that are held in float32 at once
+
+
+@runtime_checkable
+class TrainedAtDepth(Protocol):
+    """A looped model that knows the depth its loss saw, beside the depth it runs."""
+
+    trained_loops: int
+
+
+def inputs_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the (batch, seq) inputs and labels of a batch. Raises `InputError` for any other form."""
+    if isinstance(batch, Tensor):
+        if batch.ndim != 2 or batch.shape[1] < 2 or batch.is_floating_point():
+            raise InputError(
+                f"a batch of shape {tuple(batch.shape)} and type {batch.dtype}: give LongTensors (batch, seq + 1)."
+            )
+        return batch[:, :-1], batch[:, 1:]
+    inputs, labels = batch
+    if inputs.ndim != 2 or inputs.shape != labels.shape:
+        raise InputError(f"inputs {tuple(inputs.shape)} with labels {tuple(labels.shape)}: give both as (batch, seq).")
+    return inputs, labels
+
+
+def read_batches(model: Looped, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and labels on the model's device. Raises `InputError` if there is nothing to score."""
+    device = device_of(model)
+    empty = True
+    for batch in batches:
+        inputs, labels = inputs_and_labels(batch)
+        empty = False
+        yield inputs.to(device), labels.to(device)
+    if empty:
+        raise InputError("there are no windows to evaluate: give a longer text or a shorter sequence length.")
+
+
+def sliding_windows(
+    tokens: Int[Tensor, " length"], sequence_length: int, stride: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (input_ids, labels) that score each token of a text once, after the first.
+
+    A window's labels are scored only where the window before has not scored them, so every token but those of the first
+    window has at least `sequence_length - stride` tokens of context. The last window ends at the text's end.
+
+    Raises `InputError` for a stride outside 1..sequence_length or a text shorter than a window.
+    """
+    if not 1 <= stride <= sequence_length:
+        raise InputError(
+            f"stride {stride} does not fit windows of {sequence_length} tokens: choose 1..{sequence_length}."
+        )
+    last = len(tokens) - sequence_length - 1
+    if last < 0:
+        raise InputError(f"a text of {len(tokens)} tokens is shorter than one window of {sequence_length} + 1.")
+    starts = [*range(0, last, stride), last]
+    scored = 0  # labels up to here have been scored
+    rows: list[tuple[Tensor, Tensor]] = []
+    for start in starts:
+        window = tokens[start : start + sequence_length + 1]
+        labels = window[1:].clone()
+        labels[: scored - start] = IGNORED
+        scored = start + sequence_length
+        rows.append((window[:-1], labels))
+        if len(rows) == batch_size or start == last:
+            yield torch.stack([inputs for inputs, _ in rows]), torch.stack([labels for _, labels in rows])
+            rows = []
+
+
+def readings_of(model: Looped) -> Mapping[str, ExitLosses]:
+    """Return the ways to read an exit, by name.
+
+    `trained`: as the loss saw it. `final`: normalised at every exit, as if it were the last; only `final_rmsnorm`,
+    which trains its intermediate exits raw, has both.
+    """
+    if not isinstance(model, LoopedForCausalLM):
+        return {"trained": lambda z, k, labels: logit_losses(model.readout(z, k), labels)}
+    trained = {"trained": _our_losses(model, None)}
+    return {**trained, "final": _our_losses(model, True)} if model.config.readout == "final_rmsnorm" else trained
+
+
+def _our_losses(model: LoopedForCausalLM, last: bool | None) -> ExitLosses:
+    def losses(z: State, k: int, labels: Labels) -> TokenLosses:
+        return token_cross_entropy(model.readout_state(z, k, last), model.lm_head.weight, labels)
+
+    return losses
+
+
+def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
+    """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    pieces = zip(logits.flatten(0, 1).split(WIDE_TOKENS), labels.flatten().split(WIDE_TOKENS), strict=True)
+    losses = [
+        nn.functional.cross_entropy(some.to(wide), wanted, ignore_index=IGNORED, reduction="none")
+        for some, wanted in pieces
+    ]
+    return torch.cat(losses).view(labels.shape)
+
+
+def trained_depth(model: Looped) -> int:
+    """Return the number of loops the loss saw; for a model that does not say so, the number it runs."""
+    if isinstance(model, LoopedForCausalLM):
+        return model.config.trained_loops or model.num_loops
+    return model.trained_loops if isinstance(model, TrainedAtDepth) else model.num_loops
+
+
+def device_of(model: Looped) -> torch.device:
+    """Return where the model's weights lie."""
+    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
+
+
+@contextmanager
+def measuring(model: Looped) -> Iterator[None]:
+    """Run in eval mode without gradients, and put the model's mode back."""
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)

@@ -2,6 +2,7 @@
 
 from loopscale.decode.budget import shared_cache
 from loopscale.decode.early_exit import EXIT_SLOTS, EarlyExit, ExitRule, early_exit_generate
+from loopscale.decode.full_depth import full_depth_generate
 from loopscale.decode.lane import Lane
 from loopscale.decode.prompt import DecodeStats, Generation
 from loopscale.decode.speculative import speculative_generate
@@ -14,6 +15,7 @@ __all__ = [
     "Generation",
     "Lane",
     "early_exit_generate",
+    "full_depth_generate",
     "shared_cache",
     "speculative_generate",
 ]

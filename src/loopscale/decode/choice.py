@@ -17,8 +17,10 @@ from transformers.generation.logits_process import (
 from loopscale.errors import InputError
 from loopscale.stepping import Logits
 
-# Largest difference between one-row and several-row passes seen in tests and benchmarks, with room: docs/decode.md.
-TIE_MARGIN = 256.0
+# Two largest logits closer than this many rounding steps (of the dtype, at the largest logit) are a near tie. A pass over
+# several tokens moved logits by at most 10 steps in float32, 2 in bfloat16 (docs/decode.md); a flip needs twice that.
+TIE_MARGIN = 64.0
+TIE_MARGIN_16_BIT = 8.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class Greedy(Choice):
     """The likeliest token. A draft stays if it is full depth's likeliest.
 
     `tie_margin` is the gap between the two largest logits, in units of the rounding step at the largest logit, up to
-    which a position counts as unsure.
+    which a position counts as unsure (default: by the dtype of the logits).
     """
 
-    def __init__(self, tie_margin: float) -> None:
-        if tie_margin < 0:
+    def __init__(self, tie_margin: float | None = None) -> None:
+        if tie_margin is not None and tie_margin < 0:
             raise InputError(f"tie_margin is {tie_margin}: it is a distance, give 0 or more.")
         self.tie_margin = tie_margin
 
@@ -76,8 +78,11 @@ class Greedy(Choice):
     def judge(self, logits: Logits, drafts: list[Draft]) -> Judgement:
         """Keep what equals the argmax."""
         top, tokens = logits.topk(2, dim=-1)
-        step = torch.finfo(logits.dtype).eps * logits.abs().amax(-1)
-        unsure = top[..., 0] - top[..., 1] <= self.tie_margin * step
+        dtype = torch.finfo(logits.dtype)
+        margin = self.tie_margin
+        if margin is None:
+            margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
+        unsure = top[..., 0] - top[..., 1] <= margin * dtype.eps * logits.abs().amax(-1)
         best = tokens[..., 0]
         accepted = _joined(drafts, best) == best[:, :-1]
         return Judgement(accepted, best, unsure)
@@ -144,7 +149,7 @@ def build_choice(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
-    tie_margin: float = TIE_MARGIN,
+    tie_margin: float | None = None,
 ) -> Choice:
     """Return greedy choice, or sampling where there is a temperature.
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from loopscale.decode.choice import TIE_MARGIN, Choice, Draft, build_choice
+from loopscale.decode.choice import Choice, Draft, build_choice
 from loopscale.decode.draft_length import AdaptiveLength, DraftLength, FixedLength
 from loopscale.decode.lane import Lane, check_attention
 from loopscale.decode.prompt import DecodeStats, Generation, Prompts, Writer, check_prompts
@@ -37,7 +37,7 @@ def speculative_generate(
     eos_token_id: int | list[int] | None = None,
     pad_token_id: int | None = None,
     streamer: BaseStreamer | None = None,
-    tie_margin: float = TIE_MARGIN,
+    tie_margin: float | None = None,
 ) -> Generation:
     """Decode at depth `num_loops` (default: the model's), drafting with the exit of loop `draft_loops`.
 

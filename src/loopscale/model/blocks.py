@@ -5,7 +5,6 @@ Letters: B batch, T tokens, D hidden, N heads, H head size.
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import silu
@@ -57,7 +56,7 @@ class LoopedAttention(nn.Module):
         """Attend over this call's tokens and those the cache holds in `slot`."""
         B, T, _ = x.shape
 
-        def heads(y: Tensor) -> Float[Tensor, "batch heads seq head_size"]:
+        def heads(y: Tensor) -> Tensor:  # (B, N, T, H); no jaxtyping here: it would be built anew at every call
             return y.view(B, T, -1, self.head_dim).transpose(1, 2)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))

@@ -40,7 +40,9 @@ THRESHOLDS = (0.5, 0.7, 0.9)  # of max_probability; `loopscale evaluate` calibra
 Way = Callable[[Tensor], tuple[Tensor, Generation | None]]
 
 
-def run(run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, corpus: str = "stdlib") -> dict[str, Any]:
+def run(
+    run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, corpus: str = "stdlib"
+) -> dict[str, Any]:
     """Measure one run's checkpoint on prompts from the validation text; return a JSON-able dict."""
     model = load_model(run_dir)
     length = PROMPT + _room(model)
@@ -51,7 +53,8 @@ def run(run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, c
     return {
         "run": Path(run_dir).parent.name,
         "num_loops": model.num_loops,
-        "ways": compare(model, texts[:, :PROMPT]),
+        "exact": compare(model, texts[:, :PROMPT], exact_ways(model)),
+        "early_exit_speed": compare(model, few[:, :PROMPT], exact_ways(model) | early_exit_ways(model)),
         "acceptance": acceptance(model, few[:, :PROMPT]),
         "early_exit": early_exit_quality(model, few),
         "shared_cache": shared_cache_quality(model, few),
@@ -59,19 +62,30 @@ def run(run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, c
     }
 
 
-def compare(model: LoopedForCausalLM, prompts: Tensor) -> dict[str, Any]:
-    """Time every way on every prompt, one prompt at a time; compare each text with greedy `generate`."""
+def exact_ways(model: LoopedForCausalLM) -> dict[str, Way]:
+    """Greedy at full depth: transformers' `generate`, a bare loop on our cache, self-speculation."""
     new = _room(model)
-    rules = {f"early exit at {t}, {slots}": (_rule(model, t), slots) for t in THRESHOLDS for slots in EXIT_SLOTS}
-    ways: dict[str, Way] = {
+    return {
         "generate": lambda ids: (model.generate(ids, max_new_tokens=new, do_sample=False), None),
         "bare loop": lambda ids: _both(full_depth_generate(model, ids, new)),
         "speculation": lambda ids: _both(speculative_generate(model, ids, new)),
-        **{
-            name: lambda ids, rule=rule, slots=slots: _both(early_exit_generate(model, ids, new, rule, exit_slots=slots))
-            for name, (rule, slots) in rules.items()
-        },
     }
+
+
+def early_exit_ways(model: LoopedForCausalLM) -> dict[str, Way]:
+    """Early exit at each threshold, with both kinds of slots."""
+    new = _room(model)
+
+    def way(threshold: float, slots: str) -> Way:
+        rule = _rule(model, threshold)
+        return lambda ids: _both(early_exit_generate(model, ids, new, rule, exit_slots=slots))
+
+    return {f"early exit at {t}, {slots}": way(t, slots) for t in THRESHOLDS for slots in EXIT_SLOTS}
+
+
+def compare(model: LoopedForCausalLM, prompts: Tensor, ways: dict[str, Way]) -> dict[str, Any]:
+    """Time every way on every prompt, one prompt at a time; compare each text with greedy `generate`."""
+    new = _room(model)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     same, stats = dict.fromkeys(ways, 0), {name: [] for name in ways}
     for way in ways.values():
@@ -108,9 +122,7 @@ def acceptance(model: LoopedForCausalLM, prompts: Tensor) -> list[dict[str, Any]
     for draft_loops in range(1, model.num_loops):
         for draft_tokens in (1, 2, 4, 8):
             stats = [
-                speculative_generate(
-                    model, ids[None], _room(model), draft_loops, draft_tokens, adaptive=False
-                ).stats
+                speculative_generate(model, ids[None], _room(model), draft_loops, draft_tokens, adaptive=False).stats
                 for ids in prompts
             ]
             rows.append({"draft_loops": draft_loops, "draft_tokens": draft_tokens, **_totals(stats)})

@@ -6,10 +6,10 @@ from itertools import product
 
 import pytest
 import torch
+from tests.helpers import tiny_model
 from transformers import DynamicCache, TextStreamer
 
 from loopscale import InputError
-from tests.helpers import tiny_model
 
 READOUTS = ["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
 RECURRENCES = ["residual", "rmsnorm", "damped"]
@@ -50,7 +50,9 @@ def test_cached_is_uncached_for_every_readout_recurrence_and_depth(readout, recu
     model = tiny_model(readout=readout, recurrence=recurrence).to(dtype)
     inputs = left_padded()
     for loops in (None, 1, 5):  # the default is 3: 5 is above the trained depth
-        cached, uncached = (generate(model, inputs, use_cache=c, num_loops=loops, do_sample=False) for c in (True, False))
+        cached, uncached = (
+            generate(model, inputs, use_cache=c, num_loops=loops, do_sample=False) for c in (True, False)
+        )
         assert torch.equal(cached, uncached), loops
 
 

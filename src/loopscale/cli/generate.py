@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
     parser.add_argument("--speculate", action="store_true", help="draft with an early exit, verify at full depth")
     parser.add_argument("--draft_loops", type=int, default=1, help="loops that draft")
-    parser.add_argument("--draft_tokens", type=int, default=8, help="longest draft")
+    parser.add_argument("--draft_tokens", type=int, default=16, help="longest draft")
     parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
     parser.add_argument(
         "--exit_slots",
@@ -62,7 +62,10 @@ def run(args: Namespace) -> int:
     }
     if args.early_exit is not None:
         generation = early_exit_generate(
-            model, rule=_token_rule(args.early_exit, args.loops or model.num_loops), exit_slots=args.exit_slots, **options
+            model,
+            rule=_token_rule(args.early_exit, args.loops or model.num_loops),
+            exit_slots=args.exit_slots,
+            **options,
         )
     elif args.speculate:
         with warnings.catch_warnings(record=True) as caught:

@@ -20,7 +20,7 @@ Seen = Float[Tensor, "batch heads seen head_size"]
 
 @final
 class Cursor:
-    """The columns that the next pass writes, shared by all slots: one range, or (`rows`, `columns`) where rows differ."""
+    """The columns that the next pass writes, shared by all slots: a range, or (`rows`, `columns`) where rows differ."""
 
     def __init__(self) -> None:
         self.start = 0
@@ -83,7 +83,8 @@ class LoopCache(Cache):
         config = model.config
         self.cursor = Cursor()
         self.num_loops = num_loops
-        shape = (2, batch, config.num_key_value_heads, capacity, config.head_dim)
+        heads = config.num_key_value_heads or config.num_attention_heads
+        shape = (2, batch, heads, capacity, config.head_dim)
         buffers = [
             torch.zeros(shape, dtype=model.dtype, device=model.device)
             for _ in range(num_loops * config.num_stack_layers)

@@ -17,8 +17,8 @@ from transformers.generation.logits_process import (
 from loopscale.errors import InputError
 from loopscale.stepping import Logits
 
-# Two largest logits closer than this many rounding steps (of the dtype, at the largest logit) are a near tie. A pass over
-# several tokens moved logits by at most 10 steps in float32, 2 in bfloat16 (docs/decode.md); a flip needs twice that.
+# The two largest logits are a near tie within this many rounding steps (of the dtype, at the largest logit). A pass
+# over several tokens moved logits by at most 10 steps in float32 and 2 in bfloat16 (docs/decode.md).
 TIE_MARGIN = 64.0
 TIE_MARGIN_16_BIT = 8.0
 

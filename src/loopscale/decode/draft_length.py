@@ -47,7 +47,7 @@ class AdaptiveLength(DraftLength):
     """
 
     BINS = 10
-    PRIOR = 4.0  # pseudo-counts per bin: an exit's argmax is confirmed more often than its probability says
+    PRIOR = 8.0  # pseudo-counts per bin, at 1 - (1 - c)^2: an exit is confirmed more often than its probability c says
     START = 1.5  # speed-up assumed before anything is known
 
     def __init__(self, draft_loops: int, num_loops: int, most: int) -> None:
@@ -55,7 +55,7 @@ class AdaptiveLength(DraftLength):
         self.draft_loops = draft_loops
         self.tokens, self.passes = self.START, float(num_loops)
         self.tried = [self.PRIOR] * self.BINS
-        self.stood = [self.PRIOR * ((i + 0.5) / self.BINS) ** 0.5 for i in range(self.BINS)]
+        self.stood = [self.PRIOR * (1 - (1 - (i + 0.5) / self.BINS) ** 2) for i in range(self.BINS)]
         self.chances: list[float] = []  # that every row's draft stands so far
         self.bins: list[list[int]] = []  # [draft][row]
 

@@ -102,7 +102,7 @@ class EarlyExit:
         return lane.model.readout(z[:, -1:], lane.num_loops - 1)[:, -1]
 
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
-        """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) are waited for."""
+        """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
         lane, model, batch = self.lane, self.lane.model, tokens.shape[0]
         window = lane.window([self.seen] * batch, 1)
         h = lane.embed(tokens, window)
@@ -116,7 +116,7 @@ class EarlyExit:
                 window = lane.window([self.seen + 1 - h.shape[1]] * batch, h.shape[1])
             group = lane.run(h, window, k, k + 1)
             z = group[:, -1:]
-            read = _Once(lambda z=z, k=k: model.readout(z, k))
+            read = _Once(model, z, k)
             last = k + 1 == lane.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             if last or bool(leaves.any()):
@@ -141,13 +141,13 @@ class EarlyExit:
 
 @final
 class _Once:
-    """Logits, computed when first asked for."""
+    """Logits of an exit, computed when first asked for."""
 
-    def __init__(self, compute: Callable[[], Logits]) -> None:
-        self.compute = compute
+    def __init__(self, model: LoopedForCausalLM, z: State, k: int) -> None:
+        self.model, self.z, self.k = model, z, k
         self.value: Logits | None = None
 
     def __call__(self) -> Logits:
         if self.value is None:
-            self.value = self.compute()
+            self.value = self.model.readout(self.z, self.k)
         return self.value

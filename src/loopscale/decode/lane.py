@@ -40,29 +40,27 @@ class Lane:
         self.pads = torch.tensor(pads, device=model.device)[:, None]
         self.columns = torch.arange(capacity, device=model.device)
         self.last_position = model.config.max_position_embeddings - 1
-        self.causal = torch.ones(capacity, capacity, dtype=torch.bool, device=model.device).tril()
         self.additive = model.config._attn_implementation == "eager"
         self.passes = 0
         self.token_loops = 0
 
     def window(self, starts: list[int], length: int) -> Window:
         """Return the window of `length` new tokens per row."""
-        ragged = self.padded or len(set(starts)) > 1
-        if ragged:
+        mask: Tensor | None = None
+        start, stop = starts[0], max(starts) + length
+        if self.padded or len(set(starts)) > 1:
             columns = torch.tensor(starts, device=self.pads.device)[:, None] + self.columns[:length]
             positions = (columns - self.pads).clamp_min(0)
-            mask = self._ragged_mask(columns, max(starts) + length)
+            mask = self._ragged_mask(columns, stop)
         else:
-            start, stop = starts[0], starts[0] + length
             positions = self.columns[None, start:stop]
-            mask = None if length == 1 else self.causal[None, None, start:stop, :stop]
+            if length > 1 and (start > 0 or self.additive):  # sdpa knows plain causal attention from 0 without a mask
+                mask = (self.columns[:stop] <= positions[..., None])[:, None]
         if self.model.model.embed_positions is not None:
             positions = positions.clamp_max(self.last_position)  # of tokens beyond the end, which are thrown away
         rotary = self.model.model.rotary_emb
         hidden = self.model.lm_head.weight  # rotary reads only its device and dtype
-        context = StepContext(
-            self._in_form(mask), None if rotary is None else rotary(hidden, positions), self.cache
-        )
+        context = StepContext(self._in_form(mask), None if rotary is None else rotary(hidden, positions), self.cache)
         return Window(starts, length, positions, context)
 
     def embed(self, ids: Tokens, window: Window) -> State:

@@ -93,7 +93,7 @@ class DecodeStats:
 
 @dataclass(frozen=True)
 class Generation:
-    """Prompts and new tokens, (batch, width + longest), padded on the right after an end of sequence, and what it took."""
+    """Prompts and new tokens, (batch, width + longest), padded after an end of sequence, and what it took."""
 
     sequences: Int[Tensor, "batch total"]
     stats: DecodeStats

@@ -25,7 +25,7 @@ def speculative_generate(
     input_ids: Tokens,
     max_new_tokens: int,
     draft_loops: int = 1,
-    draft_tokens: int = 8,
+    draft_tokens: int = 16,
     *,
     num_loops: int | None = None,
     attention_mask: Int[Tensor, "batch seq"] | None = None,
@@ -67,7 +67,7 @@ def _check_depths(model: LoopedForCausalLM, num_loops: int, draft_loops: int, dr
         )
     if draft_tokens < 1:
         raise InputError(f"draft_tokens is {draft_tokens}: draft at least 1 token.")
-    trained = model.config.trained_loops
+    trained = model.config.trained_loops or model.num_loops
     supervision = build_supervision(model.config.supervision, model.config.loop_weights, model.config.entropy_coef)
     if draft_loops > trained or not supervision.supervises(draft_loops - 1, trained):
         warnings.warn(

@@ -2,12 +2,12 @@ import functools
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaForCausalLM
 
 from loopscale import Looped, LoopedConfig, LoopedForCausalLM, run_loops
 from loopscale.model import PRESETS, READOUTS, RECURRENCES, preset_config
+from tests.helpers import tiny_model
 
 IDS = torch.arange(40).view(2, 20) % 31
 

@@ -35,7 +35,7 @@ def test_values_and_verdicts_of_a_made_up_study(study):
     assert values["terminal-exit1-unusable"] == pytest.approx(math.exp(7))
     assert values["per_loop-exit1-usable"] == pytest.approx(math.exp(0.1))
     assert values["lower-perplexity-final_rmsnorm"] == pytest.approx(math.exp(-0.1))
-    assert values["inter-loop-norm"] == pytest.approx(800 / 22)
+    assert values["inter-loop-norm"] == pytest.approx(1.0)
     failing = {id for id, claim in judgements.items() if claim.verdict == "does not hold"}
     assert failing == {"lower-perplexity-raw", "lower-perplexity-penalty"}
     assert {claim.n for claim in judgements.values()} == {1}

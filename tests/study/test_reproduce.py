@@ -4,7 +4,6 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from tests.helpers import TINY
 
 from loopscale import InputError
 from loopscale.study import load, worker
@@ -12,6 +11,7 @@ from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Job, LocalExecutor
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import preset_run
+from tests.helpers import TINY
 
 CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]
 

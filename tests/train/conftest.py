@@ -2,9 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.helpers import TINY
 
 from loopscale.train import DataConfig, RunConfig, TrainConfig
+from tests.helpers import TINY
 
 
 @pytest.fixture

@@ -128,3 +128,16 @@ def test_bad_data_leaves_nothing_that_blocks_the_next_start(run_config, tmp_path
 def test_a_vocabulary_too_small_is_told(run_config):
     with pytest.raises(InputError, match="vocab"):
         train(run_config(model={"vocab_size": 50}), quiet=True)
+
+
+def test_a_monitored_run_logs_its_scale_and_can_stop(run_config):
+    config = run_config(monitor_every=2, stop_scale=1e-3, save_every=6, log_every=2)
+    trained = train(config, quiet=True)
+    readings = [line for line in trained.history if "scale/3" in line]
+    assert readings and {"visibility/1", "angular_step/1"} <= set(readings[0])
+    assert trained.steps < 6
+
+
+def test_limits_without_readings_are_refused(run_config):
+    with pytest.raises(InputError, match="monitor_every"):
+        run_config(scale_target=1.0)

@@ -1,34 +1,77 @@
-"""A looped model by folder or hub id, whoever made it."""
+"""A looped model by folder, file or hub id, whoever made it."""
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
+from loopscale.adapters.huginn import load_huginn
+from loopscale.adapters.injected import InjectedLoop
+from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
+from loopscale.convert import (
+    FOLDERS,
+    is_checkpoint_file,
+    load_readout_blind_spot,
+    local_folder,
+    read_config,
+    read_tokenizer,
+)
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Looped
+
+Config = Mapping[str, Any]
+LiveLoader = Callable[[str, Config, bool], InjectedLoop]  # name, config, trust_remote_code
+
+# the kind that a config.json names -> the loader of the live model; those that become native models are in FOLDERS
+LIVE: Mapping[str, LiveLoader] = {
+    "huginn_raven": load_huginn,
+    "ParcaeConfig": lambda name, config, trust: load_parcae(local_folder(name, ("*.json", *WEIGHT_FILES)), config),
+}
 
 
-def load_model(name: str, num_loops: int | None = None) -> LoopedForCausalLM:
-    """Return the model of a folder or hub id, in eval mode, with another depth if `num_loops` says so.
+def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool = False) -> Looped:
+    """Return the model of a folder, a hub id or a `.pt` file of the paper's code, in eval mode.
+
+    Ours, the paper's and Ouros come as a native `LoopedForCausalLM`; a Huginn or a Parcae as the live model behind the
+    four verbs (`InjectedLoop`), which has no cache. `num_loops` sets another depth. `trust_remote_code` lets the code
+    that comes with a checkpoint run, where it needs that.
 
     Raises `InputError` where nothing is there, or where it is not a looped model this library knows.
     """
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no model at '{name}': give a folder that holds config.json and weights, or a hub id that can be reached."
-        ) from error
-    if config.model_type != "loopscale":
-        raise InputError(f"'{name}' is a {config.model_type} model: not one this library can run as a looped model.")
-    depth = {} if num_loops is None else {"num_loops": num_loops}
-    return AutoModelForCausalLM.from_pretrained(name, **depth).eval()
+    if num_loops is not None and num_loops < 1:
+        raise InputError(f"num_loops is {num_loops}: run at least 1 loop.")
+    if is_checkpoint_file(name):
+        return _at_depth(load_readout_blind_spot(name), num_loops)
+    config = read_config(local_folder(name, ("config.json",)))
+    kind = config.get("model_type") or config.get("_class_name") or ""
+    if kind in FOLDERS:
+        return _at_depth(FOLDERS[kind](local_folder(name)), num_loops)
+    if kind in LIVE:
+        live = LIVE[kind](name, config, trust_remote_code)
+        live.num_loops = num_loops or live.num_loops
+        return live
+    known = ", ".join(sorted({*FOLDERS, *LIVE}))
+    raise InputError(f"'{name}' is a model of type '{kind}': not one this library can run as a looped model ({known}).")
 
 
 def load_tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer saved beside a model.
+    """Return the tokenizer saved beside a model. Raises `InputError` where there is none."""
+    return read_tokenizer(name)
 
-    Raises `InputError` where there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer beside the model at '{name}': save one there with save_pretrained.") from error
+
+def require_native(model: Looped, part: str) -> LoopedForCausalLM:
+    """Return the model if it is a native one. Raises `InputError`, naming the `part` that needs it, otherwise."""
+    if isinstance(model, LoopedForCausalLM):
+        return model
+    family = model.family if isinstance(model, InjectedLoop) else type(model).__name__
+    raise InputError(
+        f"{part} needs a native model, and {family} runs as it is, behind the four verbs, without a cache: audit it, "
+        "evaluate it, or generate plainly."
+    )
+
+
+def _at_depth(model: LoopedForCausalLM, num_loops: int | None) -> LoopedForCausalLM:
+    """Set the depth that a call runs by default; `trained_loops` stays."""
+    model.config.num_loops = num_loops or model.config.num_loops
+    return model

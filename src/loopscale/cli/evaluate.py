@@ -8,7 +8,7 @@ window and reported on the others.
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import torch
 from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from loopscale.adapters import load_model, load_tokenizer_of
 from loopscale.cli.parser import Parser
@@ -27,6 +28,7 @@ from loopscale.evaluate import (
     RULES,
     Batch,
     CalibratedRule,
+    DepthCurve,
     FrontierPoint,
     HaltingRule,
     Level,
@@ -34,14 +36,15 @@ from loopscale.evaluate import (
     Measured,
     RelativePerplexity,
     Speed,
+    depth_curves,
     describe_depth,
     differences,
     frontier,
-    measure_depth,
-    measure_speed,
+    measure_speeds,
     rule_named,
     run_halting,
     sliding_windows,
+    token_flops,
 )
 from loopscale.evaluate.frontier import points_table
 from loopscale.evaluate.scoring import inputs_and_labels
@@ -58,6 +61,7 @@ from loopscale.stepping import Looped
 from loopscale.study.published import points_129m
 
 SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
+PIPE_WIDTH = 120  # of tables that go to a file
 LEVELS: tuple[Level, ...] = ("sequence", "token")
 T = TypeVar("T")
 
@@ -97,25 +101,32 @@ class Subject:
 
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     rules = halting_rules(args.halting)
     if args.level not in (*LEVELS, "both"):
         raise unknown("halting level", args.level, (*LEVELS, "both"))
+    sizes = sorted(set(args.speed_batch_sizes))
+    if sizes[0] < 1 or args.repeats < 1:
+        raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
     subjects = [_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)]
+    curves = {subject.label: _curves(args, subject) for subject in subjects}
+    speeds = _speeds(subjects, curves, sizes, args.repeats)
     found: dict[str, Any] = {"environment": environment(), "corpus": args.corpus, "models": {}}
     measured: dict[str, Measured] = {}
     for subject in subjects:
-        readings, speeds = _depth(args, subject)
-        description: dict[str, Any] = {"depth": {name: describe_depth(one) for name, one in readings.items()}}
-        description["speeds"] = [asdict(speed) for some in speeds.values() for speed in some]
-        for reading, one in readings.items():
-            label = subject.label if len(readings) == 1 else f"{subject.label} (exits read as {reading})"
-            measured[label] = one
-            console.print(depth_table(f"{label}, {subject.described}", one, speeds), "")
-        if rules:
-            description["halting"] = _halting(args, subject, rules, console)
+        own = {size: some[subject.label] for size, some in speeds.items()}
+        flops = token_flops(subject.model, _inputs(subject)[:1])
+        description: dict[str, Any] = {"speeds": [speed.to_dict() for some in own.values() for speed in some]}
+        description["depth"] = {}
+        for reading, curve in curves[subject.label].items():
+            label = subject.label if reading == "trained" else f"{subject.label} ({reading})"
+            measured[label] = Measured(curve, flops, own[max(own)])
+            description["depth"][reading] = describe_depth(measured[label])
+            console.print(depth_table(f"{label}, {subject.described}", measured[label], own), "")
         found["models"][subject.label] = description
     found["frontier"] = _frontier(args, measured, console)
+    for subject in subjects if rules else ():
+        found["models"][subject.label]["halting"] = _halting(args, subject, rules, console)
     _write(args, found, measured)
     return 0
 
@@ -161,28 +172,35 @@ def _windows(args: Namespace, data: Data, length: int) -> tuple[list[Batch], str
         sliding: list[Batch] = list(sliding_windows(kept, length, args.stride, args.batch_size))
         return sliding, f"sliding windows of {length} with stride {args.stride} over {len(kept):,} tokens"
     wanted = min(args.limit or len(data.valid), len(data.valid))
-    size = min(args.batch_size, wanted)
-    plain_windows: list[Batch] = list(batches(data.valid, size, limit=-(-wanted // size)))
-    return plain_windows, f"{wanted} of {len(data.valid):,} windows of {length}"
+    rows = torch.cat(list(batches(data.valid, 1, limit=wanted)))
+    return list(rows.split(args.batch_size)), f"{wanted} of {len(data.valid):,} windows of {length}"
 
 
-def _depth(args: Namespace, subject: Subject) -> tuple[dict[str, Measured], dict[int, Sequence[Speed]]]:
-    """Return curves with their costs by reading, and the speeds at every batch size; the largest is the frontier's."""
-    sizes = sorted(set(args.speed_batch_sizes))
-    if sizes[0] < 1 or args.repeats < 1:
-        raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
-    show = _progress(subject.label)
-    readings = measure_depth(
-        subject.model, subject.windows, args.max_loops, subject.bytes_per_token, sizes[0], args.repeats, show
-    )
-    ids = torch.cat([inputs_and_labels(batch)[0] for batch in subject.windows])
-    first = next(iter(readings.values())).speeds
-    exits = [speed.exit for speed in first]
-    speeds: dict[int, Sequence[Speed]] = {sizes[0]: first}
-    for size in show(sizes[1:], "timing exits") if sizes[1:] else ():
-        if len(ids) >= size:
-            speeds[size] = measure_speed(subject.model, ids[:size], exits, args.repeats)
-    return {name: replace(one, speeds=speeds[max(speeds)]) for name, one in readings.items()}, speeds
+def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:
+    windows = _progress(subject.label)(subject.windows, "depth curve")
+    return depth_curves(subject.model, windows, args.max_loops, subject.bytes_per_token)
+
+
+def _speeds(
+    subjects: Sequence[Subject], curves: dict[str, dict[str, DepthCurve]], sizes: Sequence[int], repeats: int
+) -> dict[int, dict[str, tuple[Speed, ...]]]:
+    """Time the exits up to the trained depth, of all models together, at every batch size there are windows for."""
+    models = {subject.label: subject.model for subject in subjects}
+    inputs = {subject.label: _inputs(subject) for subject in subjects}
+    exits = {
+        label: range(1, min(len(found["trained"]), found["trained"].trained_loops) + 1)
+        for label, found in curves.items()
+    }
+    fewest = min(len(ids) for ids in inputs.values())
+    fitting = [size for size in sizes if size <= fewest] or [fewest]
+    return {
+        size: measure_speeds(models, {label: ids[:size] for label, ids in inputs.items()}, exits, repeats)
+        for size in _progress("all models")(fitting, "timing exits")
+    }
+
+
+def _inputs(subject: Subject) -> Tensor:
+    return torch.cat([inputs_and_labels(batch)[0] for batch in subject.windows])
 
 
 def _halting(args: Namespace, subject: Subject, rules: Sequence[HaltingRule], console: Console) -> dict[str, Any]:

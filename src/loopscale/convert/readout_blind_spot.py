@@ -1,14 +1,22 @@
-"""The released code of arXiv 2606.24898: its state dict and flags become a `LoopedForCausalLM`."""
+"""The released code of arXiv 2606.24898: its state dict and flags, or one of its `.pt` files, become a native model.
+
+Its state is what the stack returns, before any inter-loop norm or damping, as ours: all of the paper's norms are
+measured there. Nothing is closed by architecture but scale under `inter_loop_norm`; what a readout hides is what ours
+of that name hides.
+"""
 
 from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.errors import InputError
+from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
 Weights = Mapping[str, ndarray | Tensor]
@@ -22,28 +30,93 @@ LAYER_KEYS = {
     "ffn.w3.weight": "mlp.up_proj.weight",
     "ffn.w2.weight": "mlp.down_proj.weight",
 }
+OPTIONS = {
+    "rms_norm_eps": "rms_norm_eps",
+    "tie_weights": "tie_word_embeddings",
+    "norm_penalty_weight": "norm_penalty_coef",
+    "entropy_weight": "entropy_coef",
+}
+SOURCE = "the readout-blind-spot checkpoint"
+SIZES = ("d_model", "num_heads", "num_layers", "ff_multiplier", "num_loops")
+SUPERVISIONS = {"per-step": "per_loop", "terminal": "terminal", "adaptive": "exit_gate"}
+NORM_TYPES = ("block_norm_type", "loop_norm_type", "decode_norm_type")
+MODEL_FLAGS = {
+    *(*SIZES, "dropout", "tie_weights"),
+    *("use_decode_norm", "decode_norm_final_only", "inter_loop_norm", "use_spectral_damping", *NORM_TYPES),
+}
+
+
+def is_checkpoint_file(name: str | Path) -> bool:
+    """Return whether the name is that of a `.pt` file, there or not."""
+    return Path(name).suffix in {".pt", ".pth"} and not Path(name).is_dir()
+
+
+def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
+    """Return the model of a `.pt` file that the released training code wrote, in eval mode.
+
+    Only tensors and plain values are unpickled. Raises `InputError` where there is no such file or no such content.
+    """
+    checkpoint = read_checkpoint(path)
+    return from_readout_blind_spot(checkpoint["model_state"], flags_of(checkpoint["config"]))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return what lies in such a file: `model_state`, `config`, `tokenizer`, and the state of its training."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no checkpoint at '{path}': give a .pt file, a folder or a hub id.") from error
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"'{path}' cannot be loaded safely: it is not a whole torch checkpoint of tensors and plain values."
+        ) from error
+    if not isinstance(content, dict) or not {"model_state", "config"} <= content.keys():
+        raise InputError(
+            f"'{path}' is not a checkpoint of the readout-blind-spot code: no model_state and config in it."
+        )
+    return content
+
+
+def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags of a checkpoint's config, nested as that code writes it or flat, as one flat mapping.
+
+    Raises `InputError` for a flag of its model that this library does not know.
+    """
+    if "model" not in config:
+        return dict(config)
+    model, supervision = config["model"], config.get("supervision") or {}
+    for name in sorted(model.keys() - MODEL_FLAGS):
+        raise unknown("model flag of the readout-blind-spot code", name, MODEL_FLAGS)
+    flags = {"inter_loop_norm": True, "entropy_weight": 0.1, **model, **supervision}  # that code's own defaults
+    if "mode" in supervision:
+        flags["supervision"] = flags.pop("mode")
+    return flags
 
 
 def from_readout_blind_spot(weights: Weights, meta: Mapping[str, Any]) -> LoopedForCausalLM:
     """Return the model of that code's `weights`, in eval mode.
 
-    `meta` holds its sizes (`vocab_size`, `d_model`, `num_heads`, `num_layers`, `ff_multiplier`, `max_seq_len`,
-    `num_loops`) with one variant's flags merged in (`use_decode_norm`, `decode_norm_final_only`, `inter_loop_norm`,
-    `use_spectral_damping`).
+    `meta` holds its sizes (`d_model`, `num_heads`, `num_layers`, `ff_multiplier`, `num_loops`; the vocabulary and the
+    positions are read off the weights) with one variant's flags merged in (`use_decode_norm`, `decode_norm_final_only`,
+    `inter_loop_norm`, `use_spectral_damping`, `tie_weights`, `supervision`, `norm_penalty_weight`, `entropy_weight`).
 
-    Raises `InputError` where a size or a weight is missing.
+    Raises `InputError` where a size or a weight is missing, or a flag has no counterpart here.
     """
     try:
-        model = LoopedForCausalLM(config_of(meta))
-        state = state_dict_of(weights, model.config)
+        config = config_of(weights, meta)
+        state = state_dict_of(weights, config)
     except KeyError as missing:
         raise InputError(f"not a checkpoint of the readout-blind-spot code: {missing} is missing.") from missing
-    model.load_state_dict(state)
-    return model.eval()
+    return build_model(config, state, SOURCE)
 
 
-def config_of(meta: Mapping[str, Any]) -> LoopedConfig:
+def config_of(weights: Weights, meta: Mapping[str, Any]) -> LoopedConfig:
     """Translate that code's sizes and flags."""
+    require_sizes(meta, SIZES, SOURCE)
+    for problem in unsupported(meta):
+        raise InputError(
+            f"this checkpoint of the readout-blind-spot code has {problem}, which has no counterpart here."
+        )
     readout = "raw"
     if meta.get("use_decode_norm", True):
         readout = "final_rmsnorm" if meta.get("decode_norm_final_only") else "rmsnorm"
@@ -52,38 +125,58 @@ def config_of(meta: Mapping[str, Any]) -> LoopedConfig:
         recurrence = "rmsnorm"
     elif meta.get("use_spectral_damping"):
         recurrence = "damped"
-    return LoopedConfig(
-        vocab_size=meta["vocab_size"],
-        hidden_size=meta["d_model"],
-        intermediate_size=meta["ff_multiplier"] * meta["d_model"],
-        num_stack_layers=meta["num_layers"],
-        num_attention_heads=meta["num_heads"],
-        num_loops=meta["num_loops"],
-        max_position_embeddings=meta["max_seq_len"],
-        rms_norm_eps=meta.get("rms_norm_eps", 1e-6),
-        dropout=meta.get("dropout", 0.0),
-        readout=readout,
-        recurrence=recurrence,
-    )
+    options = {ours: meta[theirs] for theirs, ours in OPTIONS.items() if theirs in meta}
+    if "supervision" in meta:
+        options["supervision"] = SUPERVISIONS[meta["supervision"]]
+    values = {
+        "vocab_size": weights["token_embedding.weight"].shape[0],
+        "max_position_embeddings": weights["position_embedding.weight"].shape[0],
+        "hidden_size": meta["d_model"],
+        "intermediate_size": meta["ff_multiplier"] * meta["d_model"],
+        "num_stack_layers": meta["num_layers"],
+        "num_attention_heads": meta["num_heads"],
+        "num_loops": meta["num_loops"],
+        "dropout": meta.get("dropout", 0.0),
+        "readout": readout,
+        "recurrence": recurrence,
+    }
+    return build_config({**values, **options}, SOURCE)
 
 
-def state_dict_of(weights: Weights, config: LoopedConfig) -> dict[str, Float[Tensor, "..."]]:
+def unsupported(meta: Mapping[str, Any]) -> list[str]:
+    """Return, in words, the flags that no model of ours can follow."""
+    mode, looped_norm = meta.get("supervision"), bool(meta.get("inter_loop_norm"))
+    damped = bool(meta.get("use_spectral_damping"))
+    found = {f"{key} '{meta.get(key)}'": meta.get(key, "rmsnorm") != "rmsnorm" for key in NORM_TYPES} | {
+        f"supervision mode '{mode}'": mode not in {None, *SUPERVISIONS},
+        "both inter_loop_norm and use_spectral_damping": looped_norm and damped,
+        "an exit gate that reads another state than the one carried on": mode == "adaptive" and (looped_norm or damped),
+        "a scale_anchor_weight": bool(meta.get("scale_anchor_weight")),
+    }
+    return [words for words, is_there in found.items() if is_there]
+
+
+def state_dict_of(weights: Weights, config: LoopedConfig) -> dict[str, Shaped[Tensor, "..."]]:
     """Rename that code's weights, splitting the fused q, k, v; weights that the variant does not use are left out."""
     tensors = {name: torch.as_tensor(value) for name, value in weights.items()}
-    state = {
-        "model.embed_tokens.weight": tensors["token_embedding.weight"],
-        "model.embed_positions.weight": tensors["position_embedding.weight"],
-        "lm_head.weight": tensors["lm_head.weight"],
+    names = {
+        "model.embed_tokens.weight": "token_embedding.weight",
+        "model.embed_positions.weight": "position_embedding.weight",
     }
+    if not config.tie_word_embeddings:
+        names["lm_head.weight"] = "lm_head.weight"
     if config.readout != "raw":
-        state["readout_norm.norm.weight"] = tensors["decode_norm.weight"]
+        names["readout_norm.norm.weight"] = "decode_norm.weight"
     if config.recurrence == "rmsnorm":
-        state["model.recurrence.norm.weight"] = tensors["loop_norm.weight"]
+        names["model.recurrence.norm.weight"] = "loop_norm.weight"
     if config.recurrence == "damped":
-        state["model.recurrence.logit"] = tensors["raw_alpha"]
+        names["model.recurrence.logit"] = "raw_alpha"
+    if config.exit_gate:
+        names |= {f"exit_gate.{part}": f"exit_gate.{part}" for part in ("weight", "bias")}
     for i in range(config.num_stack_layers):
-        for theirs, ours in LAYER_KEYS.items():
-            state[f"model.layers.{i}.{ours}"] = tensors[f"layers.{i}.{theirs}"]
+        names |= {f"model.layers.{i}.{ours}": f"layers.{i}.{theirs}" for theirs, ours in LAYER_KEYS.items()}
+    state = {ours: tensors[theirs] for ours, theirs in names.items()}
+    for i in range(config.num_stack_layers):
         qkv = tensors[f"layers.{i}.attn.qkv.weight"].chunk(3)
         for name, weight in zip("qkv", qkv, strict=True):
             state[f"model.layers.{i}.self_attn.{name}_proj.weight"] = weight

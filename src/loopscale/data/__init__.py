@@ -2,7 +2,7 @@
 
 from loopscale.data.corpora import CORPORA, Corpus, CorpusId, load_corpus
 from loopscale.data.load import Data, load_data
-from loopscale.data.tokenization import load_tokenizer, require_vocabulary
+from loopscale.data.tokenization import load_tokenizer, require_vocabulary, words_tokenizer
 from loopscale.data.tokens import Tokens, tokenize
 from loopscale.data.windows import Windows, batches, collate
 
@@ -20,4 +20,5 @@ __all__ = [
     "load_tokenizer",
     "require_vocabulary",
     "tokenize",
+    "words_tokenizer",
 ]

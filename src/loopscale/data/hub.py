@@ -30,13 +30,15 @@ def wikitext(name: str) -> tuple[list[str], list[str]]:
     """
     from datasets import load_dataset  # takes seconds to import, and only a corpus of the hub needs it
 
+    online = reachable()
     try:
-        with _offline_unless_reachable():
+        with _offline_mode(not online):
             splits = load_dataset("Salesforce/wikitext", WIKITEXT[name])
     except (OSError, ValueError) as error:
+        reason = _first_line(error) if online else "no network, and not in the local cache"
         raise InputError(
-            f"corpus '{name}' could not be loaded from the Hugging Face hub ({_first_line(error)}): "
-            "connect, or download it elsewhere and name the folder of its train and valid files as corpus."
+            f"corpus '{name}' could not be loaded from the Hugging Face hub ({reason}): "
+            "connect, or download it elsewhere and name a folder of its train and valid files as the corpus."
         ) from error
     return _joined(splits["train"]["text"]), _joined(splits["validation"]["text"])
 
@@ -46,12 +48,12 @@ def _joined(rows: list[str]) -> list[str]:
 
 
 @contextmanager
-def _offline_unless_reachable() -> Iterator[None]:
+def _offline_mode(offline: bool) -> Iterator[None]:
     """Tell `datasets` the truth about the network, so that it looks into its cache without retrying."""
     from datasets import config
 
     before = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = before or not reachable()
+    config.HF_HUB_OFFLINE = offline
     try:
         yield
     finally:

@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from loopscale.errors import InputError
 
 PROSE_SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".tex", ".html", ".tokens", ".raw"})
@@ -113,9 +116,6 @@ def _field(row: dict, text_field: str, where: str) -> str:
 
 
 def _parquet(file: Path, text_field: str) -> list[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         schema = pq.read_schema(file)
         if text_field not in schema.names:

@@ -7,7 +7,7 @@ paper's code; `words` therefore suits English, and its bits per byte compare onl
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -76,6 +76,23 @@ def load_tokenizer(
     return tokenizer
 
 
+def words_tokenizer(vocabulary: Sequence[str], pad_token: str | None = None) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of the paper's pattern with this vocabulary, whose ids are the places in it.
+
+    `<unk>` must be among the words, and so must the `pad_token` if there is one.
+    """
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=WORDS_UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_PATTERN_ONIGURUMA), behavior="removed", invert=True)
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=WORDS_UNKNOWN,
+        pad_token=pad_token,
+        split_special_tokens=True,  # "<unk>" written in a text is three tokens, as for the paper's pattern
+        clean_up_tokenization_spaces=False,
+    )
+
+
 def require_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
     """Raise an InputError if the tokenizer has more ids than a model of `vocab_size` can embed."""
     if len(tokenizer) > vocab_size:
@@ -140,16 +157,7 @@ def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokeniz
                 advance(len(piece))
     frequent = [word for word, count in counts.items() if count >= WORDS_MIN_COUNT]
     frequent.sort(key=lambda word: (-counts[word], word))
-    vocab = {word: i for i, word in enumerate([WORDS_UNKNOWN, *frequent[: vocab_size - 1]])}
-    backend = Tokenizer(models.WordLevel(vocab=vocab, unk_token=WORDS_UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_PATTERN_ONIGURUMA), behavior="removed", invert=True)
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token=WORDS_UNKNOWN,
-        split_special_tokens=True,  # "<unk>" written in a text is three tokens, as for the paper's pattern
-        clean_up_tokenization_spaces=False,
-    )
+    return words_tokenizer([WORDS_UNKNOWN, *frequent[: vocab_size - 1]])
 
 
 def _pretrained(name: str) -> PreTrainedTokenizerFast:

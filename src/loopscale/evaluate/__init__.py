@@ -9,7 +9,15 @@ from loopscale.evaluate.calibration import (
     calibrate,
     evaluate_halting,
 )
-from loopscale.evaluate.cost import Speed, TokenFlops, counted_flops, formula_flops, measure_speed, token_flops
+from loopscale.evaluate.cost import (
+    Speed,
+    TokenFlops,
+    counted_flops,
+    formula_flops,
+    measure_speed,
+    measure_speeds,
+    token_flops,
+)
 from loopscale.evaluate.curve import DepthCurve, ExitPoint, SafeRange, depth_curve, depth_curves
 from loopscale.evaluate.frontier import Difference, FrontierPoint, Measured, differences, dominated, frontier
 from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, HaltingRule, Level, is_gated, rule_named
@@ -60,6 +68,7 @@ __all__ = [
     "is_gated",
     "measure_depth",
     "measure_speed",
+    "measure_speeds",
     "oracle",
     "rule_named",
     "run_depth",

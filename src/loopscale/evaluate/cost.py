@@ -1,9 +1,11 @@
 """What an exit costs: floating-point operations by a formula, tokens per second and latency by the clock."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,29 +74,55 @@ def counted_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one exit is at one batch size: seconds per forward pass (median of `repeats`) and tokens per second."""
+    """How fast one exit is at one batch size: `seconds` of one forward pass, in every round of timing."""
 
     exit: int
     batch_size: int
     sequence_length: int
-    latency: float
-    tokens_per_second: float
-    repeats: int
+    seconds: tuple[float, ...]
+
+    @property
+    def latency(self) -> float:
+        """Median seconds of a forward pass."""
+        return median(self.seconds)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Throughput at the median."""
+        return self.batch_size * self.sequence_length / self.latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {**asdict(self), "latency": self.latency, "tokens_per_second": self.tokens_per_second}
 
 
 def measure_speed(model: Looped, input_ids: Tensor, exits: Sequence[int], repeats: int = REPEATS) -> tuple[Speed, ...]:
-    """Time forward passes over `input_ids` (batch, seq) that stop after each of the `exits` and decode every token.
+    """Time forward passes of one model; see `measure_speeds`."""
+    return measure_speeds({"": model}, {"": input_ids}, {"": exits}, repeats)[""]
 
-    Rounds over all exits are repeated, so that a slow moment of the machine hits all of them alike.
+
+def measure_speeds(
+    models: Mapping[str, Looped],
+    input_ids: Mapping[str, Tensor],
+    exits: Mapping[str, Sequence[int]],
+    repeats: int = REPEATS,
+) -> dict[str, tuple[Speed, ...]]:
+    """Time forward passes over each model's `input_ids` (batch, seq) that stop at each of its `exits` and decode it.
+
+    Every round goes over all exits of all models, so that a slow moment of the machine hits them alike: speeds of
+    models that are to be compared must come from one call.
     """
-    passes = {k: _decode_at(model, input_ids, k) for k in exits}
-    with measuring(model):
-        times = interleaved_times(list(passes.values()), device_of(model), repeats)
-    B, T = input_ids.shape
-    return tuple(
-        Speed(k, B, T, median(seconds), B * T / median(seconds), repeats)
-        for k, seconds in zip(passes, times, strict=True)
-    )
+    cases = [(name, k) for name in models for k in exits[name]]
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(measuring(model))
+        passes = [_decode_at(models[name], input_ids[name].to(device_of(models[name])), k) for name, k in cases]
+        times = interleaved_times(passes, device_of(next(iter(models.values()))), repeats)
+    found: dict[str, list[Speed]] = {name: [] for name in models}
+    for (name, k), seconds in zip(cases, times, strict=True):
+        B, T = input_ids[name].shape
+        found[name].append(Speed(k, B, T, tuple(seconds)))
+    return {name: tuple(speeds) for name, speeds in found.items()}
 
 
 def interleaved_times(actions: Sequence[Callable[[], None]], device: torch.device, repeats: int) -> list[list[float]]:

@@ -55,7 +55,7 @@ def frontier_figure(points: Sequence[FrontierPoint]) -> Figure:
 
 
 def halting_figure(title: str, report: Mapping[str, Any]) -> Figure:
-    """Draw relative perplexity against executed loops for every rule of `run_halting`, and the oracle's bound."""
+    """Draw relative perplexity against selected loops for every rule of `run_halting`, and the oracle's bound."""
     levels = list(report["oracle"])
     figure = Figure(figsize=(5 * len(levels), 4), layout="constrained")
     for axes, level in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
@@ -63,7 +63,7 @@ def halting_figure(title: str, report: Mapping[str, Any]) -> Figure:
         axes.plot(bound["selected_loops"], bound["relative_perplexity"], "k*", label="oracle (bound)")
         rows = [row for row in report["results"] if row["rule"]["level"] == level]
         for row, mark in zip(rows, MARKS, strict=False):
-            loops, quality = row["executed_loops"], row["relative_perplexity"]
+            loops, quality = row["selected_loops"], row["relative_perplexity"]
             axes.errorbar(
                 loops["value"],
                 quality["value"],
@@ -74,11 +74,12 @@ def halting_figure(title: str, report: Mapping[str, Any]) -> Figure:
                 label=row["rule"]["rule"],
             )
         axes.set(
-            xlabel="executed loops per window", title=f"{title}, per {level}", xlim=(0.8, report["num_loops"] + 0.2)
+            xlabel="selected loops per token", title=f"{title}, per {level}", xlim=(0.8, report["num_loops"] + 0.2)
         )
         axes.grid(alpha=0.2)
         axes.legend(frameon=False, fontsize="small")
-    figure.axes[0].set_ylabel(f"perplexity / full depth (target: {report['target']})")
+    figure.axes[0].set_ylabel("perplexity / full depth")
+    figure.suptitle(f"target: {report['target']}", fontsize="medium")
     return figure
 
 

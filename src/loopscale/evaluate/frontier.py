@@ -1,10 +1,10 @@
 """Quality against cost, several models together: which exits are dominated, and who is better at equal cost."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +12,14 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.evaluate.cost import Speed, TokenFlops
 from loopscale.evaluate.curve import DepthCurve
-from loopscale.evaluate.statistics import Interval, Weights, interval, resampled_means, resampling_weights
+from loopscale.evaluate.statistics import (
+    RESAMPLES,
+    Interval,
+    Weights,
+    interval,
+    resampled_means,
+    resampling_weights,
+)
 
 Cost = Literal["flops", "seconds"]
 
@@ -22,6 +29,7 @@ class FrontierPoint:
     """One exit of one model: its quality, and its cost per token in operations and in seconds.
 
     `flops` or `seconds_per_token` is None where it was not measured; `bits_per_byte` where the corpus did not say.
+    Points of another `group` (published ones, say, on another corpus) are shown but not compared.
     """
 
     model: str
@@ -32,6 +40,7 @@ class FrontierPoint:
     seconds_per_token: float | None
     batch_size: int | None = None
     latency: float | None = None
+    group: str = "measured"
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -45,17 +54,20 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the frontier needs of one model: its curve, its operations and its speeds at one batch size."""
+    """What the frontier needs of one model: its curve, its operations and the speeds of its exits at one batch size."""
 
     curve: DepthCurve
     flops: TokenFlops
     speeds: Sequence[Speed]
 
-    def costs(self, kind: Cost) -> list[float]:
-        """Return the cost per token of every timed exit."""
-        if kind == "flops":
-            return [self.flops.at_exit(speed.exit) for speed in self.speeds]
-        return [1 / speed.tokens_per_second for speed in self.speeds]
+    def costs(self, kind: Cost) -> Float[Tensor, "exits rounds"]:
+        """Return the cost per token of every timed exit, in every round of timing (operations: the same in all)."""
+        seconds = torch.tensor([speed.seconds for speed in self.speeds], dtype=torch.float64)
+        if kind == "seconds":
+            first = self.speeds[0]
+            return seconds / (first.batch_size * first.sequence_length)
+        flops = [self.flops.at_exit(speed.exit) for speed in self.speeds]
+        return torch.tensor(flops, dtype=torch.float64)[:, None].expand_as(seconds)
 
     def points(self, name: str) -> list[FrontierPoint]:
         """Return the timed exits as points."""
@@ -97,19 +109,23 @@ def frontier(models: Mapping[str, Measured], reference_points: Sequence[Frontier
 
 
 def dominated(points: Sequence[FrontierPoint], kind: Cost) -> list[bool]:
-    """Return for each point whether another costs no more and is no worse, and is better in one of the two.
+    """Return for each point whether one of its group costs no more and is no worse, and is better in one of the two.
 
-    Quality is bits per byte where all points have it, else perplexity. A point without that cost is not judged.
+    Quality is bits per byte where both points have it, else perplexity. A point without that cost is not judged.
     """
-    by_byte = all(point.bits_per_byte is not None for point in points)
-    places = [(p.cost(kind), p.bits_per_byte if by_byte else p.perplexity) for p in points]
+    return [any(_beats(other, point, kind) for other in points if other.group == point.group) for point in points]
 
-    def beats(a: tuple[float | None, float | None], b: tuple[float | None, float | None]) -> bool:
-        if a[0] is None or a[1] is None or b[0] is None or b[1] is None:
-            return False
-        return a[0] <= b[0] and a[1] <= b[1] and a != b
 
-    return [any(beats(other, place) for other in places) for place in places]
+def _beats(a: FrontierPoint, b: FrontierPoint, kind: Cost) -> bool:
+    cost_a, cost_b = a.cost(kind), b.cost(kind)
+    if cost_a is None or cost_b is None:
+        return False
+    if a.bits_per_byte is None or b.bits_per_byte is None:
+        better = (cost_a, a.perplexity), (cost_b, b.perplexity)
+    else:
+        better = (cost_a, a.bits_per_byte), (cost_b, b.bits_per_byte)
+    (x, y), (other_x, other_y) = better
+    return x <= other_x and y <= other_y and (x, y) != (other_x, other_y)
 
 
 def differences(
@@ -118,53 +134,57 @@ def differences(
     """Compare two models at equal cost per token: operations (`flops`) or time (`seconds`, that is throughput).
 
     At the cost of each exit of `model` that lies within the costs of `reference`, the reference's cross-entropy is
-    interpolated, linearly in the logarithm of the cost. Intervals are bootstrap ones over windows (95%), paired where
-    both were measured on the same windows. Timing noise is not in them.
+    interpolated, linearly in the logarithm of the cost. Intervals are bootstrap ones (95%) over windows, paired where
+    both were measured on the same, and over the rounds of timing, which must be from one `measure_speeds` call.
 
-    Raises `InputError` where tokens differ and the curves do not know bytes per token.
+    Raises `InputError` where tokens differ and the curves do not know bytes per token, or rounds differ.
     """
     ours, theirs = models[model], models[reference]
     paired = torch.equal(ours.curve.tokens, theirs.curve.tokens)
-    weights = resampling_weights(ours.curve.tokens.numel(), seed)
-    others = weights if paired else resampling_weights(theirs.curve.tokens.numel(), seed + 1)
-    y, y_samples = _quality(ours, weights, paired)
-    ref, ref_samples = _quality(theirs, others, paired)
-    costs, grid = ours.costs(at_equal), sorted(theirs.costs(at_equal))
-    order = torch.tensor(theirs.costs(at_equal)).argsort()
+    windows = resampling_weights(ours.curve.tokens.numel(), seed)
+    other_windows = windows if paired else resampling_weights(theirs.curve.tokens.numel(), seed + 1)
+    cost, quality = _costs(ours, at_equal, seed), _quality(ours, windows, paired)
+    grid, known = _costs(theirs, at_equal, seed), _quality(theirs, other_windows, paired)
+    if ours.costs(at_equal).shape[1] != theirs.costs(at_equal).shape[1]:
+        raise InputError("these models were timed in different rounds: time them together with measure_speeds.")
+    low, high = grid[0].min() * (1 - 1e-9), grid[0].max() * (1 + 1e-9)  # the first row is the measurement itself
     found = []
-    for i, cost in enumerate(costs):
-        if not grid[0] * (1 - 1e-9) <= cost <= grid[-1] * (1 + 1e-9):
-            continue
-        at = _weights_between(grid, cost)
-        samples = y_samples[:, i] - ref_samples[:, order] @ at
-        value = interval(float(y[i] - ref[order] @ at), samples)
-        exit = ours.speeds[i].exit
-        found.append(Difference(model, reference, at_equal, exit, cost, value, "token" if paired else "byte"))
+    for i, speed in enumerate(ours.speeds):
+        if low <= cost[0, i] <= high:
+            nats = quality[:, i] - _interpolate(cost[:, i], grid, known)
+            value = interval(float(nats[0]), nats[1:])
+            per: Literal["token", "byte"] = "token" if paired else "byte"
+            found.append(Difference(model, reference, at_equal, speed.exit, float(cost[0, i]), value, per))
     return found
 
 
-def _quality(measured: Measured, weights: Weights, per_token: bool) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of the timed exits, (exits,), and of their bootstrap samples, (resamples, exits)."""
+def _costs(measured: Measured, kind: Cost, seed: int) -> Float[Tensor, "samples exits"]:
+    """Return the median costs of the timed exits: as measured, then with the rounds of timing drawn anew."""
+    costs = measured.costs(kind)
+    generator = torch.Generator().manual_seed(seed)
+    rounds = torch.randint(costs.shape[1], (RESAMPLES, costs.shape[1]), generator=generator)
+    drawn = costs[:, rounds].quantile(0.5, dim=-1).T  # (S, exits)
+    return torch.cat([costs.quantile(0.5, dim=-1)[None], drawn])
+
+
+def _quality(measured: Measured, weights: Weights, per_token: bool) -> Float[Tensor, "samples exits"]:
+    """Return the cross-entropies of the timed exits: as measured, then of bootstrap samples of windows."""
     curve = measured.curve
     if not per_token and curve.bytes_per_token is None:
         raise InputError("these models were measured on different tokens: compare them with bytes_per_token given.")
     unit = 1.0 if per_token or curve.bytes_per_token is None else curve.bytes_per_token
     losses = torch.stack([curve.losses[speed.exit - 1] for speed in measured.speeds]) / unit
     every = torch.ones(1, curve.tokens.numel(), dtype=torch.float64)
-    return resampled_means(losses, curve.tokens, every)[0], resampled_means(losses, curve.tokens, weights)
+    return resampled_means(losses, curve.tokens, torch.cat([every, weights]))
 
 
-def _weights_between(grid: Sequence[float], cost: float) -> Float[Tensor, " exits"]:
-    """Return the weights of the grid's points that interpolate at `cost`, linear in log cost."""
-    weights = torch.zeros(len(grid), dtype=torch.float64)
-    right = next((i for i, g in enumerate(grid) if g >= cost * (1 - 1e-9)), len(grid) - 1)
-    if right == 0 or math.isclose(grid[right], cost, rel_tol=1e-9):
-        weights[right] = 1.0
-        return weights
-    low, high = math.log(grid[right - 1]), math.log(grid[right])
-    share = (math.log(cost) - low) / (high - low)
-    weights[right - 1], weights[right] = 1 - share, share
-    return weights
+def _interpolate(
+    at: Float[Tensor, " samples"], grid: Float[Tensor, "samples exits"], values: Float[Tensor, "samples exits"]
+) -> Float[Tensor, " samples"]:
+    """Return sample by sample the value at a cost, linear in log cost; a cost off the grid takes the nearest value."""
+    order = grid.argsort(1)
+    rows = zip(at.log().tolist(), grid.gather(1, order).log().numpy(), values.gather(1, order).numpy(), strict=True)
+    return torch.tensor([np.interp(x, xs, ys) for x, xs, ys in rows], dtype=torch.float64)
 
 
 def points_table(points: Sequence[FrontierPoint]) -> list[dict[str, Any]]:

@@ -249,13 +249,18 @@ class CalibratedRule:
     def from_dict(cls, description: Mapping[str, Any]) -> "CalibratedRule":
         """Build the rule of a description. Raises `InputError` where something is missing or unknown."""
         try:
-            threshold, level, num_loops = (description[key] for key in ("threshold", "level", "num_loops"))
-            rule = rule_named(description["rule"])
+            name, threshold, level, num_loops = (
+                description[key] for key in ("rule", "threshold", "level", "num_loops")
+            )
+            stop_at = math.inf if threshold is None else float(threshold)
+            full_depth = int(num_loops)
         except KeyError as missing:
             raise InputError(f"not a calibrated halting rule: {missing} is missing.") from missing
+        except (TypeError, ValueError) as error:
+            raise InputError("not a calibrated halting rule: threshold and num_loops must be numbers.") from error
         if level not in ("sequence", "token"):
             raise unknown("halting level", level, ("sequence", "token"))
-        return cls(rule, math.inf if threshold is None else float(threshold), level, int(num_loops))
+        return cls(rule_named(name), stop_at, level, full_depth)
 
     def save(self, path: str | Path) -> None:
         """Write the rule as JSON."""

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscale.errors import InputError
@@ -15,6 +15,8 @@ from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
 from loopscale.evaluate.scoring import device_of, measuring
 from loopscale.stepping import Logits, Looped, Tokens, run_loops
+
+LeavingLogits = Float[Tensor, "leaving seq vocab"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Leaving:
     k: int
     rows: Int[Tensor, " leaving"]
     tokens: Bool[Tensor, "leaving seq"]
-    logits: Logits
+    logits: LeavingLogits
 
 
 def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iterator[Leaving]:
@@ -61,7 +63,7 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
         h, before = model.carry(now.z, k), now
 
 
-def _logits(model: Looped, now: Exit, leaving: Tensor, running_ids: Tokens) -> Logits:
+def _logits(model: Looped, now: Exit, leaving: Tensor, running_ids: Tokens) -> LeavingLogits:
     """Return the logits of the leaving rows, decoded only now if the rule did not need them.
 
     A model that injects its input at every loop, or decodes with it, keeps that of its latest `embed` call; hence every

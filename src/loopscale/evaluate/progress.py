@@ -1,11 +1,12 @@
 """How a long measurement tells how far it is: a function that passes a sequence's items on."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Track(Protocol):
     """Passes items on and may show progress; `rich.progress.track` is one."""
 

@@ -60,7 +60,7 @@ def describe_depth(measured: Measured) -> dict[str, Any]:
     `tokens_per_second` and `latency` in seconds at `batch_size`.
     """
     description = measured.curve.to_dict()
-    speeds = {speed.exit: asdict(speed) for speed in measured.speeds}
+    speeds = {speed.exit: speed.to_dict() for speed in measured.speeds}
     for point in description["exits"]:
         point["flops"] = measured.flops.at_exit(point["exit"])
         for key in ("tokens_per_second", "latency", "batch_size"):

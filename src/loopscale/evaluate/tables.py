@@ -13,11 +13,16 @@ from loopscale.evaluate.frontier import Difference, FrontierPoint, Measured, dom
 def depth_table(title: str, measured: Measured, speeds: Mapping[int, Sequence[Speed]]) -> Table:
     """Return the depth curve: quality, norm, operations, and tokens per second at each batch size."""
     curve = measured.curve
-    table = Table(title=title, title_justify="left", caption=safe_sentence(curve), caption_justify="left")
-    for heading in ("exit", "perplexity", "± se", "bits/byte", "norm", "MFLOP/token"):
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=f"{safe_sentence(curve)} tok/s @B: at batch B." if speeds else safe_sentence(curve),
+        caption_justify="left",
+    )
+    for heading in ("exit", "perplexity", "± se", "bits/byte", "norm", "MFLOP/tok"):
         table.add_column(heading, justify="right")
     for size in speeds:
-        table.add_column(f"tokens/s, batch {size}", justify="right")
+        table.add_column(f"tok/s @{size}", justify="right")
     fast = {(size, s.exit): s.tokens_per_second for size, found in speeds.items() for s in found}
     for p in curve:
         table.add_row(
@@ -41,25 +46,25 @@ def safe_sentence(curve: DepthCurve) -> str:
         if safe.turns_up_at
         else f"perplexity does not turn up to exit {len(curve)}"
     )
-    past = len(curve) - curve.trained_loops
+    at = min(curve.trained_loops, len(curve))
+    past = len(curve) - at
     growth = f", {safe.norm_growth:+.3f} e-folds per loop past training" if past > 0 else ""
     return (
         f"* trained depth. Exits {safe.first} to {safe.last} stay within {factor} of it; {ends}; "
-        f"best exit {safe.best}. Norm {safe.norm_trained:,.1f} there, {safe.norm_deepest:,.1f} at exit {len(curve)}{growth}."
+        f"best exit {safe.best}. "
+        f"Norm {safe.norm_trained:,.1f} at exit {at}, {safe.norm_deepest:,.1f} at exit {len(curve)}{growth}."
     )
 
 
 def frontier_table(title: str, points: Sequence[FrontierPoint]) -> Table:
-    """Return all exits of all models by operations; a cross marks what another exit dominates."""
+    """Return all exits of all models, the cheapest first, and by which cost another exit dominates them."""
     table = Table(title=title, title_justify="left")
-    for heading in ("model", "exit", "perplexity", "MFLOP/token", "tokens/s", "latency ms", "dominated"):
+    for heading in ("model", "exit", "ppl", "MFLOP/tok", "tokens/s", "ms", "dominated"):
         table.add_column(heading, justify="left" if heading in ("model", "dominated") else "right")
     by_flops, by_seconds = dominated(points, "flops"), dominated(points, "seconds")
-    rows = sorted(
-        zip(points, by_flops, by_seconds, strict=True), key=lambda row: (row[0].flops or 0, row[0].perplexity)
-    )
-    for p, flops, seconds in rows:
-        words = [word for word, hit in (("by compute", flops), ("by throughput", seconds)) if hit]
+    rows = list(zip(points, by_flops, by_seconds, strict=True))
+    for p, flops, seconds in sorted(rows, key=lambda row: (row[0].flops or 0, row[0].perplexity)):
+        words = [word for word, hit in (("compute", flops), ("speed", seconds)) if hit]
         table.add_row(
             p.model,
             str(p.exit),
@@ -86,48 +91,47 @@ def difference_table(title: str, found: Sequence[Difference]) -> Table:
 
 def halting_table(title: str, report: Mapping[str, Any]) -> Table:
     """Return what `run_halting` found, the oracle's bound first."""
-    caption = f"calibrated on {report['calibration_windows']} windows, reported on {report['test_windows']} others"
+    caption = (
+        f"calibrated on {report['calibration_windows']} windows, reported on {report['test_windows']} others; "
+        f"loops of {report['num_loops']}; 95% interval; the oracle knows the labels"
+    )
     table = Table(title=f"{title}: {report['target']}", title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("level", "rule", "relative perplexity", "selected loops", "executed loops", "kept", "note"):
-        table.add_column(heading)
+    for heading in ("level", "rule", "relative ppl", "selected", "executed", "target"):
+        table.add_column(heading, justify="right" if heading in ("selected", "executed") else "left")
     for level, bound in report["oracle"].items():
-        loops = f"{bound['selected_loops']:.2f}"
-        table.add_row(level, "oracle (bound)", f"{bound['relative_perplexity']:.4f}", loops, "", "", "knows the labels")
+        table.add_row(level, "oracle", f"{bound['relative_perplexity']:.4f}", f"{bound['selected_loops']:.2f}", "", "")
     for row in report["results"]:
+        quality = row["relative_perplexity"]
         table.add_row(
             row["rule"]["level"],
             row["rule"]["rule"],
-            _interval(row["relative_perplexity"], 4),
-            _interval(row["selected_loops"], 2),
-            _interval(row["executed_loops"], 2),
-            "yes" if row["kept"] else "no",
-            row["note"],
+            f"{quality['value']:.4f} [{quality['low']:.3f}, {quality['high']:.3f}]",
+            f"{row['selected_loops']['value']:.2f}",
+            f"{row['executed_loops']['value']:.2f}",
+            ("kept" if row["kept"] else "missed") if row["possible"] else "cannot be met",
         )
     return table
 
 
 def halting_time_table(title: str, report: Mapping[str, Any]) -> Table:
     """Return executed loops and wall time of the timed rules at each batch size."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("level", "rule", "batch", "windows", "executed loops", "loop saving", "time saving", "ms/window"):
+    caption = "milliseconds per window, with the rule and at full depth"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("level", "rule", "batch", "executed", "loops saved", "time saved", "ms", "full ms"):
         table.add_column(heading, justify="left" if heading in ("level", "rule") else "right")
     for row in report["times"]:
         table.add_row(
             row["rule"]["level"],
             row["rule"]["rule"],
             str(row["batch_size"]),
-            str(row["windows"]),
-            f"{row['executed_loops']:.2f} of {report['num_loops']}",
+            f"{row['executed_loops']:.2f}",
             f"{row['loop_saving']:.1%}",
             f"{row['time_saving']:.1%}",
-            f"{row['seconds'] * 1e3:.2f} (full {row['full_seconds'] * 1e3:.2f})",
+            f"{row['seconds'] * 1e3:.2f}",
+            f"{row['full_seconds'] * 1e3:.2f}",
         )
     return table
 
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}" if value < 1e4 else f"{value:.3g}"
-
-
-def _interval(value: Mapping[str, float], digits: int) -> str:
-    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"

@@ -22,7 +22,9 @@ class LoopedConfig(PreTrainedConfig):
     hidden-state indexing in transformers see the virtual depth. `trained_loops` is the depth the loss saw: it stays
     when `num_loops` is changed at loading, and tells `final_rmsnorm` which exit is the final one. `entropy_coef` is the
     beta of `exit_gate` supervision (Ouro), `norm_penalty_coef` the lambda of the norm penalty (arXiv 2606.24898: 0.01).
-    `share_loop_norm` makes the inter-loop norm and the readout's norm one set of weights, as in Ouro.
+    `exit_threshold` is the cumulative exit probability at which a gated model was made to leave (Ouro; 1 or more: full
+    depth), for whoever decodes by it. `share_loop_norm` makes the inter-loop norm and the readout's norm one set of
+    weights, as in Ouro.
 
     Raises `InputError` for sizes that do not fit together.
     """
@@ -50,6 +52,7 @@ class LoopedConfig(PreTrainedConfig):
     loop_weights: list[float] | None = None
     norm_penalty_coef: float = 0.0
     exit_gate: bool = False
+    exit_threshold: float = 1.0
     entropy_coef: float = 0.05
     tie_word_embeddings: bool = True
     dropout: float = 0.1
@@ -121,6 +124,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "num_stack_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": 128,
+        "dropout": 0.0,  # a few hundred steps see no window twice
     },
     "small": {
         "hidden_size": 192,

@@ -29,8 +29,8 @@ from loopscale.objective import (
     IGNORED,
     build_supervision,
     exit_distribution,
+    exits_loss,
     state_energy,
-    token_cross_entropy,
 )
 from loopscale.stepping import Logits, Positions, State, Tokens
 
@@ -264,20 +264,13 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         supervision = build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
         mask = labels != IGNORED
         count = mask.sum() if num_items is None else num_items
-        token_losses = []
-        for k, z in enumerate(states):
-            seen = supervision.supervises(k, len(states))
-            if seen or not supervised_only:
-                with torch.set_grad_enabled(seen and torch.is_grad_enabled()):
-                    token_losses.append(token_cross_entropy(self.readout_state(z, k), self.lm_head.weight, labels))
-            else:
-                token_losses.append(torch.full_like(mask, math.nan, dtype=torch.float32))
-        losses = torch.stack(token_losses)  # (K, B, T)
-        loss = supervision.loss(losses, gates, mask, count)
+        asked = [not supervised_only or supervision.supervises(k, len(states)) for k in range(len(states))]
+        inputs = [self.readout_state(z, k) if asked[k] else None for k, z in enumerate(states)]
+        loss, token_losses = exits_loss(supervision, inputs, self.lm_head.weight, labels, gates, count)
         if self.config.norm_penalty_coef:
             energy = torch.stack([state_energy(z, mask) for z in states]).mean()
             loss = loss + self.config.norm_penalty_coef * energy / count
-        return loss, losses.detach().sum((1, 2)) / count
+        return loss, token_losses.sum((1, 2)) / count
 
     def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
         """Refuse an empty prompt before transformers stumbles over it."""

@@ -50,7 +50,7 @@ class FinalNormReadout(NormReadout):
         return self.hidden_coordinates if last else frozenset()
 
 
-READOUTS: Mapping[str, Callable[[LoopedConfig], nn.Module]] = {
+READOUTS: Mapping[str, Callable[[LoopedConfig], RawReadout | NormReadout]] = {
     "raw": lambda config: RawReadout(),
     "rmsnorm": lambda config: NormReadout(build_norm("rmsnorm", config), frozenset({"scale"})),
     "layernorm": lambda config: NormReadout(build_norm("layernorm", config), frozenset({"scale", "mean"})),

@@ -53,7 +53,7 @@ class Damped(nn.Module):
         return torch.sigmoid(self.logit) * z
 
 
-RECURRENCES: Mapping[str, Callable[[LoopedConfig], nn.Module]] = {
+RECURRENCES: Mapping[str, Callable[[LoopedConfig], Residual | InterLoopNorm | Damped]] = {
     "residual": lambda config: Residual(),
     "rmsnorm": lambda config: InterLoopNorm(build_norm("rmsnorm", config)),
     "damped": lambda config: Damped(),

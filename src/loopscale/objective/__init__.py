@@ -1,6 +1,7 @@
 """The loss of a looped model: supervision of its exits, norm penalty, head. Pure functions of states and labels."""
 
-from loopscale.objective.head import IGNORED, token_cross_entropy
+from loopscale.objective.exits import exits_loss
+from loopscale.objective.head import IGNORED, fused_cross_entropy, token_cross_entropy
 from loopscale.objective.penalty import norm_penalty, state_energy
 from loopscale.objective.supervision import (
     ExitGate,
@@ -19,6 +20,8 @@ __all__ = [
     "Terminal",
     "build_supervision",
     "exit_distribution",
+    "exits_loss",
+    "fused_cross_entropy",
     "norm_penalty",
     "state_energy",
     "token_cross_entropy",

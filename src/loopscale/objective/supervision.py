@@ -20,7 +20,7 @@ Count = Shaped[Tensor, ""] | float
 
 
 class Supervision(ABC):
-    """Which exits are supervised, and the loss over them."""
+    """Which exits are supervised, and the loss over them, which is linear in the token losses."""
 
     @abstractmethod
     def supervises(self, k: int, num_loops: int) -> bool:

@@ -1,48 +1,60 @@
 """What is measured on every trained model of a study. A further measurement is one more function in `MEASUREMENTS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
+from torch import Tensor
 
+from loopscale.audit import run_audit
 from loopscale.data import Data, batches
+from loopscale.evaluate import run_depth, run_halting
 from loopscale.model import LoopedForCausalLM
-from loopscale.objective import token_cross_entropy
-from loopscale.stepping import run_loops
 
-EVALUATION_BATCHES = 8
-EVALUATION_BATCH_SIZE = 32
-DEPTH = 3  # curves go on to so many times the trained depth
+BATCH_SIZE = 32
+CURVE_BATCHES = 4
+AUDIT_BATCHES = 2
+AUDIT_BATCH_SIZE = 8
+HALTING_BATCHES = 4  # for calibration, and as many others for the test
 
 
 def depth(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
-    """Return perplexity, cross-entropy and norm at every exit, to 3K loops, on windows spread over the valid split."""
-    K = model.num_loops
-    losses = torch.zeros(DEPTH * K, dtype=torch.float64)
-    norms = torch.zeros_like(losses)
-    tokens = 0
-    with torch.no_grad():
-        for batch in batches(data.valid, EVALUATION_BATCH_SIZE, EVALUATION_BATCHES):
-            batch = batch.to(model.device)
-            inputs, labels = batch[:, :-1], batch[:, 1:]
-            tokens += labels.numel()
-            for k, z in enumerate(run_loops(model, inputs, DEPTH * K)):
-                losses[k] += token_cross_entropy(model.readout_state(z, k), model.lm_head.weight, labels).sum().cpu()
-                norms[k] += z.norm(dim=-1).sum().cpu()
-    perplexity = (losses / tokens).exp().tolist()
-    return {
-        "perplexity": perplexity[:K],
-        "cross_entropy": (losses / tokens).tolist()[:K],
-        "norm": (norms / tokens).tolist()[:K],
-        "perplexity_by_depth": perplexity,
-        "norm_by_depth": (norms / tokens).tolist(),
-        "tokens": tokens,
-    }
+    """Return the curves to 3K with their costs, by reading of the exits, on windows spread over the valid split."""
+    return run_depth(model, _valid(model, data, BATCH_SIZE, CURVE_BATCHES), bytes_per_token=data.bytes_per_token)
 
 
-MEASUREMENTS: Mapping[str, Callable[[LoopedForCausalLM, Data], dict[str, Any]]] = {}
+def halting(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
+    """Return every halting rule, calibrated on every other batch of the valid split and tested on those between."""
+    windows = list(_valid(model, data, BATCH_SIZE, 2 * HALTING_BATCHES))
+    return run_halting(model, windows[::2], windows[1::2])
+
+
+def audit(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
+    """Return verdicts, curves and interventions of the audit on a few windows."""
+    return run_audit(model, _valid(model, data, AUDIT_BATCH_SIZE, AUDIT_BATCHES))
+
+
+MEASUREMENTS: Mapping[str, Callable[[LoopedForCausalLM, Data], dict[str, Any]]] = {
+    "depth": depth,
+    "halting": halting,
+    "audit": audit,
+}
 
 
 def measure(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
-    """Return every measurement of one trained model, as plain values."""
-    return depth(model, data) | {name: function(model, data) for name, function in MEASUREMENTS.items()}
+    """Return every measurement of one trained model as plain values, the curve that all tables start from in front."""
+    measured = {name: function(model, data) for name, function in MEASUREMENTS.items()}
+    exits = measured["depth"]["trained"]["exits"]
+    K = model.num_loops
+    return {
+        "perplexity": [point["perplexity"] for point in exits[:K]],
+        "cross_entropy": [point["cross_entropy"] for point in exits[:K]],
+        "norm": [point["norm"] for point in exits[:K]],
+        "perplexity_by_depth": [point["perplexity"] for point in exits],
+        "norm_by_depth": [point["norm"] for point in exits],
+        "tokens": measured["depth"]["trained"]["tokens"],
+        **measured,
+    }
+
+
+def _valid(model: LoopedForCausalLM, data: Data, size: int, limit: int) -> Iterator[Tensor]:
+    return (batch.to(model.device) for batch in batches(data.valid, size, limit))

@@ -39,12 +39,13 @@ def points_129m() -> tuple[FrontierPoint, ...]:
     flops = formula_flops(preset_config("129m"), WINDOW)
     return tuple(
         FrontierPoint(
-            model=f"{condition} 129M ({CORPUS}, published)",
+            model=f"129M {condition} (published)",
             exit=k,
             perplexity=perplexity,
             bits_per_byte=None,
             flops=flops.at_exit(k),
             seconds_per_token=1 / speed,
+            group=CORPUS,
         )
         for condition, exits in PERPLEXITY_129M.items()
         for k, (perplexity, speed) in enumerate(zip(exits, THROUGHPUT_129M, strict=True), 1)

@@ -53,6 +53,9 @@ class TrainConfig:
         compile: torch.compile the layers of the shared stack, once for every loop and depth.
         workers: processes that load data.
         report_to: trackers of transformers' Trainer (tensorboard, wandb, trackio).
+        monitor_every: optimizer steps between two readings of scale, visibility and angular step; 0 is never.
+        stop_scale: stop the run once the scale (RMS) after the last loop exceeds this; needs monitor_every.
+        scale_target: hold the scale after the last loop here by the norm penalty; needs monitor_every.
     """
 
     learning_rate: float = 3e-4
@@ -73,6 +76,9 @@ class TrainConfig:
     compile: bool = False
     workers: int = 0
     report_to: list[str] = field(default_factory=list)
+    monitor_every: int = 0
+    stop_scale: float | None = None
+    scale_target: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the steps fit together."""
@@ -85,6 +91,8 @@ class TrainConfig:
                 f"train.save_every {self.save_every} is not a multiple of train.log_every {self.log_every}: "
                 "what is logged between two checkpoints would be lost on resume."
             )
+        if not self.monitor_every and (self.stop_scale is not None or self.scale_target is not None):
+            raise InputError("train.stop_scale and train.scale_target act at readings: give train.monitor_every too.")
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class RunConfig:
 RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
     "laptop": (
         DataConfig(),
-        TrainConfig(learning_rate=1e-3, batch_size=8, max_steps=400, save_every=100),
+        TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100),
     ),
     "small": (
         DataConfig(corpus="wikitext-2", tokenizer="words"),

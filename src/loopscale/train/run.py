@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from loopscale.audit import ScaleMonitor
 from loopscale.data import Data, collate, load_data
 from loopscale.environment import environment
 from loopscale.errors import InputError
@@ -80,7 +81,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
         data_collator=collate,
         train_dataset=data.train,
         eval_dataset=data.valid,
-        callbacks=[stop, *callbacks],
+        callbacks=[stop, *callbacks, *_monitor(config)],
     )
     model.checkpoint_loops = config.train.checkpoint_loops
     if config.train.compile:
@@ -192,6 +193,13 @@ def last_checkpoint(folder: Path) -> str | None:
     """Return the newest checkpoint to resume from, if any."""
     checkpoints = folder / CHECKPOINTS
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+
+
+def _monitor(config: RunConfig) -> list[TrainerCallback]:
+    train = config.train
+    if not train.monitor_every:
+        return []
+    return [ScaleMonitor(train.monitor_every, stop_scale=train.stop_scale, scale_target=train.scale_target)]
 
 
 def _vocabulary(config: RunConfig, data: Data) -> int | None:

@@ -1,0 +1,81 @@
+"""The shapes that are measured, and the training steps built at them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain import plain_loss
+from benchmarks.timing import Step
+from loopscale import LoopedForCausalLM
+from loopscale.model import preset_config
+from loopscale.train.run import computes_in_bf16
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A preset's size at a batch."""
+
+    preset: str
+    batch: int
+    seq: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.preset} B{self.batch} T{self.seq}"
+
+
+SHAPES = {
+    "cpu": (Shape("laptop", 8, 128), Shape("44m", 4, 256)),
+    "cuda": (Shape("44m", 64, 256), Shape("129m", 32, 256)),
+}
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def build_model(shape: Shape, **overrides: Any) -> LoopedForCausalLM:
+    torch.manual_seed(0)
+    return LoopedForCausalLM(preset_config(shape.preset, **overrides)).to(device())
+
+
+def build_batch(shape: Shape, vocab: int) -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(0, vocab, (shape.batch, shape.seq + 1), generator=torch.Generator().manual_seed(0))
+    return tokens[:, :-1].to(device()), tokens[:, 1:].to(device())
+
+
+def train_step(shape: Shape, kind: str = "ours", num_loops: int = 4) -> Step:
+    """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops) or `compiled`."""
+    model = build_model(shape, num_loops=num_loops).train()
+    ids, labels = build_batch(shape, model.config.vocab_size)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=kind != "plain")
+    model.checkpoint_loops = kind == "saving"
+    if kind == "compiled":
+        for layer in model.model.layers:
+            layer.compile(fullgraph=True)
+    autocast = computes_in_bf16("auto") and (kind != "plain" or device() == "cuda")
+
+    def step() -> float:
+        with torch.autocast(device(), torch.bfloat16, enabled=autocast):
+            loss = plain_loss(model, ids, labels) if kind == "plain" else model(ids, shift_labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def train_flops(shape: Shape, num_loops: int = 4) -> float:
+    """Count the matrix products of a training step: 6 per weight and token that reads it, and the attention scores."""
+    config = preset_config(shape.preset)
+    with torch.device("meta"):
+        layer = LoopedForCausalLM(config).model.layers[0]
+    per_layer = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    tokens = shape.batch * shape.seq
+    scores = 4 * shape.seq * config.hidden_size  # q k^T and weights v, all pairs as a dense kernel computes them
+    body = config.num_stack_layers * (6 * per_layer + 3 * scores)
+    return num_loops * tokens * (body + 6 * config.vocab_size * config.hidden_size)

@@ -1,0 +1,41 @@
+"""Which state variables does the loss control? Measurements, verdicts and a monitor for any looped model."""
+
+from loopscale.audit.audit import audit
+from loopscale.audit.checks import check_verbs
+from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null
+from loopscale.audit.curves import LoopCurves, PowerLaw, loop_curves
+from loopscale.audit.interventions import Interventions, intervene
+from loopscale.audit.monitor import ScaleController, ScaleMonitor
+from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
+from loopscale.audit.run import run_audit
+from loopscale.audit.search import FoundDirection, SearchReport, search
+from loopscale.audit.static import static_verdict, static_warning
+from loopscale.audit.verdict import Thresholds, Verdict
+
+__all__ = [
+    "AuditReport",
+    "Coordinate",
+    "CoordinateReport",
+    "FoundDirection",
+    "Interventions",
+    "LoopCurves",
+    "PowerLaw",
+    "ScaleController",
+    "ScaleMonitor",
+    "ScaleStats",
+    "SearchReport",
+    "Thresholds",
+    "Verdict",
+    "audit",
+    "check_verbs",
+    "direction",
+    "intervene",
+    "loop_curves",
+    "mean",
+    "run_audit",
+    "scale",
+    "search",
+    "static_verdict",
+    "static_warning",
+    "unembedding_null",
+]

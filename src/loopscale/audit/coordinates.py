@@ -1,0 +1,148 @@
+"""State variables that an audit asks about: a name, a value read off a state, and the field that moves it.
+
+Letters: D hidden.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.errors import InputError
+from loopscale.stepping import State
+
+PerToken = Float[Tensor, "batch seq"]
+Vector = Float[Tensor, " hidden"]
+
+
+class Coordinate(ABC):
+    """A variable of every token's state.
+
+    Write your own by giving `name`, `value` and `tangent`; state `positive` where the value is a length (then the
+    logarithmic retention is reported too) and `remedy`, the line that a blind spot of this coordinate is answered with.
+    """
+
+    name: str
+    unit: ClassVar[str] = "unit"
+    positive: ClassVar[bool] = False
+    remedy: ClassVar[str] = "let a supervised readout depend on it, penalise it, or take it out in carry"
+
+    @abstractmethod
+    def value(self, z: State) -> PerToken:
+        """Return the coordinate of every token."""
+
+    @abstractmethod
+    def tangent(self, z: State) -> State:
+        """Return the field along which the coordinate moves, one vector per token; its length is one `unit`."""
+
+
+@final
+@dataclass(frozen=True)
+class Scale(Coordinate):
+    """The RMS of a token's state, s = sqrt(mean_c z_c^2); it moves along z itself, one e-fold per unit."""
+
+    name: str = "scale"
+    unit: ClassVar[str] = "e-fold"
+    positive: ClassVar[bool] = True
+    remedy: ClassVar[str] = (
+        "penalise it (norm_penalty_coef: 0.01), read out some supervised loop raw (readout: raw or final_rmsnorm), or "
+        "normalise between loops (recurrence: rmsnorm)"
+    )
+
+    def value(self, z: State) -> PerToken:
+        """Return s."""
+        return z.square().mean(-1).sqrt()
+
+    def tangent(self, z: State) -> State:
+        """Return z."""
+        return z
+
+
+@final
+@dataclass(frozen=True)
+class Mean(Coordinate):
+    """The mean over channels of a token's state; it moves along the ones vector. LayerNorm hides it."""
+
+    name: str = "mean"
+    remedy: ClassVar[str] = "read out through RMSNorm or raw, subtract the mean in carry, or add a norm penalty"
+
+    def value(self, z: State) -> PerToken:
+        """Return the mean over channels."""
+        return z.mean(-1)
+
+    def tangent(self, z: State) -> State:
+        """Return ones."""
+        return torch.ones_like(z)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Direction(Coordinate):
+    """The component of a state along one fixed unit vector."""
+
+    vector: Vector
+    name: str = "direction"
+
+    def value(self, z: State) -> PerToken:
+        """Return <z, v>."""
+        return z @ self.vector.to(z)
+
+    def tangent(self, z: State) -> State:
+        """Return v for every token."""
+        return self.vector.to(z).expand_as(z)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Subspace(Coordinate):
+    """How much of a state lies in a fixed subspace: the RMS of its projection, which moves along that projection."""
+
+    basis: Float[Tensor, "hidden rank"]  # orthonormal columns
+    name: str = "subspace"
+    unit: ClassVar[str] = "e-fold"
+    positive: ClassVar[bool] = True
+    remedy: ClassVar[str] = "add a norm penalty, or shrink the carried state (recurrence: damped or rmsnorm)"
+    smallest_gain: float = field(default=float("nan"))
+
+    def value(self, z: State) -> PerToken:
+        """Return the RMS over the D channels of the projection."""
+        return (z @ self.basis.to(z)).square().sum(-1).div(z.shape[-1]).sqrt()
+
+    def tangent(self, z: State) -> State:
+        """Return the projection of z."""
+        basis = self.basis.to(z)
+        return (z @ basis) @ basis.T
+
+
+scale = Scale()
+mean = Mean()
+
+
+def direction(v: Vector, name: str = "direction") -> Direction:
+    """Return the coordinate along `v`, which is made a unit vector.
+
+    Raises `InputError` where `v` is not one finite, non-zero vector.
+    """
+    if v.ndim != 1 or not torch.isfinite(v).all() or not v.any():
+        raise InputError(
+            f"direction '{name}' needs one finite, non-zero vector of the hidden size, got {list(v.shape)}."
+        )
+    return Direction(v.detach() / torch.linalg.vector_norm(v.detach()), name)
+
+
+def unembedding_null(head: Float[Tensor, "vocab hidden"], tolerance: float = 0.01) -> Subspace:
+    """Return the subspace that the LM head maps to nearly nothing.
+
+    It is spanned by the right singular vectors of the head whose gain is below `tolerance` times the largest, and by
+    the least one alone where none is. Rows are centred first: a move that adds the same number to every logit is
+    nothing to a softmax.
+    """
+    wide = head.detach().double()
+    wide = wide - wide.mean(0)
+    energies, vectors = torch.linalg.eigh(wide.T @ wide)  # ascending
+    gains = energies.clamp_min(0).sqrt() / energies[-1].clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+    rank = max(1, int((gains < tolerance).sum()))
+    return Subspace(vectors[:, :rank].contiguous(), "unembedding_null", smallest_gain=float(gains[0]))

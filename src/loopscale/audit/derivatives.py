@@ -1,0 +1,94 @@
+"""The two derivatives an audit is made of: what a loss feels at a state, and what one more loop makes of a move."""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from loopscale.objective import IGNORED
+from loopscale.stepping import Looped, State
+
+Labels = Int[Tensor, "batch seq"]
+
+
+def push(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f(z) and the exact derivative of f at `z` along `xi` (a Jacobian-vector product).
+
+    Forward-mode differentiation, so that memory is that of inference; a function with an operation that has no forward
+    mode is differentiated twice in reverse instead. Attention runs on its plain kernel: the fused ones have neither.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        try:
+            return _push_forward(f, z, xi)
+        except (NotImplementedError, RuntimeError):  # no forward mode, or a custom autograd function without jvp
+            return _push_by_two_reverses(f, z, xi)
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Make torch load its forward-mode rules, which it does at the first dual tensor, quietly: it warns of itself."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.ones(1))
+
+
+def _push_forward(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+    _load_forward_mode()
+    with torch.no_grad(), forward_ad.dual_level():
+        out, tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(z.detach(), xi.detach().contiguous())))
+        return out, torch.zeros_like(out) if tangent is None else tangent
+
+
+def _push_by_two_reverses(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        out = f(z)
+        cotangent = torch.zeros_like(out, requires_grad=True)
+        (pulled,) = torch.autograd.grad(out, z, cotangent, create_graph=True, materialize_grads=True)
+        (tangent,) = torch.autograd.grad(pulled, cotangent, xi.detach(), materialize_grads=True)
+    return out.detach(), tangent.detach()
+
+
+def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[State, Float[Tensor, "batch seq"]]:
+    """Return the gradient at `z` of the summed cross-entropy of exit k, through its readout alone, and the losses."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        losses = exit_losses(model, z, k, labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), z)
+    return gradient, losses.detach()
+
+
+def exit_losses(model: Looped, z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
+    """Return the cross-entropy of every token at exit k, in float32 or better; 0 where the label is ignored."""
+    logits = model.readout(z, k)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view(labels.shape)
+
+
+def gate_gradient(exit_probability: Callable[[Tensor, int], Tensor], z: State, k: int) -> State:
+    """Return the gradient at `z` of the summed gate of loop k."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(exit_probability(z, k).sum(), z, materialize_grads=True)
+    return gradient
+
+
+def alignment(g: State, xi: State) -> Float[Tensor, "batch seq"]:
+    """Return |<g, xi>| / (||g|| ||xi||) of every token; 0 where one of them is zero."""
+    return (unit(g) * unit(xi)).sum(-1).abs()
+
+
+def unit(x: State) -> State:
+    """Return unit vectors, zeros for zeros."""
+    # largest first: behind a large scale a gradient is so small that its squares underflow
+    largest = x.abs().amax(-1, keepdim=True)
+    x = torch.where(largest > 0, x / largest, 0.0)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.where(length > 0, x / length, 0.0)

@@ -1,0 +1,102 @@
+"""What the exits lose when the scale is taken in hand at inference: a causal reading beside the derivatives."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loopscale.audit.curves import radial_increment, unit_rms
+from loopscale.audit.derivatives import exit_losses
+from loopscale.audit.report import PerLoop
+from loopscale.audit.streams import Batch, Counted, LoopMeans, evaluating, inputs_and_labels
+from loopscale.stepping import Looped, State
+
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def leave(z: State, before: State, first: State) -> State:
+    """Change nothing."""
+    return z
+
+
+def remove_radial(z: State, before: State, first: State) -> State:
+    """Subtract a_k u_k from the update: the state may turn but, to first order, not grow."""
+    return z - radial_increment(before, z)[..., None] * unit_rms(before)
+
+
+def freeze_first(z: State, before: State, first: State) -> State:
+    """Give every token the scale it had after loop 1."""
+    return z * (_length(first) / _length(z).clamp_min(torch.finfo(z.dtype).tiny))
+
+
+INTERVENTIONS: Mapping[str, Callable[[State, State, State], State]] = {
+    "none": leave,
+    "remove_radial": remove_radial,
+    "freeze_first": freeze_first,
+}
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Cross-entropy of every exit (nats per token) and mean L2 norm of every state, by intervention.
+
+    readout_scaling: the cross-entropy of every exit with the state scaled by a factor before the readout alone.
+    """
+
+    tokens: int
+    cross_entropy: Mapping[str, PerLoop]
+    norm: Mapping[str, PerLoop]
+    readout_scaling: Mapping[float, PerLoop]
+
+    def cost(self, name: str) -> PerLoop:
+        """Return what an intervention adds to the cross-entropy of every exit, in nats per token."""
+        return tuple(a - b for a, b in zip(self.cross_entropy[name], self.cross_entropy["none"], strict=True))
+
+
+def intervene(
+    model: Looped, batches: Iterable[Batch], num_loops: int | None = None, factors: Sequence[float] = FACTORS
+) -> Interventions:
+    """Run every intervention over the batches; a changed state is read out and fed on."""
+    K = model.num_loops if num_loops is None else num_loops
+    losses = {name: LoopMeans() for name in INTERVENTIONS}
+    norms = {name: LoopMeans() for name in INTERVENTIONS}
+    scaled = {factor: LoopMeans() for factor in factors}
+    with evaluating(model):
+        for inputs, labels, counted in inputs_and_labels(batches):
+            first = model.step(model.embed(inputs), 0)
+            for name, change in INTERVENTIONS.items():
+                for k, z in enumerate(_changed_states(model, first, K, change)):
+                    losses[name].add(k, exit_losses(model, z, k, labels), counted)
+                    norms[name].add(k, _length(z).squeeze(-1), counted)
+                    if name == "none":
+                        _scale_readout(model, z, k, labels, counted, scaled)
+    return Interventions(
+        tokens=norms["none"].tokens,
+        cross_entropy={name: means.means() for name, means in losses.items()},
+        norm={name: means.means() for name, means in norms.items()},
+        readout_scaling={factor: means.means() for factor, means in scaled.items()},
+    )
+
+
+def _changed_states(
+    model: Looped, first: State, num_loops: int, change: Callable[[State, State, State], State]
+) -> Iterable[State]:
+    """Yield the states of every loop; each is changed before it is read out and carried on."""
+    z = first
+    yield z
+    for k in range(1, num_loops):
+        before = z
+        z = change(model.step(model.carry(before, k - 1), k), before, first)
+        yield z
+
+
+def _scale_readout(
+    model: Looped, z: State, k: int, labels: Tensor, counted: Counted, scaled: Mapping[float, LoopMeans]
+) -> None:
+    for factor, means in scaled.items():
+        means.add(k, exit_losses(model, factor * z, k, labels), counted)
+
+
+def _length(z: State) -> Tensor:
+    return torch.linalg.vector_norm(z, dim=-1, keepdim=True)

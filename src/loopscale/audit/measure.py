@@ -1,0 +1,175 @@
+"""One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from loopscale.audit.coordinates import Coordinate
+from loopscale.audit.derivatives import alignment, exit_gradient, gate_gradient, push
+from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses
+from loopscale.audit.report import CoordinateReport, ScaleStats
+from loopscale.audit.streams import Batch, Counted, LoopMeans, Sample, inputs_and_labels
+from loopscale.audit.verdict import Thresholds, half_life, judge, retention_per_loop
+from loopscale.errors import InputError
+from loopscale.stepping import Looped, State
+
+
+@final
+class ScaleMeter:
+    """Scale statistics of every loop."""
+
+    def __init__(self) -> None:
+        self.norms, self.scales = LoopMeans(), LoopMeans()
+        self.samples: list[Sample] = []
+
+    def add(self, k: int, z: State, counted: Counted) -> None:
+        """Take in the states of loop k."""
+        norms = torch.linalg.vector_norm(z, dim=-1)
+        self.norms.add(k, norms, counted)
+        self.scales.add(k, norms / z.shape[-1] ** 0.5, counted)
+        if k == len(self.samples):
+            self.samples.append(Sample())
+        self.samples[k].add(norms[counted])
+
+    def stats(self) -> tuple[ScaleStats, ...]:
+        """Return the statistics of every loop."""
+        return tuple(
+            ScaleStats(norm, rms, sample.quantile(0.5), sample.quantile(0.99), sample.quantile(1.0))
+            for norm, rms, sample in zip(self.norms.means(), self.scales.means(), self.samples, strict=True)
+        )
+
+
+@final
+class CoordinateMeter:
+    """The running figures of one coordinate."""
+
+    def __init__(self, coordinate: Coordinate, losses: Losses) -> None:
+        self.coordinate = coordinate
+        self.losses = losses
+        self.seen = {loss: LoopMeans() for loss in (CROSS_ENTROPY, PENALTY, EXIT_GATE)}
+        self.nats, self.abs_nats, self.value, self.drift = LoopMeans(), LoopMeans(), LoopMeans(), LoopMeans()
+        self.kept, self.log_kept, self.carried = LoopMeans(), LoopMeans(), LoopMeans()
+
+    def feel(self, loss: str, k: int, gradient: State, z: State, counted: Counted) -> None:
+        """Take in how much of a loss's gradient at loop k moves the coordinate."""
+        xi = self.coordinate.tangent(z)
+        self.seen[loss].add(k, alignment(gradient, xi), counted)
+        if loss == CROSS_ENTROPY:
+            nats = (gradient * xi).sum(-1)
+            self.nats.add(k, nats, counted)
+            self.abs_nats.add(k, nats.abs(), counted)
+
+    def move(
+        self, f: Callable[[Tensor], Tensor], carry: Callable[[Tensor], Tensor], k: int, z: State, counted: Counted
+    ) -> State:
+        """Take in what `f` (step after carry) and `carry` alone leave of a move at loop k; return f(z)."""
+        xi = self.coordinate.tangent(z)
+        value, moved = push(self.coordinate.value, z, xi)
+        after, change = push(f, z, xi)
+        next_value, next_moved = push(self.coordinate.value, after, change)
+        _, carried_moved = push(lambda x: self.coordinate.value(carry(x)), z, xi)
+        share = _ratio(next_moved, moved)
+        self.kept.add(k, share, counted)
+        self.carried.add(k, _ratio(carried_moved, moved), counted)
+        if self.coordinate.positive:
+            self.log_kept.add(k, share * _ratio(value, next_value), counted)
+            self.drift.add(k, _ratio(next_value, value).log(), counted & (value > 0) & (next_value > 0))
+        else:
+            self.drift.add(k, next_value - value, counted)
+        return after
+
+    def report(self, thresholds: Thresholds) -> CoordinateReport:
+        """Return the figures and the verdict they lead to."""
+        K = self.losses.num_loops
+        figures = {loss: means.means() for loss, means in self.seen.items()}
+        seen_by = {
+            loss: [k + 1 for k, seen in enumerate(figure) if seen >= thresholds.visible and self.losses.looks(loss, k)]
+            for loss, figure in figures.items()
+        }
+        kept, carried = self.kept.means(), self.carried.means()
+        trained = slice(0, max(K - 1, 1))
+        retained = retention_per_loop(kept[trained])
+        removed_by = None
+        if retained <= thresholds.retained:
+            removed_by = "carry" if retention_per_loop(carried[trained]) <= thresholds.retained else "step"
+        verdict = judge(self.coordinate, seen_by, removed_by)
+        return CoordinateReport(
+            verdict=verdict.verdict,
+            seen_by=verdict.seen_by,
+            removed_by=verdict.removed_by,
+            remedy=verdict.remedy,
+            visibility=figures[CROSS_ENTROPY],
+            nats_per_unit=self.nats.means(),
+            abs_nats_per_unit=self.abs_nats.means(),
+            retention=kept,
+            carry_retention=carried,
+            retained=retained,
+            half_life=half_life(retained),
+            value=self.value.means(),
+            drift=self.drift.means(),
+            unit=self.coordinate.unit,
+            log_retention=self.log_kept.means() if self.coordinate.positive else None,
+            penalty_visibility=figures[PENALTY] or None,
+            gate_visibility=figures[EXIT_GATE] or None,
+        )
+
+
+@final
+class Pass:
+    """All meters of one audit, fed batch by batch."""
+
+    def __init__(
+        self, model: Looped, coordinates: Sequence[Coordinate], losses: Losses, gate: Gate | None, steps: int
+    ) -> None:
+        self.model, self.losses, self.gate, self.steps = model, losses, gate, steps
+        self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
+        self.coordinates = [CoordinateMeter(coordinate, losses) for coordinate in coordinates]
+        self.hidden_size = 0
+
+    def run(self, batches: Iterable[Batch | Any]) -> None:
+        """Measure every batch; only two states are alive at a time."""
+        for inputs, labels, counted in inputs_and_labels(batches):
+            z = self.model.step(self.model.embed(inputs), 0)
+            self.hidden_size = z.shape[-1]
+            for k in range(self.losses.num_loops):
+                if not torch.isfinite(z).all():
+                    raise InputError(f"the state of loop {k + 1} is not finite: there is nothing to measure.")
+                self._look(k, z, labels, counted)
+                if k < self.steps:
+                    z = self._advance(k, z, counted)
+
+    def _look(self, k: int, z: State, labels: Tensor, counted: Counted) -> None:
+        """Measure what every loss sees of the state of loop k."""
+        self.scale.add(k, z, counted)
+        gradient, losses = exit_gradient(self.model, z, k, labels)
+        self.cross_entropy.add(k, losses, counted)
+        gradients = {CROSS_ENTROPY: gradient}
+        if self.losses.penalty:
+            gradients[PENALTY] = z  # the gradient of mean z^2, but for its length
+        if self.gate is not None:
+            gradients[EXIT_GATE] = gate_gradient(self.gate, z, k)
+        for meter in self.coordinates:
+            meter.value.add(k, meter.coordinate.value(z), counted)
+            for loss, g in gradients.items():
+                meter.feel(loss, k, g, z, counted)
+
+    def _advance(self, k: int, z: State, counted: Counted) -> State:
+        """Measure what one more loop keeps of every coordinate, and return the next state."""
+
+        def carry(x: Tensor) -> Tensor:
+            return self.model.carry(x, k)
+
+        def one_loop(x: Tensor) -> Tensor:
+            return self.model.step(carry(x), k + 1)
+
+        after = z
+        for meter in self.coordinates:
+            after = meter.move(one_loop, carry, k, z, counted)
+        return after
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, and 0 where b is 0."""
+    return torch.where(b != 0, a / b, 0.0)

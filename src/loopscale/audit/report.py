@@ -1,0 +1,92 @@
+"""What an audit returns: plain dataclasses that become JSON."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loopscale.audit.verdict import Kind, Thresholds
+
+PerLoop = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ScaleStats:
+    """The scale of one loop's states over tokens: means, and quantiles of the L2 norm.
+
+    norm: mean ||z||_2 (the paper's norm); scale: mean RMS.
+    """
+
+    norm: float
+    scale: float
+    norm_median: float
+    norm_p99: float
+    norm_max: float
+
+
+@dataclass(frozen=True)
+class CoordinateReport:
+    """One coordinate's figures, means over tokens; lists have one entry per loop. Loops count from 1 in `seen_by`.
+
+    visibility: share of the gradient of exit k's cross-entropy, through readout k alone, that moves the coordinate;
+    nats_per_unit: the loss's mean change per unit (scale: per e-fold), signed, and abs_nats_per_unit its magnitude.
+    penalty_visibility, gate_visibility: the same share for the norm penalty and the gate, where there is one.
+    retention: d value(z_{k+1}) / d value(z_k), all tokens moved together, as the paper's ds_{k+1}/ds_k; the last entry
+    is one loop past the trained depth. log_retention: d log / d log, for lengths. carry_retention: through carry alone.
+    retained: the geometric mean of retention over trained loops, which the verdict reads; half_life: in loops.
+    value: mean per loop; drift: mean change to the next loop (of the logarithm, for lengths).
+    """
+
+    verdict: Kind
+    seen_by: Mapping[str, tuple[int, ...]]
+    removed_by: str | None
+    remedy: str | None
+    visibility: PerLoop
+    nats_per_unit: PerLoop
+    abs_nats_per_unit: PerLoop
+    retention: PerLoop
+    carry_retention: PerLoop
+    retained: float
+    half_life: float | None
+    value: PerLoop
+    drift: PerLoop
+    unit: str
+    log_retention: PerLoop | None = None
+    penalty_visibility: PerLoop | None = None
+    gate_visibility: PerLoop | None = None
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Every coordinate's figures and verdict, and what they were measured on."""
+
+    num_loops: int
+    supervision: str
+    supervised_loops: tuple[int, ...]
+    tokens: int
+    hidden_size: int
+    thresholds: Thresholds
+    cross_entropy: PerLoop
+    scale: tuple[ScaleStats, ...]
+    coordinates: Mapping[str, CoordinateReport]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def blind_spots(self) -> tuple[str, ...]:
+        """Return the coordinates that no loss sees and the recurrence retains."""
+        return tuple(name for name, c in self.coordinates.items() if c.verdict == "blind_spot")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return numbers, strings, lists and dicts only."""
+        return {**plain(self), "blind_spots": list(self.blind_spots)}
+
+
+def plain(x: Any) -> Any:
+    """Return a dataclass as JSON has it: lists for tuples, None for numbers that are not finite."""
+    if isinstance(x, Mapping):
+        return {str(key): plain(value) for key, value in x.items()}
+    if isinstance(x, tuple | list):
+        return [plain(value) for value in x]
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    return plain(asdict(x)) if hasattr(x, "__dataclass_fields__") else x

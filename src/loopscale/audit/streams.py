@@ -1,0 +1,93 @@
+"""Figures gathered batch by batch in memory that does not grow with them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from loopscale.errors import InputError
+from loopscale.objective import IGNORED
+
+Batch = Int[Tensor, "batch seq_plus_1"]
+Counted = Bool[Tensor, "batch seq"]
+CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of them up to here, a fair sample beyond
+
+
+@final
+class LoopMeans:
+    """The running mean over tokens of a figure, one per loop."""
+
+    def __init__(self) -> None:
+        self._sums: list[float] = []
+        self._counts: list[int] = []
+
+    def add(self, k: int, values: Float[Tensor, "batch seq"], counted: Counted) -> None:
+        """Add loop k's figures of the tokens that count."""
+        while len(self._sums) <= k:
+            self._sums.append(0.0)
+            self._counts.append(0)
+        self._sums[k] += float(values.detach()[counted].sum(dtype=torch.float64))
+        self._counts[k] += int(counted.sum())
+
+    def means(self) -> tuple[float, ...]:
+        """Return the mean of every loop seen so far."""
+        return tuple(s / max(n, 1) for s, n in zip(self._sums, self._counts, strict=True))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens counted at the first loop."""
+        return self._counts[0] if self._counts else 0
+
+
+@final
+class Sample:
+    """A uniform sample of a stream of numbers, the whole stream while it fits: every number draws a ticket."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._tickets = torch.Generator().manual_seed(0)
+        self._kept = torch.empty(2, 0, dtype=torch.float64)  # tickets, values
+
+    def add(self, values: Float[Tensor, " count"]) -> None:
+        """Take in more numbers."""
+        drawn = torch.rand(len(values), generator=self._tickets, dtype=torch.float64)
+        kept = torch.cat([self._kept, torch.stack([drawn, values.detach().cpu().double()])], dim=1)
+        if kept.shape[1] > self._capacity:
+            kept = kept[:, kept[0].topk(self._capacity).indices]
+        self._kept = kept
+
+    def quantile(self, q: float) -> float:
+        """Return the q-quantile, interpolated."""
+        return float(self._kept[1].quantile(q))
+
+
+def inputs_and_labels(batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
+    """Yield inputs, labels and the tokens that count (label not ignored) of every (batch, seq + 1) LongTensor.
+
+    Raises `InputError` for a batch of another form.
+    """
+    for batch in batches:
+        if not isinstance(batch, Tensor) or batch.dtype != torch.long or batch.ndim != 2 or batch.shape[1] < 2:
+            found = f"{batch.dtype} {list(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+            raise InputError(
+                f"a batch must be a LongTensor (batch, seq + 1) with at least 2 tokens a row, got {found}."
+            )
+        labels = batch[:, 1:]
+        yield batch[:, :-1], labels, labels != IGNORED
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Measure without dropout and without a graph, and leave the model in the mode it was in."""
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)

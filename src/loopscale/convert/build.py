@@ -1,0 +1,66 @@
+"""From sizes and a state dict under our names to a model, with everything that is missing or does not fit named."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from jaxtyping import Shaped
+from torch import Tensor
+from transformers.utils import logging
+
+from loopscale.errors import InputError
+from loopscale.model import LoopedConfig, LoopedForCausalLM
+
+State = Mapping[str, Shaped[Tensor, "..."]]
+
+
+def require_sizes(config: Mapping[str, Any], names: Iterable[str], source: str) -> None:
+    """Raise `InputError` unless every one of the `names` is a positive integer of `config`."""
+    for name in names:
+        value = config.get(name)
+        if value is None:
+            raise InputError(f"{source}: {name} is missing in its config.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{source}: {name} is {value!r} in its config: it must be a positive integer.")
+
+
+def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
+    """Return the configuration of these values. Raises `InputError` where one has a wrong type or does not fit."""
+    try:
+        return LoopedConfig(**values)
+    except StrictDataclassError as error:  # the check of types and of RoPE that transformers makes
+        raise InputError(f"{source}: its config does not hold together: {error.__cause__ or error}") from error
+
+
+def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCausalLM:
+    """Return the model of `state`, in eval mode and in the precision of its embeddings.
+
+    The tensors become the parameters: nothing is initialised first, so memory is that of the weights. `source` names
+    the checkpoint in errors. Raises `InputError` where `state` and `config` do not fit each other.
+    """
+    with torch.device("meta"):
+        expected = LoopedForCausalLM(config).state_dict()
+    for name, tensor in state.items():
+        if name in expected and expected[name].shape != tensor.shape:
+            raise InputError(
+                f"{source}: weight {name} has shape {tuple(tensor.shape)} where its config asks for "
+                f"{tuple(expected[name].shape)}: config and weights are of different models."
+            )
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # the weights are in memory already
+    try:
+        model, report = LoopedForCausalLM.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(state),
+            dtype=state["model.embed_tokens.weight"].dtype,
+            output_loading_info=True,
+        )
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    for problem in ("missing", "unexpected"):
+        if names := sorted(report[f"{problem}_keys"]):
+            raise InputError(f"{source}: {len(names)} weights are {problem}, among them {names[0]}.")
+    return model.eval()

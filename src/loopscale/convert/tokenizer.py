@@ -1,0 +1,50 @@
+"""The tokenizer that belongs to a checkpoint, wherever it lies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from loopscale.convert.folder import local_folder
+from loopscale.convert.readout_blind_spot import is_checkpoint_file, read_checkpoint
+from loopscale.data import words_tokenizer
+from loopscale.data.tokenization import WORDS_PATTERN, WORDS_UNKNOWN
+from loopscale.errors import InputError
+
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+PAPER_PAD = "<pad>"
+
+
+def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder, a hub id or a `.pt` file of the paper's code. No code of a checkpoint is run.
+
+    Raises `InputError` where there is none.
+    """
+    if is_checkpoint_file(name):
+        return paper_tokenizer(read_checkpoint(name).get("tokenizer"), name)
+    folder = local_folder(name, TOKENIZER_FILES)
+    try:
+        # the tokenizer's own files say what it is; a config of a kind that transformers does not know would not
+        return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise InputError(f"no tokenizer beside the model at '{name}': save one there with save_pretrained.") from error
+
+
+def paper_tokenizer(state: Mapping[str, Any] | None, name: str) -> PreTrainedTokenizerBase:
+    """Return the regex tokenizer that the paper's code saved: `kind`, `itos` (the words by id) and `pattern`.
+
+    Its `<bos>` and `<eos>` stay plain words: that code never writes them into its training text.
+    Raises `InputError` for another kind or pattern.
+    """
+    if not state:
+        raise InputError(f"no tokenizer in '{name}'.")
+    words, kind, pattern = state.get("itos"), state.get("kind"), state.get("pattern")
+    if kind != "regex" or pattern != WORDS_PATTERN.pattern:
+        raise InputError(
+            f"the tokenizer in '{name}' is of kind '{kind}' with the pattern '{pattern}': only the paper's, "
+            f"'{WORDS_PATTERN.pattern}', is known."
+        )
+    if not isinstance(words, list) or not {PAPER_PAD, WORDS_UNKNOWN} <= set(words):
+        raise InputError(f"the tokenizer in '{name}' has no list of words with {PAPER_PAD} and {WORDS_UNKNOWN}.")
+    return words_tokenizer(words, pad_token=PAPER_PAD)

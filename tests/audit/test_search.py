@@ -1,0 +1,78 @@
+"""Directions that no loss sees, found without being named."""
+
+import pytest
+import torch
+from torch import nn
+
+from loopscale import InputError
+from loopscale.audit import audit, search
+
+
+class PlantedLoop(nn.Module):
+    """A residual MLP loop whose step neither reads nor writes one direction and whose readout projects it out."""
+
+    num_loops = 3
+
+    def __init__(self, hidden=24, vocab=61, normed=False, planted=True):
+        super().__init__()
+        self.planted = nn.functional.normalize(torch.randn(hidden), dim=0)
+        self.project = torch.eye(hidden) - planted * torch.outer(self.planted, self.planted)
+        self.tokens = nn.Embedding(vocab, hidden)
+        self.up, self.down = nn.Linear(hidden, 48), nn.Linear(48, hidden)
+        self.head = nn.Linear(hidden, vocab)
+        self.norm = nn.RMSNorm(hidden) if normed else nn.Identity()
+
+    def embed(self, input_ids):
+        return self.tokens(input_ids)
+
+    def step(self, h, k):
+        return h + self.down(torch.tanh(self.up(h @ self.project))) @ self.project
+
+    def carry(self, z, k):
+        return z
+
+    def readout(self, z, k):
+        return self.head(self.norm(z @ self.project))
+
+
+def batches(count=6, vocab=61, rows=4, seq=33):
+    return [torch.randint(0, vocab, (rows, seq)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("supervision", ["per_loop", "terminal"])
+def test_a_planted_direction_is_found_and_nothing_else(normed, supervision):
+    model = PlantedLoop(normed=normed)
+    report = search(model, batches(), supervision=supervision)
+    best = report.directions[0]
+    assert abs(torch.tensor(best.vector).float() @ model.planted) > 0.95
+    assert best.blind and best.visibility < 1e-3 < report.null_visibility and best.retention > 0.8
+    assert [d.blind for d in report.directions] == [True, False, False, False]
+    assert 0 < report.retained_energy < 0.2 and report.visible_energy < 1e-6
+    named = audit(model, batches(1), coordinates=report.blind, supervision=supervision).coordinates["found_1"]
+    assert named.verdict == "blind_spot"
+    assert named.retention == pytest.approx([1.0] * 3, abs=1e-3)
+
+
+def test_noise_is_not_a_finding():
+    # 8 + 8 tokens in 24 dimensions: many directions look invisible where they were found, none on fresh tokens
+    report = search(PlantedLoop(planted=False), batches(count=2, rows=1, seq=9))
+    assert min(d.fitted_visibility for d in report.directions) < 0.05
+    assert not any(d.blind for d in report.directions)
+    assert report.visible_energy == report.retained_energy == 0
+
+
+def test_a_penalty_sees_the_planted_direction():
+    report = search(PlantedLoop(), batches(), norm_penalty_coef=0.01)
+    assert not any(d.blind for d in report.directions)
+
+
+def test_a_direction_that_the_loop_forgets_is_not_a_blind_spot():
+    model = PlantedLoop()
+    model.carry = lambda z, k: z @ model.project
+    assert not any(d.blind for d in search(model, batches()).directions)
+
+
+def test_one_batch_is_not_enough():
+    with pytest.raises(InputError, match="at least 2 batches"):
+        search(PlantedLoop(), batches(1))

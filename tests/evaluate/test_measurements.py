@@ -1,0 +1,75 @@
+import json
+import math
+
+import pytest
+from tests.evaluate.models import Injecting, text
+from tests.helpers import tiny_model
+
+from loopscale.evaluate import (
+    RULES,
+    CalibratedRule,
+    MeanLoops,
+    RelativePerplexity,
+    depth_curve,
+    run_depth,
+    run_halting,
+    token_flops,
+)
+from loopscale.evaluate.summary import plain
+from loopscale.evaluate.tables import safe_sentence
+
+
+def test_run_depth_is_the_curve_with_costs_as_plain_values():
+    model, windows = tiny_model(), text()
+    found = json.loads(json.dumps(run_depth(model, windows.split(2), repeats=1), allow_nan=False))
+    curve, flops = depth_curve(model, windows.split(2)), token_flops(model, windows[:1, :-1])
+    exits = found["trained"]["exits"]
+    assert [e["perplexity"] for e in exits] == pytest.approx([p.perplexity for p in curve])
+    assert [e["flops"] for e in exits] == [flops.at_exit(k) for k in range(1, 10)]
+    assert [e["tokens_per_second"] is None for e in exits] == [False] * 3 + [True] * 6
+    assert exits[0]["batch_size"] == 2
+
+
+def test_final_rmsnorm_is_described_under_both_readings():
+    assert list(run_depth(tiny_model(readout="final_rmsnorm"), [text()], 3, repeats=1)) == ["trained", "final"]
+
+
+@pytest.mark.parametrize("model", [tiny_model(exit_gate=True), Injecting()], ids=["ours", "another's"])
+@pytest.mark.parametrize("target", [RelativePerplexity(1.5), MeanLoops(2.0)], ids=str)
+def test_run_halting_has_a_row_per_level_and_rule(model, target):
+    windows = text(windows=40)
+    found = run_halting(model, [windows[:20]], [windows[20:]], target, batch_sizes=(4, 20), repeats=1)
+    found = json.loads(json.dumps(found, allow_nan=False))
+    names = [name for name, rule in RULES.items() if rule.applies_to(model)]
+    rows = [(row["rule"]["level"], row["rule"]["rule"]) for row in found["results"]]
+    assert rows == [(level, name) for level in ("sequence", "token") for name in names]
+    for row in found["results"]:
+        CalibratedRule.from_dict(row["rule"])
+        assert 1 <= row["selected_loops"]["value"] <= row["executed_loops"]["value"] + 1e-9 <= model.num_loops + 1e-6
+    assert {time["batch_size"] for time in found["times"]} <= {4, 20}
+    best = {
+        level: min(r["executed_loops"]["value"] for r in found["results"] if r["kept"] and r["rule"]["level"] == level)
+        for level in {time["rule"]["level"] for time in found["times"]}
+    }
+    timed = {time["rule"]["level"]: time["executed_loops"] for time in found["times"] if time["batch_size"] == 20}
+    assert timed == pytest.approx(best)
+
+
+def test_everything_is_timed_if_asked():
+    windows = text(windows=10)
+    rules = [RULES["entropy"], RULES["state_change"]]
+    found = run_halting(tiny_model(), [windows], [windows], rules=rules, levels=("token",), time_all=True, repeats=1)
+    assert [time["rule"]["rule"] for time in found["times"]] == ["entropy", "state_change"]
+
+
+def test_what_json_cannot_say_becomes_none():
+    assert plain({"a": [1.0, math.nan], "b": (math.inf, "x")}) == {"a": [1.0, None], "b": [None, "x"]}
+
+
+def test_the_safe_range_in_words():
+    curve = depth_curve(tiny_model(), [text()], 9)
+    sentence = safe_sentence(curve)
+    safe = curve.safe_range()
+    assert f"Exits {safe.first} to {safe.last} stay within 1%" in sentence
+    assert "e-folds per loop" in sentence
+    assert "e-folds" not in safe_sentence(depth_curve(tiny_model(), [text()], 3))

@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# in a process of its own: the shape checks that pytest wraps around every function cannot be traced
+SCRIPT = """
+import sys
+import torch
+from tests.helpers import tiny_model
+
+ids = torch.arange(40).view(2, 20) % 31
+graphs = []
+
+def counting(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+model = tiny_model(position_embedding=sys.argv[1]).train()
+plain = {K: model(ids, labels=ids, num_loops=K).loss for K in (2, 3, 5)}
+for layer in model.model.layers:
+    layer.compile(fullgraph=True, backend=counting)
+for K, loss in plain.items():
+    torch.testing.assert_close(model(ids, labels=ids, num_loops=K).loss, loss)
+print(len(graphs))
+"""
+
+
+@pytest.mark.parametrize("position_embedding", ["learned", "rope"])
+def test_one_graph_serves_every_layer_loop_and_depth(position_embedding):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, position_embedding],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "1", done.stderr

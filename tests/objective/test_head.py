@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from loopscale.objective import build_supervision, exits_loss, fused_cross_entropy, token_cross_entropy
+from loopscale.objective.head import BYTES_PER_LOGIT
+
+V, D = 17, 8
+
+
+def problem(dtype=torch.float64, loops=3):
+    generator = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(2, 5, D, dtype=dtype, generator=generator, requires_grad=True) for _ in range(loops)]
+    weight = torch.randn(V, D, dtype=dtype, generator=generator, requires_grad=True)
+    labels = torch.randint(0, V, (2, 5), generator=generator)
+    labels[0, 1] = labels[1, 4] = -100
+    return inputs, weight, labels
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_fused_is_plain_in_float64_whatever_the_chunks(rows):
+    (x, *_), weight, labels = problem()
+    row_weights = torch.rand(10, dtype=torch.float64)
+    plain = (token_cross_entropy(x, weight, labels).flatten() * row_weights).sum()
+    expected = torch.autograd.grad(plain, (x, weight))
+    total, losses = fused_cross_entropy(
+        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=rows * V * BYTES_PER_LOGIT
+    )
+    torch.testing.assert_close(total, plain)
+    torch.testing.assert_close(losses.view(2, 5), token_cross_entropy(x, weight, labels).detach())
+    assert not losses.requires_grad
+    for ours, theirs in zip(torch.autograd.grad(2 * total, (x, weight)), expected, strict=True):
+        torch.testing.assert_close(ours, 2 * theirs)
+
+
+def test_plain_in_chunks_is_plain_at_once(monkeypatch):
+    (x, *_), weight, labels = problem()
+    whole = token_cross_entropy(x, weight, labels)
+    monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", 3 * V * BYTES_PER_LOGIT)
+    with torch.no_grad():
+        torch.testing.assert_close(token_cross_entropy(x, weight, labels), whole.detach())
+
+
+@pytest.mark.parametrize(
+    "supervision",
+    [
+        build_supervision("terminal"),
+        build_supervision("per_loop"),
+        build_supervision("per_loop", [0.0, 1.0, 3.0]),
+        build_supervision("exit_gate", entropy_coef=0.1),
+    ],
+)
+def test_loss_and_gradients_equal_autograd_through_plain_exits(supervision):
+    inputs, weight, labels = problem()
+    logits = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    mask = labels != -100
+    leaves = (*inputs, weight, logits)
+
+    plain = supervision.loss(
+        torch.stack([token_cross_entropy(x, weight, labels) for x in inputs]), logits.sigmoid(), mask, 8.0
+    )
+    loss, token_losses = exits_loss(supervision, inputs, weight, labels, logits.sigmoid(), 8.0)
+    torch.testing.assert_close(loss, plain)
+    assert not token_losses.isnan().any()
+    ours, theirs = (torch.autograd.grad(value, leaves, allow_unused=True) for value in (loss, plain))
+    for one, other in zip(ours, theirs, strict=True):
+        none = other is None or not other.any()
+        assert (one is None or not one.any()) if none else torch.allclose(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(exits_loss(supervision, inputs, weight, labels, logits.sigmoid(), 8.0)[0], plain)
+
+
+def test_bf16_stays_within_its_tolerance():
+    inputs, weight, labels = problem(torch.float32)
+    loss, _ = exits_loss(build_supervision("per_loop"), inputs, weight, labels, None, 8.0)
+    exact = torch.autograd.grad(loss, weight)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = exits_loss(build_supervision("per_loop"), inputs, weight, labels, None, 8.0)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, loss, rtol=1e-2, atol=0)
+    gradient = torch.autograd.grad(rough, weight)[0]
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact).norm() < 0.02 * exact.norm()

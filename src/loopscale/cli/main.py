@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("loopscale.cli.audit", "say which state variables a model's loss controls"),
     "convert": ("loopscale.cli.convert", "turn a looped model made elsewhere into a folder of ours"),
     "evaluate": ("loopscale.cli.evaluate", "say how good every exit is, what it costs, and when to stop early"),
+    "generate": ("loopscale.cli.generate", "write on from a prompt, at any depth, faster by self-speculation"),
     "report": ("loopscale.cli.report", "write tables, figures and the page of a finished study anew"),
 }
 

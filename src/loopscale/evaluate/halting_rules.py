@@ -7,8 +7,8 @@ score reaches the threshold. Distances and entropies are therefore negated.
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
@@ -219,6 +219,22 @@ class CalibratedRule:
         if self.level == "sequence":
             return (scores.mean(-1, keepdim=True) >= self.threshold).expand_as(scores)
         return scores >= self.threshold
+
+    def watch(self, model: Looped) -> Callable[[int, State, Callable[[], Logits]], Bool[Tensor, "batch seq"]]:
+        """Return a function to ask at every exit of one pass, in turn, which tokens stop there (for decoding).
+
+        It takes the loop k from 0, its state and a function that gives its logits.
+        """
+        before: Exit | None = None
+
+        def stops(k: int, z: State, logits: Callable[[], Logits]) -> Bool[Tensor, "batch seq"]:
+            nonlocal before
+            now = Exit(k, z, logits() if self.rule.reads_logits else None)
+            before = now = replace(now, scores=self.rule.scores(model, now, before))
+            assert now.scores is not None
+            return self.halts(now.scores)
+
+        return stops
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description; the threshold that never stops is null."""

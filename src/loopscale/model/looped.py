@@ -4,6 +4,7 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
 import math
+from copy import copy
 from typing import Any
 
 import torch
@@ -210,8 +211,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         in eval mode only. Raises `InputError` for fewer than 1 loop or more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
-        if K < 1:
-            raise InputError(f"num_loops is {K}: run at least 1 loop.")
+        _check_loops(K)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds.")
         labels = _next_tokens(labels) if shift_labels is None else shift_labels
@@ -219,6 +219,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             inputs_embeds = self.model.embed_tokens(input_ids)
         if past_key_values is None and use_cache and not self.training:
             past_key_values = DynamicCache(config=_at_depth(self.config, K))
+        if past_key_values is not None:
+            _check_depth(past_key_values, (K - 1) * len(self.model.layers))
         if position_ids is None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
@@ -270,16 +272,36 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             loss = loss + self.config.norm_penalty_coef * energy / count
         return loss, token_losses.sum((1, 2)) / count
 
+    def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
+        """Refuse an empty prompt before transformers stumbles over it."""
+        if inputs_tensor.shape[1] == 0:
+            raise InputError("the prompt is empty: give at least one token.")
+        return super()._prepare_generated_length(*args, inputs_tensor=inputs_tensor, **kwargs)
+
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
+        self, generation_config: Any, model_kwargs: dict, mode: Any, batch_size: int, max_cache_length: int
     ) -> Any:
-        """Size the cache for the loops of this call (transformers sizes it by the config)."""
-        K = model_kwargs.get("num_loops") or self.num_loops
+        """Check that the text fits, and size the cache for the loops of this call (transformers: by the config)."""
+        K = self.num_loops if model_kwargs.get("num_loops") is None else model_kwargs["num_loops"]
+        _check_loops(K)
+        mask = model_kwargs.get("attention_mask")
+        self.check_positions(max_cache_length - (0 if mask is None else int((mask == 0).sum(1).min())))
         trained, self.config = self.config, _at_depth(self.config, K)
         try:
-            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, mode, batch_size, max_cache_length
+            )
         finally:
             self.config = trained
+
+    def check_positions(self, needed: int) -> None:
+        """Raise `InputError` if `needed` positions are more than a learned table holds. RoPE has no such end."""
+        room = self.config.max_position_embeddings
+        if self.model.embed_positions is not None and needed > room:
+            raise InputError(
+                f"prompt and new tokens need {needed} positions, but this model has {room} (max_position_embeddings): "
+                "shorten the prompt or ask for fewer new tokens."
+            )
 
 
 def _next_tokens(labels: Tensor | None) -> Tensor | None:
@@ -289,7 +311,28 @@ def _next_tokens(labels: Tensor | None) -> Tensor | None:
 
 def _at_depth(config: LoopedConfig, num_loops: int) -> LoopedConfig:
     """Return the configuration with another number of loops, for whoever sizes a cache by it."""
-    return config if num_loops == config.num_loops else LoopedConfig(**{**config.to_dict(), "num_loops": num_loops})
+    config = copy(config)
+    config.num_loops = num_loops
+    return config
+
+
+def _check_loops(num_loops: int) -> None:
+    if num_loops < 1:
+        raise InputError(f"num_loops is {num_loops}: run at least 1 loop.")
+
+
+def _check_depth(cache: Cache, deepest: int) -> None:
+    """Refuse a cache whose `deepest` slot has seen other tokens than the first: its logits would be silently wrong.
+
+    Static caches keep tensors as counters: left alone on an accelerator (a sync) and under torch.compile.
+    """
+    seen, seen_deepest = cache.get_seq_length(0), cache.get_seq_length(deepest)
+    costly = isinstance(seen, Tensor) and (seen.device.type != "cpu" or torch.compiler.is_compiling())
+    if not costly and seen != seen_deepest:
+        raise InputError(
+            f"this cache holds {int(seen)} tokens at the first loop and {int(seen_deepest)} at the deepest of this "
+            "call: use the same num_loops in every call on one cache."
+        )
 
 
 def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:

@@ -1,0 +1,105 @@
+"""Write on from a prompt: at any depth, by self-speculation (same text, faster), or with early exit.
+
+The text goes to standard output as it is written; --stats adds what it took on standard error.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from rich.console import Console
+from transformers import TextStreamer
+
+from loopscale.adapters import load_model, load_tokenizer_of
+from loopscale.cli.parser import Parser
+from loopscale.decode import DecodeStats, early_exit_generate, full_depth_generate, speculative_generate
+from loopscale.errors import InputError
+from loopscale.evaluate import CalibratedRule
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add model, prompt, sampling and the two faster ways."""
+    parser.add_argument("model", type=str, help="folder or hub id of a looped model")
+    parser.add_argument("--prompt", type=str, required=True, help="text to go on from")
+    parser.add_argument("--loops", type=int | None, default=None, help="depth to run (default: the model's)")
+    parser.add_argument("--max_new_tokens", type=int, default=64, help="how far to write")
+    parser.add_argument("--temperature", type=float | None, default=None, help="sample (default: greedy)")
+    parser.add_argument("--top_k", type=int | None, default=None, help="sample among the k likeliest")
+    parser.add_argument("--top_p", type=float | None, default=None, help="sample among the likeliest of this mass")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
+    parser.add_argument("--speculate", action="store_true", help="draft with an early exit, verify at full depth")
+    parser.add_argument("--draft_loops", type=int, default=1, help="loops that draft")
+    parser.add_argument("--draft_tokens", type=int, default=16, help="longest draft")
+    parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
+    parser.add_argument(
+        "--exit_slots",
+        type=str,
+        default="recompute",
+        help="cache of the loops a token left out: recompute (exact) or share_last",
+    )
+    parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
+
+
+def run(args: Namespace) -> int:
+    """Load, write, count."""
+    if args.speculate and args.early_exit is not None:
+        raise InputError("--speculate keeps the text of full depth, --early_exit changes it: choose one.")
+    if not args.prompt:
+        raise InputError("the prompt is empty: give some text with --prompt.")
+    console = Console(stderr=True)
+    model = load_model(args.model)
+    tokenizer = load_tokenizer_of(args.model)
+    options: dict[str, Any] = {
+        "input_ids": tokenizer(args.prompt, return_tensors="pt").input_ids,
+        "max_new_tokens": args.max_new_tokens,
+        "num_loops": args.loops,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "generator": torch.Generator(model.device).manual_seed(args.seed),
+        "streamer": TextStreamer(tokenizer, skip_special_tokens=True),
+    }
+    if args.early_exit is not None:
+        generation = early_exit_generate(
+            model,
+            rule=_token_rule(args.early_exit, args.loops or model.num_loops),
+            exit_slots=args.exit_slots,
+            **options,
+        )
+    elif args.speculate:
+        with warnings.catch_warnings(record=True) as caught:
+            generation = speculative_generate(
+                model, draft_loops=args.draft_loops, draft_tokens=args.draft_tokens, **options
+            )
+        for warning in caught:
+            console.print(f"note: {warning.message}", soft_wrap=True)
+    else:
+        generation = full_depth_generate(model, **options)
+    if args.stats:
+        console.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _token_rule(path: str, num_loops: int) -> CalibratedRule:
+    """Return a rule that fits decoding. Raises `InputError` for one of whole sequences or of another depth."""
+    rule = CalibratedRule.load(path)
+    if rule.level != "token":
+        raise InputError(f"the rule of '{path}' stops whole sequences: calibrate one with --level token.")
+    if rule.num_loops != num_loops:
+        raise InputError(f"the rule of '{path}' was calibrated for {rule.num_loops} loops, not for {num_loops}.")
+    return rule
+
+
+def _in_words(stats: DecodeStats) -> str:
+    """Return the statistics as one line per kind."""
+    lines = [
+        f"{stats.new_tokens} tokens in {stats.seconds:.2f} s ({stats.tokens_per_second:.0f} tokens/s, prompt included)",
+        f"executed loops per token {stats.loops_per_token:.2f}, one after another {stats.passes_per_token:.2f}",
+    ]
+    if stats.verifications:
+        lines.append(
+            f"accepted {stats.accepted} of {stats.drafted} drafted tokens ({stats.acceptance:.0%}) in "
+            f"{stats.verifications} verifications; {stats.rechecked} near ties decided by single steps"
+        )
+    return "\n".join(lines)

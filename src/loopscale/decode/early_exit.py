@@ -1,0 +1,153 @@
+"""Early exit while decoding: every token leaves at the first loop where a calibrated rule lets it go."""
+
+from collections.abc import Callable
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from loopscale.decode.choice import build_choice
+from loopscale.decode.lane import Lane, check_attention
+from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_prompts
+from loopscale.errors import InputError, unknown
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Logits, Looped, State, Tokens
+
+EXIT_SLOTS = ("recompute", "share_last")
+
+# (loop k from 0, its state, its logits when asked for) -> which tokens may leave; called for k = 0, 1, ... in turn
+Watch = Callable[[int, State, Callable[[], Logits]], Bool[Tensor, "batch seq"]]
+
+
+@runtime_checkable
+class ExitRule(Protocol):
+    """A halting rule with its threshold, such as `loopscale.evaluate.CalibratedRule`."""
+
+    def watch(self, model: Looped) -> Watch:
+        """Return what to ask at every loop of one pass."""
+        ...
+
+
+@torch.inference_mode()
+def early_exit_generate(
+    model: LoopedForCausalLM,
+    input_ids: Tokens,
+    max_new_tokens: int,
+    rule: ExitRule,
+    *,
+    exit_slots: str = "recompute",
+    num_loops: int | None = None,
+    attention_mask: Int[Tensor, "batch seq"] | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    eos_token_id: int | list[int] | None = None,
+    pad_token_id: int | None = None,
+    streamer: BaseStreamer | None = None,
+) -> Generation:
+    """Decode with each new token leaving at the first exit that `rule` allows; the prompt runs at full depth.
+
+    A later token that goes deeper must attend to slots that a token which left never filled. `exit_slots` says what it
+    finds there: `recompute`, the true keys and values, for which the loops left out are run then, together with the
+    later token's own (exact: as if every token had gone on to full depth after its exit was read); `share_last`, those
+    of the last loop the token ran (cheaper and approximate). Rows of a batch go on together until the slowest may
+    leave; each is written from its own exit.
+
+    Raises `InputError` for prompts, lengths or options that do not fit.
+    """
+    K = model.num_loops if num_loops is None else num_loops
+    if K < 1:
+        raise InputError(f"num_loops is {K}: run at least 1 loop.")
+    check_attention(model)
+    prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
+    choice = build_choice(temperature, top_k, top_p, generator)
+    writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
+    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
+    exits = EarlyExit(lane, rule, exit_slots)
+    logits = exits.prefill(prompts.ids)
+    while True:
+        tokens = choice.draft(logits).tokens
+        for row in writer.unfinished:
+            writer.write(row, [int(tokens[row])])
+        if not writer.unfinished:
+            return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * len(prompts.pads)))
+        logits = exits.step(tokens, writer.unfinished)
+
+
+@final
+class EarlyExit:
+    """Steps of one token per row, each as deep as the rule asks. All rows go equally deep, so that columns align."""
+
+    def __init__(self, lane: Lane, rule: ExitRule, exit_slots: str = "recompute") -> None:
+        if exit_slots not in EXIT_SLOTS:
+            raise unknown("exit_slots", exit_slots, EXIT_SLOTS)
+        self.lane = lane
+        self.rule = rule
+        self.exit_slots = exit_slots
+        self.seen = 0
+        # what loop k is still to receive of tokens that left just before it. A token that goes on takes those before
+        # it along, so that earlier tokens are never behind later ones and the waiting columns end where it stands.
+        self.waiting: list[list[State]] = [[] for _ in range(lane.num_loops)]
+
+    def prefill(self, ids: Tokens) -> Float[Tensor, "batch vocab"]:
+        """Run the prompt at full depth; return the logits of its last token."""
+        lane, rows = self.lane, ids.shape[0]
+        window = lane.window([0] * rows, ids.shape[1])
+        z = lane.run(lane.embed(ids, window), window, 0, lane.num_loops)
+        self.seen = ids.shape[1]
+        lane.passes = lane.token_loops = 0
+        return lane.model.readout(z[:, -1:], lane.num_loops - 1)[:, -1]
+
+    def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
+        """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
+        lane, model, batch = self.lane, self.lane.model, tokens.shape[0]
+        window = lane.window([self.seen] * batch, 1)
+        h = lane.embed(tokens, window)
+        watch = self.rule.watch(model)
+        left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
+        logits: Tensor | None = None
+        for k in range(lane.num_loops):
+            h = torch.cat([*self.waiting[k], h], 1)
+            self.waiting[k] = []
+            if h.shape[1] != window.length:
+                window = lane.window([self.seen + 1 - h.shape[1]] * batch, h.shape[1])
+            group = lane.run(h, window, k, k + 1)
+            z = group[:, -1:]
+            read = _Once(model, z, k)
+            last = k + 1 == lane.num_loops
+            leaves = ~left if last else watch(k, z, read) & ~left
+            if last or bool(leaves.any()):
+                logits = read()[:, -1] if logits is None else torch.where(leaves, read()[:, -1], logits)
+                left = left | leaves
+            h = model.carry(group, k)
+            if last or bool((left if rows is None else left[rows]).all()):
+                break
+        if not last:
+            self._leave(k, h)
+        self.seen += 1
+        assert logits is not None
+        return logits
+
+    def _leave(self, k: int, h: State) -> None:
+        """Settle what the deeper loops find of tokens that left after loop k."""
+        if self.exit_slots == "recompute":
+            self.waiting[k + 1].append(h)
+        else:
+            self.lane.cache.share(k, self.seen)
+
+
+@final
+class _Once:
+    """Logits of an exit, computed when first asked for."""
+
+    def __init__(self, model: LoopedForCausalLM, z: State, k: int) -> None:
+        self.model, self.z, self.k = model, z, k
+        self.value: Logits | None = None
+
+    def __call__(self) -> Logits:
+        if self.value is None:
+            self.value = self.model.readout(self.z, self.k)
+        return self.value

@@ -1,0 +1,96 @@
+"""`loopscale generate`: the text on standard output, what it took on standard error."""
+
+import json
+
+import pytest
+from tests.helpers import tiny_model
+
+from loopscale.cli.main import main
+from loopscale.data import load_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_model(vocab_size=256).save_pretrained(tmp_path / "model")
+    load_tokenizer("bytes", vocab_size=256).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def rule(tmp_path):
+    path = tmp_path / "rule.json"
+    path.write_text(json.dumps({"rule": "max_probability", "threshold": 0.5, "level": "token", "num_loops": 3}))
+    return path
+
+
+def generate(capsys, *words):
+    status = main(["generate", *map(str, words), "--max_new_tokens", "12"])
+    return status, *capsys.readouterr()
+
+
+def test_speculation_prints_the_text_of_full_depth_and_what_it_took(folder, capsys):
+    status, plain, _ = generate(capsys, folder, "--prompt", "loop ")
+    assert status == 0
+    assert plain.startswith("loop ")
+    status, speculated, stats = generate(capsys, folder, "--prompt", "loop ", "--speculate", "--stats")
+    assert (status, speculated) == (0, plain)
+    assert "12 tokens in" in stats
+    assert "executed loops per token" in stats
+    assert "drafted tokens" in stats
+
+
+def test_depth_and_sampling_are_chosen_by_option(folder, capsys):
+    texts = {
+        generate(capsys, folder, "--prompt", "loop ", *words)[1]
+        for words in ([], ["--loops", "5"], ["--temperature", "2.0"], ["--temperature", "2.0", "--seed", "1"])
+    }
+    assert len(texts) >= 3
+    _, _, stats = generate(capsys, folder, "--prompt", "loop ", "--loops", "5", "--stats")
+    assert "per token 5.00" in stats
+
+
+def test_early_exit_runs_a_calibrated_rule(folder, rule, capsys):
+    for slots in ("recompute", "share_last"):
+        words = ["--prompt", "loop ", "--early_exit", rule, "--exit_slots", slots, "--stats"]
+        status, text, stats = generate(capsys, folder, *words)
+        assert status == 0
+        assert text.startswith("loop ")
+        assert "executed loops per token" in stats
+
+
+def test_an_untrained_drafting_exit_is_noted(tmp_path, capsys):
+    tiny_model(vocab_size=256, supervision="terminal").save_pretrained(tmp_path)
+    load_tokenizer("bytes", vocab_size=256).save_pretrained(tmp_path)
+    status, _, notes = generate(capsys, tmp_path, "--prompt", "loop ", "--speculate")
+    assert status == 0
+    assert "note: exit 1 was not trained" in notes
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--prompt", ""], "the prompt is empty"),
+        (["--prompt", "x", "--loops", "0"], "num_loops is 0"),
+        (["--prompt", "x" * 40], "need 51 positions, but this model has 48"),
+        (["--prompt", "x", "--speculate", "--draft_loops", "3"], "fewer than the 3 that verify"),
+        (["--prompt", "x", "--speculate", "--early_exit", "rule.json"], "choose one"),
+        (["--prompt", "x", "--early_exit", "nowhere.json"], "no halting rule at 'nowhere.json'"),
+        (["--prompt", "x", "--top_k", "3"], "give a temperature"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(folder, words, sentence, capsys):
+    status, out, err = generate(capsys, folder, *words)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"level": "sequence"}, "stops whole sequences"), ({"num_loops": 4}, "for 4 loops, not for 3")],
+)
+def test_a_rule_that_does_not_fit_is_refused(folder, rule, change, sentence, capsys):
+    rule.write_text(json.dumps({**json.loads(rule.read_text()), **change}))
+    status, _, err = generate(capsys, folder, "--prompt", "x", "--early_exit", rule)
+    assert status == 2
+    assert sentence in err

@@ -1,0 +1,254 @@
+"""Self-speculation writes the text of full depth, whatever the drafts are worth."""
+
+import warnings
+from itertools import product
+
+import pytest
+import torch
+from tests.helpers import tiny_model
+from transformers import TextStreamer
+from transformers.generation.streamers import BaseStreamer
+
+from loopscale import InputError
+from loopscale.decode import speculative_generate
+
+PAD = 30
+NEW = 8
+SHAPES = {
+    "learned": {},
+    "rope": {"position_embedding": "rope"},
+    "gqa": {"position_embedding": "rope", "num_attention_heads": 4, "num_key_value_heads": 2},
+    "sandwich": {"norm_placement": "sandwich", "block_norm": "layernorm"},
+}
+
+
+def prompts(pads=(0, 3, 6, 1), width=7):
+    ids = torch.randint(0, PAD, (len(pads), width))
+    mask = torch.ones_like(ids)
+    for row, n in enumerate(pads):
+        ids[row, :n], mask[row, :n] = PAD, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def plain(model, inputs, **options):
+    return model.generate(**inputs, max_new_tokens=NEW, do_sample=False, pad_token_id=PAD, **options)
+
+
+def speculate(model, inputs, **options):
+    return speculative_generate(model, **{"max_new_tokens": NEW, "pad_token_id": PAD, **inputs, **options})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("readout", "recurrence"),
+    list(product(["rmsnorm", "layernorm", "raw", "final_rmsnorm"], ["residual", "rmsnorm", "damped"])),
+)
+def test_greedy_text_is_that_of_full_depth_for_every_readout_and_recurrence(readout, recurrence, dtype):
+    model, inputs = tiny_model(readout=readout, recurrence=recurrence).to(dtype), prompts()
+    for loops, draft_loops in ((None, 1), (5, 3)):
+        out = speculate(model, inputs, num_loops=loops, draft_loops=draft_loops, draft_tokens=3, adaptive=loops == 5)
+        assert torch.equal(out.sequences, plain(model, inputs, num_loops=loops))
+
+
+@pytest.mark.parametrize(("shape", "attention"), [*((shape, "sdpa") for shape in SHAPES), ("gqa", "eager")])
+def test_greedy_text_is_that_of_full_depth_for_every_shape(shape, attention):
+    model = tiny_model(**SHAPES[shape])
+    model.set_attn_implementation(attention)
+    for inputs in (prompts(), prompts(pads=(2,)), prompts(pads=(0, 0), width=1)):
+        expected = plain(model, inputs)
+        for draft_tokens in (1, 20):
+            out = speculate(model, inputs, draft_tokens=draft_tokens, adaptive=False)
+            assert torch.equal(out.sequences, expected)
+
+
+def test_rows_stop_at_their_own_end_of_sequence():
+    model, inputs = tiny_model(), prompts()
+    text = plain(model, inputs)[:, 7:]
+    ends = [int(text[0, 3]), int(text[2, 5])]  # tokens that really occur, in the middle of a draft
+    expected = plain(model, inputs, eos_token_id=ends)
+    out = speculate(model, inputs, eos_token_id=ends, draft_tokens=4, adaptive=False)
+    assert torch.equal(out.sequences, expected)
+    assert out.stats.new_tokens < 4 * NEW
+
+
+def agreeable_model(**options):
+    """A model whose deeper loops hardly change anything, so that drafts are good."""
+    model = tiny_model(**options)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data *= 0.05
+        layer.mlp.down_proj.weight.data *= 0.05
+    return model
+
+
+def test_good_drafts_are_accepted_and_save_passes():
+    model, inputs = agreeable_model(), prompts(pads=(0,))
+    out = speculate(model, inputs, max_new_tokens=21, draft_tokens=4, adaptive=False)
+    stats = out.stats
+    assert stats.acceptance == 1
+    assert (stats.verifications, stats.drafted) == (4, 16)  # 20 tokens after the prompt's own, 5 a cycle
+    assert stats.passes == 4 * (5 * 1 + 2)
+    assert stats.token_loops == 20 * 3  # nothing is run twice
+    assert stats.loops_per_token == 3
+
+
+def test_bad_drafts_cost_passes_and_change_nothing():
+    model, inputs = tiny_model(), prompts(pads=(0,))
+    model.readout_norm = _Shuffled(model.readout_norm, model.config.trained_loops)
+    out = speculate(model, inputs, draft_tokens=2, adaptive=False)
+    assert torch.equal(out.sequences, plain(model, inputs))
+    assert out.stats.accepted == 0
+    assert out.stats.passes == (NEW - 1) * (3 + 2) - 3  # the last two drafts are cut to what is left to write
+
+
+class _Shuffled(torch.nn.Module):
+    """A readout whose early exits see the state negated."""
+
+    def __init__(self, readout, trained):
+        super().__init__()
+        self.readout = readout
+
+    def forward(self, z, last):
+        return self.readout(z, last) if last else -self.readout(z, last)
+
+
+@pytest.mark.parametrize("draft_loops", [1, 2])
+def test_drafted_loops_are_never_recomputed(draft_loops, monkeypatch):
+    model, inputs = agreeable_model(), prompts(pads=(0,))
+    ran = []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda h, k, c=None: ran.append((k, h.shape[1])) or step(h, k, c))
+    speculate(model, inputs, draft_loops=draft_loops, draft_tokens=4, adaptive=False, max_new_tokens=21)
+    decoding = ran[3:]  # after the prompt's three loops
+    assert {tokens for k, tokens in decoding if k < draft_loops} == {1}
+    assert {tokens for k, tokens in decoding if k >= draft_loops} == {5}
+    for k in range(3):
+        assert sum(tokens for at, tokens in decoding if at == k) == 20
+
+
+@pytest.mark.parametrize("pads", [(0,), (0, 3, 6, 1)], ids=["one", "batch"])
+def test_near_ties_fall_as_in_plain_decoding(pads):
+    """Every token has a twin whose logit differs by rounding alone: only single steps can tell them apart."""
+    model, inputs = agreeable_model(vocab_size=32), prompts(pads)
+    weight = model.lm_head.weight.data
+    weight[16:] = weight[:16] * (1 + 2**-22)
+    inputs["input_ids"] %= 16
+    out = speculate(model, inputs, draft_tokens=4)
+    assert torch.equal(out.sequences, plain(model, inputs))
+    assert out.stats.rechecked >= len(pads) * NEW
+
+
+def test_an_exact_tie_falls_to_the_same_token():
+    model, inputs = agreeable_model(vocab_size=32), prompts(pads=(0,))
+    model.lm_head.weight.data[16:] = model.lm_head.weight.data[:16]
+    assert torch.equal(speculate(model, inputs).sequences, plain(model, inputs))
+
+
+def test_bfloat16_text_is_that_of_full_depth():
+    model, inputs = agreeable_model().bfloat16(), prompts()
+    assert torch.equal(speculate(model, inputs, draft_tokens=4).sequences, plain(model, inputs))
+
+
+def test_streaming_gives_every_token_once():
+    class Collect(BaseStreamer):
+        def __init__(self):
+            self.tokens, self.ended = [], False
+
+        def put(self, tokens):
+            self.tokens += tokens.flatten().tolist()
+
+        def end(self):
+            self.ended = True
+
+    streamer = Collect()
+    out = speculate(agreeable_model(), prompts(pads=(0,)), streamer=streamer)
+    assert streamer.tokens == out.sequences[0].tolist()
+    assert streamer.ended
+
+
+def test_the_sampled_text_is_that_of_full_depth_in_distribution():
+    """Three tokens of a vocabulary of five, 6,000 samples, against the exact probabilities: chi-square, seeded."""
+    model = tiny_model(vocab_size=5, num_loops=4, hidden_size=8).double()
+    model.lm_head.weight.data *= 0.5  # tied: flatter distributions
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.data *= 6  # exits that disagree
+    n, temperature = 6000, 0.8
+    prompt = torch.tensor([[1, 2]])
+    texts = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    with torch.no_grad():
+        logits = model(torch.cat([prompt.expand(125, 2), texts], 1)).logits[:, 1:4]
+    exact = (logits / temperature).log_softmax(-1).gather(-1, texts[..., None]).sum((1, 2)).exp()
+    for adaptive in (True, False):
+        out = speculative_generate(
+            model,
+            prompt.expand(n, 2),
+            max_new_tokens=3,
+            draft_tokens=2,
+            temperature=temperature,
+            adaptive=adaptive,
+            generator=torch.Generator().manual_seed(3),
+        )
+        assert 0.1 < out.stats.acceptance < 0.99  # both branches are at work
+        counts = torch.bincount((out.sequences[:, 2:] * torch.tensor([25, 5, 1])).sum(1), minlength=125)
+        chi2 = ((counts - n * exact) ** 2 / (n * exact)).sum()
+        degrees, deviation = 124, (2 * 124) ** 0.5
+        assert chi2 < degrees + 3.1 * deviation
+
+
+def test_top_k_and_top_p_leave_out_what_they_should():
+    model, inputs = tiny_model(), prompts(pads=(0,))
+    greedy = plain(model, inputs)
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        generator = torch.Generator().manual_seed(0)
+        out = speculate(model, inputs, temperature=1.5, generator=generator, **options)
+        assert torch.equal(out.sequences, greedy)
+
+
+def test_samples_repeat_with_the_seed():
+    model, inputs = tiny_model(), prompts()
+    texts = [
+        speculate(model, inputs, temperature=1.0, generator=torch.Generator().manual_seed(s)).sequences
+        for s in (0, 0, 1)
+    ]
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
+
+
+def test_an_untrained_drafting_exit_is_warned_of():
+    model, inputs = tiny_model(supervision="terminal"), prompts()
+    with pytest.warns(UserWarning, match=r"exit 1 was not trained \(terminal supervision of 3 loops\)"):
+        out = speculate(model, inputs)
+    assert torch.equal(out.sequences, plain(model, inputs))
+
+
+def test_a_trained_one_is_not():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        speculate(tiny_model(), prompts())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"draft_loops": 0}, "draft_loops is 0"),
+        ({"draft_loops": 3}, "fewer than the 3 that verify"),
+        ({"num_loops": 1}, "fewer than the 1 that verify"),
+        ({"draft_tokens": 0}, "draft_tokens is 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_new_tokens": 43}, "need 49 positions, but this model has 48"),
+        ({"temperature": 0.0}, "temperature is 0"),
+        ({"temperature": 1.0, "top_p": 2.0}, "top_p is 2"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k is 0"),
+        ({"tie_margin": -1.0}, "tie_margin is -1"),
+        ({"input_ids": torch.zeros(1, 0, dtype=torch.long), "attention_mask": None}, "prompt is empty"),
+        ({"attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]])}, "padded on the right"),
+        ({"attention_mask": torch.zeros(1, 7, dtype=torch.long)}, "prompt is empty"),
+    ],
+)
+def test_bad_input_is_named(options, words):
+    with pytest.raises(InputError, match=words):
+        speculate(tiny_model(), prompts(pads=(0,)), **options)
+
+
+def test_more_than_one_prompt_cannot_stream():
+    with pytest.raises(InputError, match="one prompt at a time"):
+        speculate(tiny_model(), prompts(), streamer=TextStreamer(None))

@@ -2,9 +2,10 @@
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from loopscale.model.backbone import LoopedModel
 from loopscale.model.blocks import StepContext
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
-from loopscale.model.looped import LoopedForCausalLM, LoopedModel
+from loopscale.model.looped import LoopedForCausalLM
 from loopscale.model.outputs import LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.model.recurrence import RECURRENCES

@@ -69,6 +69,7 @@ def run(args: Namespace) -> int:
         )
     elif args.speculate:
         with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             generation = speculative_generate(
                 model, draft_loops=args.draft_loops, draft_tokens=args.draft_tokens, **options
             )

@@ -5,15 +5,22 @@ import json
 import pytest
 
 from loopscale.cli.main import main
-from loopscale.data import load_tokenizer
+from loopscale.data import load_data
 from tests.helpers import tiny_model
+
+
+def saved(tmp_path, **overrides):
+    """The folder of a tiny model of bytes."""
+    (tmp_path / "text.txt").write_text("loops " * 200)
+    data = load_data(str(tmp_path / "text.txt"), "bytes", vocab_size=256, sequence_length=8, cache_dir=tmp_path)
+    data.tokenizer.save_pretrained(tmp_path / "model")
+    tiny_model(vocab_size=256, **overrides).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    tiny_model(vocab_size=256).save_pretrained(tmp_path / "model")
-    load_tokenizer("bytes", vocab_size=256).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return saved(tmp_path)
 
 
 @pytest.fixture
@@ -59,9 +66,8 @@ def test_early_exit_runs_a_calibrated_rule(folder, rule, capsys):
 
 
 def test_an_untrained_drafting_exit_is_noted(tmp_path, capsys):
-    tiny_model(vocab_size=256, supervision="terminal").save_pretrained(tmp_path)
-    load_tokenizer("bytes", vocab_size=256).save_pretrained(tmp_path)
-    status, _, notes = generate(capsys, tmp_path, "--prompt", "loop ", "--speculate")
+    folder = saved(tmp_path, supervision="terminal")
+    status, _, notes = generate(capsys, folder, "--prompt", "loop ", "--speculate")
     assert status == 0
     assert "note: exit 1 was not trained" in notes
 

@@ -52,6 +52,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--supervision", type=str | None, help="what the loss saw, where the model does not say")
     parser.add_argument("--norm_penalty_coef", type=float | None, help="likewise, of the norm penalty")
     parser.add_class_arguments(Thresholds, "thresholds")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
     parser.add_argument("--full", action="store_true", help="also lemma 2 over 30 loops, and interventions")
     parser.add_argument("--search", action="store_true", help="also look for blind directions without a name")
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
@@ -75,7 +76,7 @@ def _judge(args: Namespace) -> int:
 
 
 def _measure(args: Namespace) -> int:
-    model = load_model(args.model)
+    model = load_model(args.model, trust_remote_code=args.trust_remote_code)
     data = _data(args, model)
     console = _console()
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}

@@ -84,6 +84,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
     parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
     parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
     parser.add_argument("--figures", type=str | None, help="draw into this folder")
 
@@ -151,7 +152,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def _subject(args: Namespace, name: str, label: str) -> Subject:
-    model = load_model(name)
+    model = load_model(name, trust_remote_code=args.trust_remote_code)
     positions, vocab_size = SEQUENCE_LENGTH, None
     if isinstance(model, LoopedForCausalLM):
         positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size

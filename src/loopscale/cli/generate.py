@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from rich.console import Console
+from torch import Tensor
 from transformers import TextStreamer
 
-from loopscale.adapters import load_model, load_tokenizer_of
+from loopscale.adapters import load_model, load_tokenizer_of, require_native, stream_plainly
 from loopscale.cli.parser import Parser
-from loopscale.decode import DecodeStats, early_exit_generate, full_depth_generate, speculative_generate
+from loopscale.decode import DecodeStats, Generation, early_exit_generate, full_depth_generate, speculative_generate
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Looped
 
 
 def add_arguments(parser: Parser) -> None:
@@ -38,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
         default="recompute",
         help="cache of the loops a token left out: recompute (exact) or share_last",
     )
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
     parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
 
 
@@ -48,37 +52,61 @@ def run(args: Namespace) -> int:
     if not args.prompt:
         raise InputError("the prompt is empty: give some text with --prompt.")
     console = Console(stderr=True)
-    model = load_model(args.model)
+    model = load_model(args.model, trust_remote_code=args.trust_remote_code)
     tokenizer = load_tokenizer_of(args.model)
+    input_ids = tokenizer(args.prompt, return_tensors="pt").input_ids
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    if not isinstance(model, LoopedForCausalLM):
+        _write_plainly(model, args, input_ids, streamer)
+        return 0
+    generation = _write_cached(model, args, input_ids, streamer, console)
+    if args.stats:
+        console.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _write_plainly(model: Looped, args: Namespace, input_ids: Tensor, streamer: TextStreamer) -> None:
+    """Write greedily without a cache: all that a model behind the four verbs can do."""
+    asked = {
+        "--speculate": args.speculate,
+        "--early_exit": args.early_exit,
+        "--stats": args.stats,
+        "sampling": any(value is not None for value in (args.temperature, args.top_k, args.top_p)),
+    }
+    for part in (name for name, wanted in asked.items() if wanted):
+        require_native(model, part)
+    for tokens in stream_plainly(model, input_ids, args.max_new_tokens, args.loops):
+        streamer.put(tokens)
+    streamer.end()
+
+
+def _write_cached(
+    model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, streamer: TextStreamer, console: Console
+) -> Generation:
+    """Write in the way that was asked for, on the per-loop cache."""
     options: dict[str, Any] = {
-        "input_ids": tokenizer(args.prompt, return_tensors="pt").input_ids,
+        "input_ids": input_ids,
         "max_new_tokens": args.max_new_tokens,
         "num_loops": args.loops,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,
         "generator": torch.Generator(model.device).manual_seed(args.seed),
-        "streamer": TextStreamer(tokenizer, skip_special_tokens=True),
+        "streamer": streamer,
     }
     if args.early_exit is not None:
-        generation = early_exit_generate(
-            model,
-            rule=_token_rule(args.early_exit, args.loops or model.num_loops),
-            exit_slots=args.exit_slots,
-            **options,
+        rule = _token_rule(args.early_exit, args.loops or model.num_loops)
+        return early_exit_generate(model, rule=rule, exit_slots=args.exit_slots, **options)
+    if not args.speculate:
+        return full_depth_generate(model, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generation = speculative_generate(
+            model, draft_loops=args.draft_loops, draft_tokens=args.draft_tokens, **options
         )
-    elif args.speculate:
-        with warnings.catch_warnings(record=True) as caught:
-            generation = speculative_generate(
-                model, draft_loops=args.draft_loops, draft_tokens=args.draft_tokens, **options
-            )
-        for warning in caught:
-            console.print(f"note: {warning.message}", soft_wrap=True)
-    else:
-        generation = full_depth_generate(model, **options)
-    if args.stats:
-        console.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
-    return 0
+    for warning in caught:
+        console.print(f"note: {warning.message}", soft_wrap=True)
+    return generation
 
 
 def _token_rule(path: str, num_loops: int) -> CalibratedRule:

@@ -141,3 +141,9 @@ def test_a_monitored_run_logs_its_scale_and_can_stop(run_config):
 def test_limits_without_readings_are_refused(run_config):
     with pytest.raises(InputError, match="monitor_every"):
         run_config(scale_target=1.0)
+
+
+@pytest.mark.parametrize(("readout", "warned"), [("rmsnorm", True), ("raw", False)])
+def test_a_blind_spot_is_told_before_it_is_trained(run_config, caplog, readout, warned):
+    train(run_config(model={"readout": readout}, max_steps=1), quiet=True)
+    assert ("no supervised loss sees the scale" in caplog.text) == warned

@@ -7,7 +7,6 @@ with transformers), run.json (resolved configuration, versions, revision, corpus
 from jsonargparse import Namespace
 from rich.console import Console
 
-from loopscale.audit import static_warning
 from loopscale.cli.parser import Parser
 from loopscale.cli.run_arguments import add_run_arguments, run_config
 from loopscale.train import train
@@ -23,8 +22,6 @@ def run(args: Namespace) -> int:
     """Train, and say what came out."""
     config = run_config(args, args.out)
     console = Console()
-    if (warning := static_warning(config.model_config(None))) and config.train.scale_target is None:
-        Console(stderr=True).print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
     trained = train(config)
     if trained is None:
         console.print(f"stopped and saved: the same command goes on from {config.out}", soft_wrap=True)

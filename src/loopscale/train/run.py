@@ -3,6 +3,7 @@ the weights that says where they came from.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from loopscale.audit import ScaleMonitor
+from loopscale.audit import ScaleMonitor, static_warning
 from loopscale.data import Data, collate, load_data
 from loopscale.environment import environment
 from loopscale.errors import InputError
@@ -22,6 +23,7 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.train.config import RunConfig
 from loopscale.train.trainer import LoopedTrainer, StopOnSignal
 
+logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 DONE_FILE = "training.json"
@@ -90,6 +92,8 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     if args.should_save:
         corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
         write_config(config, corpus=corpus, environment=environment())
+        if config.train.scale_target is None and (warning := static_warning(model.config)):
+            logger.warning("%s", warning)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     seconds = time.perf_counter() - start + _seconds_before(folder)

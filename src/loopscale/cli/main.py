@@ -28,8 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        from loopscale.cli.parser import Parser  # after the check: it takes a second
+        from transformers.utils import logging  # after the check: it takes seconds
 
+        from loopscale.cli.parser import Parser
+
+        logging.disable_progress_bar()  # of loading weights; a run's own stays
         module = import_module(COMMANDS[name][0])
         parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)

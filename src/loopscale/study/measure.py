@@ -14,7 +14,7 @@ BATCH_SIZE = 32
 CURVE_BATCHES = 4
 AUDIT_BATCHES = 2
 AUDIT_BATCH_SIZE = 8
-HALTING_BATCHES = 4  # for calibration, and as many others for the test
+HALTING_BATCHES = 3  # for calibration, and as many others for the test
 
 
 def depth(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:

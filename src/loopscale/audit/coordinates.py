@@ -22,7 +22,8 @@ class Coordinate(ABC):
     """A variable of every token's state.
 
     Write your own by giving `name`, `value` and `tangent`; state `positive` where the value is a length whose growth
-    counts in factors (then drift and a second retention are logarithmic) and `remedy`, the line that a blind spot of this coordinate is answered with.
+    counts in factors (then drift and a second retention are logarithmic) and `remedy`, the line that a blind spot of
+    this coordinate is answered with.
     """
 
     name: str

@@ -202,13 +202,21 @@ def test_a_measurement_can_refute_its_claim(measured_study, with_extra, id, cond
 
 
 def test_equal_throughput_compares_a_slow_exit_with_a_deeper_one(measured_study, with_extra):
-    """A reference twice as fast runs its exit 2 in the time of another's exit 1."""
+    """A reference a tenth faster than the others is read between its exits."""
     results = measured_study()
     plain = with_losses(results, "per_loop-rmsnorm", 3.0, 2.0, 1.5, 1.0)
     for name in CONTROLLED:
         plain = with_losses(plain, name, 2.5, 2.4, 2.3, 2.2)
     for k in range(4):
         path = ["depth", "trained", "exits", k, "tokens_per_second"]
-        plain = with_extra(plain, "per_loop-rmsnorm", path, 2000.0 / (k + 1))
-    # exit 1 meets exit 2 (2.5 to 2.0), exit 2 meets exit 4 (2.4 to 1.0); deeper ones lie outside
-    assert by_id(plain)["better-at-equal-throughput"].value == pytest.approx(math.exp(1.4))
+        plain = with_extra(plain, "per_loop-rmsnorm", path, 1100.0 / (k + 1))
+    # in the time of their exit 3 the reference is at 3.3, between losses 1.5 and 1.0; their exit 4 lies outside
+    reference = 1.5 - 0.5 * math.log(3.3 / 3) / math.log(4 / 3)
+    assert by_id(plain)["better-at-equal-throughput"].value == pytest.approx(math.exp(2.3 - reference))
+
+
+def test_throughputs_that_are_noise_are_not_compared(measured_study, with_extra):
+    path = ["depth", "trained", "exits", 1, "tokens_per_second"]
+    noisy = with_extra(measured_study(), "per_loop-raw", path, 300.0)
+    claim = by_id(noisy)["better-at-equal-throughput"]
+    assert claim.verdict == "not tested here" and "1.25×" in claim.note

@@ -89,7 +89,7 @@ def test_the_audit_names_verdicts_and_the_losses_that_see(measured_study, with_e
     assert rows["per_loop-rmsnorm-normed"]["scale"] == "removed"
     assert rows["per_loop-raw"]["scale"] == "visible (cross-entropy)"
     assert rows["per_loop-rmsnorm"]["visibility, exit 1"].startswith("1.00e-9")
-    assert verdict_line(results).startswith("Scale is blind spot: terminal-rmsnorm, per_loop-rmsnorm; visible: ")
+    assert verdict_line(results).startswith("Scale is a blind spot in terminal-rmsnorm, per_loop-rmsnorm; visible in ")
     mixed = measured_study().conditions["per_loop-rmsnorm"].runs
     other = with_extra(measured_study(seeds=(2,)), "per_loop-rmsnorm", ["audit", "verdicts", "scale"], "visible")
     both = (*mixed, *other.conditions["per_loop-rmsnorm"].runs)

@@ -16,7 +16,7 @@ from .extras import number_at, numbers_at
 from .results import Results, Run
 
 FIRST = "per_loop-rmsnorm"  # the guide starts at its first loop
-MARKS = {"median": "o", "99th percentile": "|", "largest": ">"}
+MARKS = {"median": "o", "99th percentile": "|", "largest": "d"}
 
 
 def angular_step(results: Results) -> Canvas | None:
@@ -50,7 +50,7 @@ def norm_spread(results: Results) -> Canvas | None:
             colour = line_style(results.conditions[name])["color"]
             axes.plot([values[0], values[-1]], [y, y], color=colour, alpha=0.4)
             for (label, mark), value in zip(MARKS.items(), values, strict=True):
-                looks: dict[str, Any] = {"marker": mark, "markersize": 8, "markeredgewidth": 2, "linestyle": ""}
+                looks: dict[str, Any] = {"marker": mark, "markersize": 7, "markeredgewidth": 1.5, "linestyle": ""}
                 axes.plot(value, y, color=colour, label=label if y == 0 else None, **looks)
         axes.set(xscale="log", xlabel=rf"$\|H_{results.num_loops}\|_2$ over tokens (log scale)")
         axes.set_yticks(range(len(rows)), list(rows))

@@ -9,6 +9,7 @@ from .table import Column, Table, by_condition, over
 
 SCALE = ("audit", "audit", "coordinates", "scale")
 LOSSES = {"cross_entropy": "cross-entropy"}  # the others are called as they are
+IN_WORDS = {"blind spot": "a blind spot"}
 SPREAD = {"median": "norm_median", "99th percentile": "norm_p99", "largest": "norm_max"}
 
 
@@ -86,7 +87,8 @@ def verdict_line(results: Results) -> str | None:
             conditions.setdefault(agreed([_words(verdict) for verdict in verdicts]), []).append(name)
     if not conditions:
         return None
-    return "Scale is " + "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in conditions.items()) + "."
+    parts = (f"{IN_WORDS.get(verdict, verdict)} in {', '.join(names)}" for verdict, names in conditions.items())
+    return f"Scale is {'; '.join(parts)}."
 
 
 def _drift(run: Run) -> float | None:

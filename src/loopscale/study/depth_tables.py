@@ -67,8 +67,8 @@ def safe_range(results: Results) -> Table | None:
     return Table(
         name="safe-range",
         title="Which depths are safe",
-        caption="Safe: exits around the trained depth within 1% of its perplexity. Turns up: the first deeper exit "
-        f"beyond that, of {max(_depths(results))} measured. Norms: at the trained depth and at the deepest exit.",
+        caption="Safe: exits around the trained depth at most 1% above its perplexity. Turns up: the first deeper exit "
+        f"above that, of {max(_depths(results))} measured. Norms: at the trained depth and at the deepest exit.",
         columns=(
             Column("condition"),
             *(Column(name, numeric=True) for name in ("safe exits", "best", "turns up at", "norm", "norm, deepest")),

@@ -84,3 +84,106 @@ def diverge():
         return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
 
     return make
+
+
+def made_up_measurements(condition, run):
+    """Make up what the measurements of a run hold, in their layout: scale is blind behind RMSNorm alone."""
+    _, readout, recurrence, penalty, *_ = GRID[condition]
+    raw, normed = readout != "rmsnorm", recurrence == "rmsnorm"
+    verdict = "visible" if raw or penalty else "removed" if normed else "blind_spot"
+    seen_by = {"cross_entropy": [1, 2, 3, 4]} if raw else {"penalty": [1, 2, 3, 4]} if penalty else {}
+    visibility = [0.5 if raw else 1e-9] * LOOPS
+    retention = [0.0 if normed else 1.0] * LOOPS
+    scale = [10.0 * (k + 1) for k in range(30)]
+    losses = {"none": list(run.cross_entropy), "remove_radial": [x + 0.5 for x in run.cross_entropy]}
+    exits = [
+        {
+            "exit": k + 1,
+            "cross_entropy": math.log(perplexity),
+            "cross_entropy_se": 0.01,
+            "perplexity": perplexity,
+            "perplexity_se": 0.01 * perplexity,
+            "bits_per_byte": math.log2(perplexity),
+            "norm": norm,
+            "flops": 1e6 * (k + 1),
+            "tokens_per_second": 1000.0 / (k + 1) if k < LOOPS else None,
+        }
+        for k, (perplexity, norm) in enumerate(zip(run.perplexity_by_depth, run.norm_by_depth, strict=True))
+    ]
+    safe = {
+        "first": 2,
+        "last": 5,
+        "best": 4,
+        "turns_up_at": 6,
+        "norm_trained": run.norm[-1],
+        "norm_deepest": run.norm_by_depth[-1],
+    }
+    curve = {"reading": "trained", "exits": exits, "safe_range": safe}
+    rule = {"rule": "entropy", "threshold": 0.5, "level": "sequence", "num_loops": LOOPS}
+    interval = {"value": 1.005, "low": 1.001, "high": 1.009}
+    return {
+        "depth": {"trained": curve, "final": curve} if readout == "final_rmsnorm" else {"trained": curve},
+        "halting": {
+            "oracle": {level: {"relative_perplexity": 1.01, "selected_loops": 1.5} for level in ("sequence", "token")},
+            "results": [
+                {"rule": rule, "relative_perplexity": interval, "selected_loops": interval, "executed_loops": interval}
+            ],
+            "times": [{"rule": rule, "loop_saving": 0.5, "time_saving": 0.4}],
+        },
+        "audit": {
+            "verdicts": {"scale": verdict, "mean": "visible"},
+            "radial_gradient": [2.0 if raw else 1e-8] * LOOPS,
+            "retention": retention,
+            "lemma2": {"loops": 30, "slope": -1.1, "r_squared": 1.0},
+            "interventions": {"cross_entropy": losses},
+            "norms": [{"norm": x, "norm_median": 0.9 * x, "norm_p99": 2 * x, "norm_max": 3 * x} for x in run.norm],
+            "curves": {"scale": scale, "angular_step": [5 / s for s in scale[:-1]]},
+            "audit": {
+                "coordinates": {
+                    "scale": {
+                        "visibility": visibility,
+                        "retention": retention,
+                        "drift": [0.25] * LOOPS,
+                        "seen_by": seen_by,
+                    }
+                }
+            },
+        },
+    }
+
+
+@pytest.fixture
+def measured_study(study):
+    """Return a function that makes up a study whose runs carry every measurement."""
+
+    def make(**wanted):
+        results = study(**wanted)
+        return replace(
+            results,
+            conditions={
+                name: replace(c, runs=tuple(replace(run, extra=made_up_measurements(name, run)) for run in c.runs))
+                for name, c in results.conditions.items()
+            },
+        )
+
+    return make
+
+
+@pytest.fixture
+def with_extra():
+    """Return a function that changes one figure in the measurements of every run of a condition."""
+
+    def changed(value, path, new):
+        if not path:
+            return new
+        key, *rest = path
+        if isinstance(value, list):
+            return [changed(item, rest, new) if i == key else item for i, item in enumerate(value)]
+        return {**value, key: changed(value[key], rest, new)}
+
+    def make(results, condition, path, new):
+        old = results.conditions[condition]
+        runs = tuple(replace(run, extra=changed(run.extra, path, new)) for run in old.runs)
+        return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
+
+    return make

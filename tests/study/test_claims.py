@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 
 from loopscale.study import claims, published
-from loopscale.study.claims import CLAIMS, Claim, at_least, judged, per_seed
+from loopscale.study.claim import Claim, at_least, per_seed
+from loopscale.study.claims import CLAIMS, judged
+from loopscale.study.depth_claims import CONTROLLED
 
 
 def by_id(results):
@@ -37,8 +39,8 @@ def test_values_and_verdicts_of_a_made_up_study(study):
     assert values["lower-perplexity-final_rmsnorm"] == pytest.approx(math.exp(-0.1))
     assert values["inter-loop-norm"] == pytest.approx(1.0)
     failing = {id for id, claim in judgements.items() if claim.verdict == "does not hold"}
-    assert failing == {"lower-perplexity-raw", "lower-perplexity-penalty"}
-    assert {claim.n for claim in judgements.values()} == {1}
+    assert failing == {"lower-perplexity-raw", "lower-perplexity-penalty", "better-at-equal-depth"}
+    assert {claim.n for claim in judgements.values() if claim.verdict != "not tested here"} == {1}
 
 
 @pytest.mark.parametrize(("norm", "verdict"), [(100.0, "holds"), (99.0, "does not hold"), (101.0, "holds")])
@@ -119,10 +121,14 @@ def test_a_further_claim_needs_the_list_alone(study, monkeypatch):
     assert (claim.values, claim.verdict) == ((0.25, 0.5), "does not hold")
 
 
-def test_identifiers_are_unique_and_only_our_own_claim_has_no_published_figure():
+def test_identifiers_are_unique_and_only_our_own_claims_have_no_published_figure():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
-    assert [claim.id for claim in CLAIMS if claim.published is None] == ["inter-loop-norm"]
+    assert [claim.id for claim in CLAIMS if claim.published is None] == [
+        "inter-loop-norm",
+        "inter-loop-norm-forgets-scale",
+        "radial-growth-used",
+    ]
 
 
 def test_the_published_figures_meet_the_claims_that_carry_them():
@@ -135,3 +141,82 @@ def test_the_published_figures_meet_the_claims_that_carry_them():
     for id, name in (("raw", "raw"), ("final_rmsnorm", "final_rmsnorm"), ("penalty", "rmsnorm-penalty")):
         ratio = published.PERPLEXITY_129M[f"per_loop-{name}"][-1] / base[-1]
         assert thresholds[f"lower-perplexity-{id}"].holds(ratio)
+    for id in ("better-at-equal-depth", "better-at-equal-throughput"):
+        worst = max(a / b for name in CONTROLLED for a, b in zip(published.PERPLEXITY_129M[name], base, strict=True))
+        assert thresholds[id].holds(worst)
+
+
+MEASURED = {
+    "better-at-equal-throughput",
+    "radial-gradient",
+    "scale-blind-spot",
+    "scale-remedies",
+    "residual-retains-scale",
+    "inter-loop-norm-forgets-scale",
+    "angular-step-slope",
+    "radial-growth-used",
+}
+
+
+def test_claims_on_measurements_are_judged_by_them(measured_study):
+    judgements = by_id(measured_study(seeds=(1, 2)))
+    values = {id: judgements[id].value for id in MEASURED}
+    assert values == pytest.approx(
+        {
+            "better-at-equal-throughput": math.exp(0.2),  # exits of equal speed: the worst is exit 1 of raw readouts
+            "radial-gradient": 1e-8 / 2,
+            "scale-blind-spot": 2,
+            "scale-remedies": 4,
+            "residual-retains-scale": 1,
+            "inter-loop-norm-forgets-scale": 0,
+            "angular-step-slope": -1.1,
+            "radial-growth-used": math.exp(0.5),
+        }
+    )
+    assert {id for id in MEASURED if judgements[id].verdict != "holds"} == {"better-at-equal-throughput"}
+
+
+def test_claims_on_measurements_that_a_study_lacks_are_not_tested(study):
+    judgements = by_id(study())
+    assert {id for id, claim in judgements.items() if claim.verdict == "not tested here"} == MEASURED
+    assert {judgements[id].note.split(".")[0] for id in MEASURED} == {"Not measured with seed 1"}
+
+
+@pytest.mark.parametrize(
+    ("id", "condition", "path", "worse"),
+    [
+        ("radial-gradient", "per_loop-rmsnorm", ["audit", "radial_gradient"], [0.1] * 4),
+        ("scale-blind-spot", "terminal-rmsnorm", ["audit", "verdicts", "scale"], "visible"),
+        ("scale-remedies", "per_loop-rmsnorm-penalty", ["audit", "verdicts", "scale"], "blind_spot"),
+        ("residual-retains-scale", "per_loop-rmsnorm", ["audit", "retention"], [1.0, 1.0, 1.0, 0.8]),
+        ("inter-loop-norm-forgets-scale", "per_loop-rmsnorm-normed", ["audit", "retention"], [0.0, 0.0, 0.0, 0.2]),
+        ("angular-step-slope", "per_loop-rmsnorm", ["audit", "lemma2", "slope"], -1.3),
+        ("angular-step-slope", "per_loop-rmsnorm", ["audit", "lemma2", "slope"], -0.7),
+    ],
+)
+def test_a_measurement_can_refute_its_claim(measured_study, with_extra, id, condition, path, worse):
+    assert by_id(measured_study())[id].verdict == "holds"
+    assert by_id(with_extra(measured_study(), condition, path, worse))[id].verdict == "does not hold"
+    lost = [None] * 4 if isinstance(worse, list) else None
+    assert by_id(with_extra(measured_study(), condition, path, lost))[id].verdict == "not tested here"
+
+
+def test_equal_throughput_compares_a_slow_exit_with_a_deeper_one(measured_study, with_extra):
+    """A reference a tenth faster than the others is read between its exits."""
+    results = measured_study()
+    plain = with_losses(results, "per_loop-rmsnorm", 3.0, 2.0, 1.5, 1.0)
+    for name in CONTROLLED:
+        plain = with_losses(plain, name, 2.5, 2.4, 2.3, 2.2)
+    for k in range(4):
+        path = ["depth", "trained", "exits", k, "tokens_per_second"]
+        plain = with_extra(plain, "per_loop-rmsnorm", path, 1100.0 / (k + 1))
+    # in the time of their exit 3 the reference is at 3.3, between losses 1.5 and 1.0; their exit 4 lies outside
+    reference = 1.5 - 0.5 * math.log(3.3 / 3) / math.log(4 / 3)
+    assert by_id(plain)["better-at-equal-throughput"].value == pytest.approx(math.exp(2.3 - reference))
+
+
+def test_throughputs_that_are_noise_are_not_compared(measured_study, with_extra):
+    path = ["depth", "trained", "exits", 1, "tokens_per_second"]
+    noisy = with_extra(measured_study(), "per_loop-raw", path, 300.0)
+    claim = by_id(noisy)["better-at-equal-throughput"]
+    assert claim.verdict == "not tested here" and "1.25×" in claim.note

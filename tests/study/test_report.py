@@ -6,7 +6,9 @@ import pytest
 from rich.console import Console
 
 from loopscale.errors import InputError
+from loopscale.study.figures import FIGURES
 from loopscale.study.report import render, report_command, write_report
+from loopscale.study.sentences import three_sentences
 
 
 class Page(HTMLParser):
@@ -66,6 +68,29 @@ def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
     ):
         assert part in text
     assert "<?xml" not in text and "#24292f" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_path):
+    write_report(measured_study(), tmp_path)
+    shown, text = page(tmp_path), (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not shown.open and shown.tags.count("svg") == len(FIGURES)
+    heads = (
+        "The exits:",
+        *(f"<h2>{h}" for h in ("Table 1", "Claims", "Norms", "Audit", "Depth and halting", "How it")),
+    )
+    places = [text.index(head) for head in heads]
+    assert places == sorted(places)
+    assert {path.stem for path in (tmp_path / "tables").iterdir()} >= {"audit", "depth", "halting", "safe-range"}
+    assert "exit 1 of per_loop-rmsnorm has 1.105 times the perplexity of its last exit" in text
+    assert "ends at a mean norm of 800.0, against 9.500 in per_loop-raw" in text
+    assert "the audit finds its scale a blind spot" in text and "1 better, 2 worse, 0 within 1%" in text
+
+
+def test_sentences_without_their_runs_are_left_out(study, diverge):
+    assert three_sentences(study(conditions=())) == []
+    assert [s.split(":")[0] for s in three_sentences(study(conditions=("terminal-rmsnorm",)))] == ["The exits"]
+    lost = three_sentences(diverge(study(), "per_loop-rmsnorm"))
+    assert len(lost) == 1 and "terminal-rmsnorm" in lost[0] and "per_loop" not in lost[0]
 
 
 def test_what_the_document_holds_is_escaped(study, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,6 +12,7 @@ from loopscale.audit.curves import LoopCurves
 from loopscale.audit.interventions import Interventions
 from loopscale.audit.report import AuditReport
 
+ANGULAR_AXES = ("scale of the state (RMS)", "angular step to the next loop")
 FLOOR = 1e-10  # zeros on a logarithmic axis are drawn here
 
 
@@ -34,6 +36,26 @@ def write_figures(folder: Path, report: AuditReport, curves: LoopCurves, changed
             paths.append(folder / f"{name}.{suffix}")
             figure.savefig(paths[-1], dpi=160, metadata={"Date": None} if suffix == "svg" else None)
     return paths
+
+
+def draw_angular_steps(
+    ax: Axes,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    styles: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Draw the angular step against the scale on logarithmic axes, with 1 / scale from the first curve's start.
+
+    `curves` has scale and angular step per loop, by name (a last scale without a step is left out);
+    `styles` are matplotlib's line properties by name.
+    """
+    for i, (name, (scale, step)) in enumerate(curves.items()):
+        known = scale[: len(step)]
+        ax.plot(known, step, **{"marker": "o", "label": name, **(styles or {}).get(name, {})})
+        if i == 0 and known:
+            ends = (min(known), max(known))
+            ax.plot(ends, [known[0] * step[0] / s for s in ends], "--", color="0.5", linewidth=1, label="1 / scale")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
 
 
 def _draw_scale(ax: Axes, report: AuditReport) -> None:
@@ -70,14 +92,8 @@ def _draw_retention(ax: Axes, report: AuditReport) -> None:
 
 
 def _draw_lemma2(ax: Axes, curves: LoopCurves) -> None:
-    scale = curves.scale[: len(curves.angular_step)]
-    ax.plot(scale, curves.angular_step, "o-", label="measured")
-    if curves.angular_step:
-        first = scale[0] * curves.angular_step[0]
-        ax.plot(scale, [first / s for s in scale], "--", color="0.4", label="1 / scale")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    _finish(ax, "scale of the state (RMS)", "angular step to the next loop")
+    draw_angular_steps(ax, {"measured": (curves.scale, curves.angular_step)})
+    _finish(ax, *ANGULAR_AXES)
 
 
 def _draw_interventions(ax: Axes, changed: Interventions) -> None:

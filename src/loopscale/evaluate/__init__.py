@@ -19,7 +19,15 @@ from loopscale.evaluate.cost import (
     token_flops,
 )
 from loopscale.evaluate.curve import DepthCurve, ExitPoint, SafeRange, depth_curve, depth_curves
-from loopscale.evaluate.frontier import Difference, FrontierPoint, Measured, differences, dominated, frontier
+from loopscale.evaluate.frontier import (
+    Difference,
+    FrontierPoint,
+    Measured,
+    differences,
+    dominated,
+    frontier,
+    interpolated,
+)
 from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, HaltingRule, Level, is_gated, rule_named
 from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.evaluate.halting_trace import ExitTrace, trace_exits
@@ -65,6 +73,7 @@ __all__ = [
     "frontier",
     "halted_exits",
     "halted_logits",
+    "interpolated",
     "is_gated",
     "measure_depth",
     "measure_speed",

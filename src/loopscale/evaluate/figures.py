@@ -1,6 +1,6 @@
 """Figures of the measurements, drawn with matplotlib and written as PNG and SVG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from loopscale.evaluate.curve import DepthCurve
-from loopscale.evaluate.frontier import FrontierPoint
+from loopscale.evaluate.frontier import Cost, FrontierPoint, dominated
 
 MARKS = "osD^vP*X"
 
@@ -34,23 +34,21 @@ def depth_figure(curves: Mapping[str, DepthCurve]) -> Figure:
     return figure
 
 
-def frontier_figure(points: Sequence[FrontierPoint]) -> Figure:
-    """Draw perplexity against operations per token and against throughput, one line per model."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+def frontier_figure(points: Sequence[FrontierPoint], styles: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
+    """Draw perplexity against operations per token and against throughput, one line per model; exits are numbered.
+
+    Exits that another one dominates are hollow. `styles` are matplotlib's line properties by model.
+    """
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    by_model: dict[str, list[FrontierPoint]] = {}
-    for point in points:
-        by_model.setdefault(point.model, []).append(point)
-    for i, (name, own) in enumerate(by_model.items()):
-        mark = MARKS[i % len(MARKS)]
-        _line(left, [(p.flops, p) for p in own], name, mark)
-        _line(right, [(p.tokens_per_second, p) for p in own], name, mark)
+    _points(left, points, "flops", lambda point: point.flops, styles or {})
+    _points(right, points, "seconds", lambda point: point.tokens_per_second, styles or {})
     left.set(xlabel="FLOPs per token", ylabel="perplexity", xscale="log")
     right.set(xlabel="tokens per second", ylabel="perplexity", xscale="log")
     right.invert_xaxis()  # cost grows to the right on both sides
     for axes in (left, right):
         axes.grid(alpha=0.2)
-    left.legend(frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -90,9 +88,26 @@ def write_figure(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}{suffix}", dpi=150)
 
 
-def _line(axes: Axes, places: Sequence[tuple[float | None, FrontierPoint]], name: str, mark: str) -> None:
-    known = [(x, p) for x, p in places if x is not None]
-    if known:
-        axes.plot([x for x, _ in known], [p.perplexity for _, p in known], marker=mark, label=name)
-    for x, p in known:
-        axes.annotate(str(p.exit), (x, p.perplexity), textcoords="offset points", xytext=(4, 4), fontsize=7)
+def _points(
+    axes: Axes,
+    points: Sequence[FrontierPoint],
+    kind: Cost,
+    place: Callable[[FrontierPoint], float | None],
+    styles: Mapping[str, Mapping[str, Any]],
+) -> None:
+    by_model: dict[str, list[tuple[float, FrontierPoint, bool]]] = {}
+    for point, hit in zip(points, dominated(points, kind), strict=True):
+        own = by_model.setdefault(point.model, [])
+        if (x := place(point)) is not None:
+            own.append((x, point, hit))
+    for i, (name, own) in enumerate(by_model.items()):
+        style = {"marker": MARKS[i % len(MARKS)], **styles.get(name, {})}
+        filled = [j for j, (_, _, hit) in enumerate(own) if not hit]
+        (line,) = axes.plot(
+            [x for x, _, _ in own], [p.perplexity for _, p, _ in own], label=name, markevery=filled, **style
+        )
+        hollow = [(x, p.perplexity) for x, p, hit in own if hit]
+        looks = {"marker": style["marker"], "color": line.get_color(), "linestyle": "", "markerfacecolor": "none"}
+        axes.plot([x for x, _ in hollow], [y for _, y in hollow], **looks)
+        for x, p, _ in own:
+            axes.annotate(str(p.exit), (x, p.perplexity), textcoords="offset points", xytext=(4, 4), fontsize=7)

@@ -147,10 +147,9 @@ def differences(
     grid, known = _costs(theirs, at_equal, seed), _quality(theirs, other_windows, paired)
     if ours.costs(at_equal).shape[1] != theirs.costs(at_equal).shape[1]:
         raise InputError("these models were timed in different rounds: time them together with measure_speeds.")
-    low, high = grid[0].min() * (1 - 1e-9), grid[0].max() * (1 + 1e-9)  # the first row is the measurement itself
     found = []
     for i, speed in enumerate(ours.speeds):
-        if low <= cost[0, i] <= high:
+        if _covers(grid[0], float(cost[0, i])):  # the first row is the measurement itself
             nats = quality[:, i] - _interpolate(cost[:, i], grid, known)
             value = interval(float(nats[0]), nats[1:])
             per: Literal["token", "byte"] = "token" if paired else "byte"
@@ -185,6 +184,21 @@ def _interpolate(
     order = grid.argsort(1)
     rows = zip(at.log().tolist(), grid.gather(1, order).log().numpy(), values.gather(1, order).numpy(), strict=True)
     return torch.tensor([np.interp(x, xs, ys) for x, xs, ys in rows], dtype=torch.float64)
+
+
+def interpolated(curve: Sequence[tuple[float, float]], at: float) -> float | None:
+    """Return the value of a curve of (cost, value) pairs at a cost, linear in log cost as in `differences`.
+
+    None outside the curve's costs.
+    """
+    costs, values = torch.tensor(curve, dtype=torch.float64).T
+    if not _covers(costs, at):
+        return None
+    return float(_interpolate(torch.tensor([at], dtype=torch.float64), costs[None], values[None]))
+
+
+def _covers(costs: Float[Tensor, " exits"], at: float) -> bool:
+    return bool(costs.min() * (1 - 1e-9) <= at <= costs.max() * (1 + 1e-9))
 
 
 def points_table(points: Sequence[FrontierPoint]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The study: from trained conditions to claims, tables, figures and a report."""
 
-from .claims import CLAIMS, Claim, judged
+from .claim import Claim
+from .claims import CLAIMS, judged
 from .report import render, report_command, write_report
 from .results import ConditionResult, Judgement, Results, Run, load, save
 

@@ -1,124 +1,20 @@
-"""Claims: statements with a threshold, judged by what was measured.
+"""Claims: every statement that a study judges, first those on norms and perplexities of the trained models.
 
-A further claim is one more `Claim` in `CLAIMS`; nothing else needs to know it. `per_seed` makes its
-measure from a formula over the runs of one or more conditions that share a seed, so that each seed gives
-one value. The verdict goes by the mean of these values; how many there are, and how many meet the
-threshold alone, is kept beside it. No significance is claimed.
+A further claim is one more `Claim` in one of the lists; nothing else needs to know it.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from dataclasses import replace
 
 from . import published
-from .results import Judgement, Results, Run, Verdict
-
-TIMES = "×"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One value per seed; without a value, `note` says what is missing."""
-
-    values: dict[int, float] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A bound in words and as a test."""
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement that a study can confirm or refute.
-
-    `measure` returns one value per seed, none if the study lacks the data. `published` is the paper's
-    figure in words, None for a claim that is ours alone. `remark` says where the claim is not expected to
-    hold.
-    """
-
-    id: str
-    statement: str
-    measure: Callable[[Results], Measured]
-    threshold: Threshold
-    published: str | None
-    unit: str = TIMES
-    remark: str = ""
-
-    def judge(self, results: Results) -> Judgement:
-        """Measure and compare."""
-        measured = self.measure(results)
-        values = tuple(measured.values.values())
-        value = fmean(values) if values else None
-        return Judgement(
-            id=self.id,
-            statement=self.statement,
-            value=value,
-            unit=self.unit,
-            threshold=self.threshold.words,
-            published=self.published,
-            verdict=self._verdict(value),
-            n=len(values),
-            values=values,
-            seeds=tuple(measured.values),
-            agree=sum(map(self.threshold.holds, values)),
-            note=" ".join(filter(None, (measured.note, self.remark))),
-        )
-
-    def _verdict(self, value: float | None) -> Verdict:
-        if value is None:
-            return "not tested here"
-        return "holds" if self.threshold.holds(value) else "does not hold"
+from .audit_claims import AUDIT_CLAIMS
+from .claim import Claim, against, at_least, at_most, below, per_seed, ratio_of_perplexities
+from .depth_claims import DEPTH_CLAIMS
+from .results import Results, Run
 
 
 def judged(results: Results) -> Results:
     """Return `results` with every claim judged by its runs."""
     return replace(results, claims=tuple(claim.judge(results) for claim in CLAIMS))
-
-
-def per_seed(formula: Callable[..., float | None], *conditions: str) -> Callable[[Results], Measured]:
-    """Return the measure that applies `formula` to one run of each condition, for every seed they share.
-
-    A formula returns None where a run lacks what it needs. One diverged run leaves the claim untested: a
-    mean over the seeds that survived would flatter the condition.
-    """
-
-    def measure(results: Results) -> Measured:
-        if missing := [name for name in conditions if not results.runs(name)]:
-            return Measured(note=f"Needs {' and '.join(missing)}.")
-        by_seed = [{run.seed: run for run in results.runs(name)} for name in conditions]
-        seeds = sorted(set.intersection(*map(set, by_seed)))
-        if not seeds:
-            return Measured(note=f"{' and '.join(conditions)} have no seed in common.")
-        for name, runs in zip(conditions, by_seed, strict=True):
-            if diverged := [str(seed) for seed in seeds if runs[seed].diverged]:
-                return Measured(note=f"{name} diverged with seed {', '.join(diverged)}.")
-        values = {seed: formula(*(runs[seed] for runs in by_seed)) for seed in seeds}
-        if lacking := [str(seed) for seed, value in values.items() if value is None]:
-            return Measured(note=f"Not measured with seed {', '.join(lacking)}.")
-        return Measured({seed: value for seed, value in values.items() if value is not None})
-
-    return measure
-
-
-def at_least(bound: float) -> Threshold:
-    """Return the threshold value >= bound."""
-    return Threshold(f"at least {bound:g}", lambda value: value >= bound)
-
-
-def at_most(bound: float) -> Threshold:
-    """Return the threshold value <= bound."""
-    return Threshold(f"at most {bound:g}", lambda value: value <= bound)
-
-
-def below(bound: float) -> Threshold:
-    """Return the threshold value < bound."""
-    return Threshold(f"below {bound:g}", lambda value: value < bound)
 
 
 def final_norm(run: Run) -> float:
@@ -138,25 +34,17 @@ def growth_past_depth(run: Run) -> float | None:
 
 def final_perplexity_ratio(run: Run, other: Run) -> float:
     """Return the final perplexity of `run` over that of `other`, from the losses, which cannot overflow."""
-    return _exp(run.cross_entropy[-1] - other.cross_entropy[-1])
+    return ratio_of_perplexities(run.cross_entropy[-1] - other.cross_entropy[-1])
 
 
 def first_exit_ratio(run: Run) -> float:
     """Return the perplexity of exit 1 over that of the last exit, from the losses, which cannot overflow."""
-    return _exp(run.cross_entropy[0] - run.cross_entropy[-1])
-
-
-def _exp(nats: float) -> float:
-    return math.exp(min(nats, 700.0))  # e^710 has no float64
+    return ratio_of_perplexities(run.cross_entropy[0] - run.cross_entropy[-1])
 
 
 _NORMS = ", ".join(f"{norm:,} ({size})" for size, norm in published.RMSNORM_FINAL_NORM.items())
 _PENALTY_NORMS = "{} to {}".format(*published.PENALTY_FINAL_NORM)
 _RMSNORM_EXITS = published.PERPLEXITY_129M["per_loop-rmsnorm"]
-
-
-def _against(theirs: float, base: float) -> str:
-    return f"{theirs / base:.3f}{TIMES}: {theirs} against {base} (129M)"
 
 
 def _lower_perplexity(id: str, condition: str, what: str) -> Claim:
@@ -166,12 +54,12 @@ def _lower_perplexity(id: str, condition: str, what: str) -> Claim:
         statement=f"{what} end at a lower perplexity than plain RMSNorm readouts at the same depth.",
         measure=per_seed(final_perplexity_ratio, condition, "per_loop-rmsnorm"),
         threshold=below(1.0),
-        published=_against(theirs, base),
+        published=against(theirs, base),
         remark="Published at 129M; a small model after a few hundred steps need not show it.",
     )
 
 
-CLAIMS: tuple[Claim, ...] = (
+TRAINING_CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="norm-ratio-raw",
         statement="Behind RMSNorm the per-loop loss lets the norm run away: many times that of raw readouts.",
@@ -206,7 +94,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="Per-loop cross-entropy trains the exits: exit 1 comes close to the last one's perplexity.",
         measure=per_seed(first_exit_ratio, "per_loop-rmsnorm"),
         threshold=at_most(1.25),
-        published=_against(_RMSNORM_EXITS[0], _RMSNORM_EXITS[-1]),
+        published=against(_RMSNORM_EXITS[0], _RMSNORM_EXITS[-1]),
     ),
     _lower_perplexity("raw", "per_loop-raw", "Raw readouts"),
     _lower_perplexity("final_rmsnorm", "per_loop-final_rmsnorm", "Raw readouts with a normalised last exit"),
@@ -219,3 +107,5 @@ CLAIMS: tuple[Claim, ...] = (
         published=None,
     ),
 )
+
+CLAIMS: tuple[Claim, ...] = (*TRAINING_CLAIMS, *DEPTH_CLAIMS, *AUDIT_CLAIMS)

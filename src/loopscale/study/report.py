@@ -1,19 +1,31 @@
 """The report: results, tables, figures and one self-contained page, all worked out from the same document."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
+from .audit_tables import verdict_line
 from .claims import judged
-from .figures import FIGURES, INK, write
+from .drawing import INK, write
+from .figures import FIGURES
 from .results import RESULTS_FILE, Judgement, Results, load, save
+from .sentences import three_sentences
 from .summary import number
-from .tables import TABLES, Table, claims, exits, ours, to_markdown, to_rich
+from .table import Section, Table, to_markdown, to_rich
+from .tables import TABLES, claims, exits, ours
 
 PAGE = "report.html"
+HEADINGS: Mapping[Section, str] = {
+    "exits": "Table 1",
+    "claims": "Claims",
+    "norms": "Norms",
+    "audit": "Audit",
+    "depth": "Depth and halting",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,17 @@ class InlineFigure:
     title: str
     caption: str
     svg: str
+    section: Section
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """A part of the page under one heading."""
+
+    name: Section
+    heading: str
+    figures: list[InlineFigure]
+    tables: list[Table]
 
 
 def write_report(results: Results, out: Path) -> Results:
@@ -41,11 +64,13 @@ def write_report(results: Results, out: Path) -> Results:
 
 
 def render(console: Console, results: Results) -> None:
-    """Print Table 1 and the claims."""
+    """Print Table 1, the claims, and the audit's verdicts in a line."""
     results = judged(results)
     for build in (exits, claims):
         if table := build(results):
             console.print(to_rich(table, console.width))
+    if line := verdict_line(results):
+        console.print(f"Audit. {line}", highlight=False)
 
 
 def report_command(out: Path) -> None:
@@ -66,7 +91,7 @@ def _figures(results: Results, folder: Path) -> list[InlineFigure]:
     for figure in FIGURES:
         if canvas := figure.draw(results):
             svg = write(canvas, folder / figure.name)
-            shown.append(InlineFigure(figure.title, figure.caption, _inline(svg)))
+            shown.append(InlineFigure(figure.title, figure.caption, _inline(svg), figure.section))
     return shown
 
 
@@ -89,12 +114,26 @@ def _page(results: Results, tables: list[Table], figures: list[InlineFigure]) ->
     runs = [run for condition in results.conditions.values() for run in condition.runs]
     return templates.get_template("report.html.j2").render(
         results=results,
-        tables=[table for table in tables if table.name != "claims"],  # the page shows claims as cards
-        figures=figures,
+        sentences=three_sentences(results),
+        verdicts=verdict_line(results),
+        sections=_sections(tables, figures),
         counts=_counts(results.claims),
         runs=runs,
         config=json.dumps(results.to_dict()["config"], indent=2, ensure_ascii=False),
     )
+
+
+def _sections(tables: list[Table], figures: list[InlineFigure]) -> list[PageSection]:
+    sections = [
+        PageSection(
+            name,
+            heading,
+            [figure for figure in figures if figure.section == name],
+            [table for table in tables if table.section == name],
+        )
+        for name, heading in HEADINGS.items()
+    ]
+    return [section for section in sections if section.tables or section.figures]
 
 
 def _counts(claims: tuple[Judgement, ...]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 DIGITS = 4
+TINY = 1e-4  # below, zeros would hide the digits
 
 
 def number(value: float) -> str:
@@ -34,7 +35,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def _fixed(value: float, reference: float) -> str:
     """Format `value` with the decimals that give `reference` its significant digits."""
-    if abs(reference) >= 1e6:
+    if abs(reference) >= 1e6 or 0 < abs(reference) < TINY:
         return f"{value:.2e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
     magnitude = math.floor(math.log10(abs(reference))) if reference else 0
     return f"{value:,.{min(max(DIGITS - 1 - magnitude, 0), 6)}f}"

@@ -4,10 +4,12 @@ Shape letters in this library: B batch, T tokens, D hidden, N heads, H head size
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 State = Float[Tensor, "batch seq hidden"]
 Logits = Float[Tensor, "batch seq vocab"]
@@ -58,3 +60,17 @@ def continue_loops(model: Looped, h: State, first: int, num_loops: int) -> Itera
         yield z
         if k + 1 < num_loops:
             h = model.carry(z, k)
+
+
+@contextmanager
+def evaluating(model: Looped) -> Iterator[None]:
+    """Run in eval mode and without gradients; the model is left in the mode it was in."""
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)

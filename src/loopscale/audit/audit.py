@@ -9,11 +9,11 @@ from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_nul
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
 from loopscale.audit.report import AuditReport
-from loopscale.audit.streams import Batch, evaluating, inputs_and_labels
+from loopscale.audit.streams import Batch, inputs_and_labels
 from loopscale.audit.verdict import Thresholds
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
-from loopscale.stepping import Looped
+from loopscale.stepping import Looped, evaluating
 
 # `| Any` where an argument of another kind is answered by an InputError of ours
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, LoopMeans, evaluating, inputs_and_labels
-from loopscale.stepping import Looped, State, run_loops
+from loopscale.audit.streams import Batch, LoopMeans, inputs_and_labels
+from loopscale.stepping import Looped, State, evaluating, run_loops
 
 
 @dataclass(frozen=True)

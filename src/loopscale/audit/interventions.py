@@ -9,8 +9,8 @@ from torch import Tensor
 from loopscale.audit.curves import radial_increment, unit_rms
 from loopscale.audit.derivatives import exit_losses
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, Counted, LoopMeans, evaluating, inputs_and_labels
-from loopscale.stepping import Looped, State
+from loopscale.audit.streams import Batch, Counted, LoopMeans, inputs_and_labels
+from loopscale.stepping import Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from loopscale.audit.coordinates import Direction
 from loopscale.audit.derivatives import exit_gradient, gate_gradient, push, unit
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
-from loopscale.audit.streams import Batch, Counted, evaluating, inputs_and_labels
+from loopscale.audit.streams import Batch, Counted, inputs_and_labels
 from loopscale.audit.verdict import Thresholds
 from loopscale.errors import InputError
-from loopscale.stepping import Looped, State
+from loopscale.stepping import Looped, State, evaluating
 
 Square = Float[Tensor, "hidden hidden"]
 

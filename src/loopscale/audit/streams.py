@@ -1,12 +1,11 @@
 """Figures gathered batch by batch in memory that does not grow with them."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscale.errors import InputError
 from loopscale.objective import IGNORED
@@ -81,17 +80,3 @@ def inputs_and_labels(batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, 
             )
         labels = batch[:, 1:]
         yield batch[:, :-1], labels, labels != IGNORED
-
-
-@contextmanager
-def evaluating(model: object) -> Iterator[None]:
-    """Measure without dropout and without a graph, and leave the model in the mode it was in."""
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from loopscale.evaluate.scoring import device_of, measuring
+from loopscale.evaluate.scoring import device_of
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-from loopscale.stepping import Looped, run_loops
+from loopscale.stepping import Looped, evaluating, run_loops
 
 REPEATS = 5
 
@@ -64,7 +64,7 @@ def counted_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
             result = verb()
         return result, counter.get_total_flops() / input_ids.numel()
 
-    with measuring(model):
+    with evaluating(model):
         h, embed = count(lambda: model.embed(input_ids))
         z, step = count(lambda: model.step(h, 0))
         _, carry = count(lambda: model.carry(z, 0))
@@ -115,7 +115,7 @@ def measure_speeds(
     cases = [(name, k) for name in models for k in exits[name]]
     with ExitStack() as stack:
         for model in models.values():
-            stack.enter_context(measuring(model))
+            stack.enter_context(evaluating(model))
         passes = [_decode_at(models[name], input_ids[name].to(device_of(models[name])), k) for name, k in cases]
         times = interleaved_times(passes, device_of(next(iter(models.values()))), repeats)
     found: dict[str, list[Speed]] = {name: [] for name in models}

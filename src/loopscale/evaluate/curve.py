@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.errors import InputError, unknown
-from loopscale.evaluate.scoring import Batch, measuring, read_batches, readings_of, trained_depth
+from loopscale.evaluate.scoring import Batch, read_batches, readings_of, trained_depth
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.objective import IGNORED
-from loopscale.stepping import Looped, State, run_loops
+from loopscale.stepping import Looped, State, evaluating, run_loops
 
 SAFE_RELATIVE_PERPLEXITY = 1.01
 PAST_TRAINING = 3  # the curve goes to this many times the trained depth
@@ -173,7 +173,7 @@ def _curves(
     if loops < 1:
         raise InputError(f"max_loops is {loops}: evaluate at least 1 loop.")
     parts = []
-    with measuring(model):
+    with evaluating(model):
         for inputs, labels in read_batches(model, batches):
             parts.append(dict(_batch_sums(model, inputs, labels, loops, readings)))
     sums = {name: torch.cat([part[name] for part in parts], -1).cpu().double() for name in parts[0]}

@@ -13,8 +13,8 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
-from loopscale.evaluate.scoring import device_of, measuring
-from loopscale.stepping import Logits, Looped, Tokens, run_loops
+from loopscale.evaluate.scoring import device_of
+from loopscale.stepping import Logits, Looped, Tokens, evaluating, run_loops
 
 LeavingLogits = Float[Tensor, "leaving seq vocab"]
 
@@ -133,7 +133,7 @@ def time_halting(
         raise InputError(f"rules calibrated at full depths {sorted(depths)}: time those of one depth together.")
     K = depths.pop()
     batches = input_ids.to(device_of(model)).split(batch_size)
-    with measuring(model):
+    with evaluating(model):
         loops = [_loops(model, batches, rule) for rule in rules]
         actions = [partial(_run_full, model, batches, K), *(partial(_run_halted, model, batches, r) for r in rules)]
         full, *halted = interleaved_times(actions, device_of(model), repeats)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from loopscale.errors import InputError
 from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level
-from loopscale.evaluate.scoring import Batch, logit_losses, measuring, read_batches
+from loopscale.evaluate.scoring import Batch, logit_losses, read_batches
 from loopscale.objective import IGNORED
-from loopscale.stepping import Looped, run_loops
+from loopscale.stepping import Looped, evaluating, run_loops
 
 Depths = Int[Tensor, "windows seq"]
 WindowSums = Float[Tensor, " windows"]
@@ -82,7 +82,7 @@ def trace_exits(
     losses: list[Tensor] = []
     scored: list[Tensor] = []
     scores: list[dict[str, Tensor]] = []
-    with measuring(model):
+    with evaluating(model):
         for inputs, labels in read_batches(model, batches):
             if scored and labels.shape[1] != scored[0].shape[1]:
                 raise InputError(

@@ -5,7 +5,6 @@ A batch is a LongTensor (batch, seq + 1), inputs `[:, :-1]` and labels `[:, 1:]`
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -129,17 +128,3 @@ def trained_depth(model: Looped) -> int:
 def device_of(model: Looped) -> torch.device:
     """Return where the model's weights lie."""
     return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
-
-
-@contextmanager
-def measuring(model: Looped) -> Iterator[None]:
-    """Run in eval mode without gradients, and put the model's mode back."""
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)

@@ -40,7 +40,18 @@ def evaluate(work, tmp_path, monkeypatch):
 
 def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["--limit", "24", "--max_loops", "9", "--halting", "all", "--relative_perplexity", "1.5", "--reference", "true"]
+    words = [
+        "--limit",
+        "24",
+        "--max_loops",
+        "9",
+        "--halting",
+        "all",
+        "--relative_perplexity",
+        "1.5",
+        "--reference",
+        "true",
+    ]
     files = ["--json", str(tmp_path / "found.json"), "--figures", str(out), "--save_rules", str(tmp_path / "rules")]
     assert evaluate("runs/a/seed-1", "runs/b/seed-1", *words, *files) == 0
     printed = capsys.readouterr().out

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from tests.helpers import tiny_model
 
 from loopscale.cli.main import main
 from loopscale.data import load_data
+from tests.helpers import tiny_model
 
 
 def saved(tmp_path, **overrides):

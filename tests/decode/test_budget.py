@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale import InputError
 from loopscale.decode import shared_cache
+from tests.helpers import tiny_model
 
 NEW = 8
 

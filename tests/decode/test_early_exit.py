@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale import InputError
 from loopscale.decode import early_exit_generate
+from tests.helpers import tiny_model
 
 PAD, NEW = 30, 10
 

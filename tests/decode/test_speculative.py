@@ -5,12 +5,12 @@ from itertools import product
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 from transformers import TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
 from loopscale import InputError
 from loopscale.decode import speculative_generate
+from tests.helpers import tiny_model
 
 PAD = 30
 NEW = 8

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 
 from loopscale import run_loops
 from loopscale.evaluate import RULES, CalibratedRule, Exit
+from tests.helpers import tiny_model
 
 
 @pytest.mark.parametrize("name", RULES)

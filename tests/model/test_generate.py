@@ -6,10 +6,10 @@ from itertools import product
 
 import pytest
 import torch
-from tests.helpers import tiny_model
 from transformers import DynamicCache, TextStreamer
 
 from loopscale import InputError
+from tests.helpers import tiny_model
 
 READOUTS = ["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
 RECURRENCES = ["residual", "rmsnorm", "damped"]

@@ -72,7 +72,7 @@ def test_rows_stop_at_their_own_end_of_sequence():
 
 
 def agreeable_model(**options):
-    """A model whose deeper loops hardly change anything, so that drafts are good."""
+    """A model whose deeper loops change little, so that drafts are good."""
     model = tiny_model(**options)
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data *= 0.05
@@ -91,6 +91,16 @@ def test_good_drafts_are_accepted_and_save_passes():
     assert stats.loops_per_token == 3
 
 
+def test_rows_far_apart_stay_within_the_cache():
+    """A row that is done waits where it is while the others go on drafting past it."""
+    model, inputs = agreeable_model(), prompts(pads=(0, 1, 2, 3))
+    model.readout_norm = _Negated(model.readout_norm, rows=slice(2, None))  # two rows accept all, two nothing
+    expected = model.generate(**inputs, max_new_tokens=30, do_sample=False, pad_token_id=PAD)
+    out = speculate(model, inputs, max_new_tokens=30, draft_tokens=9, adaptive=False)
+    assert torch.equal(out.sequences, expected)
+    assert 0 < out.stats.acceptance < 0.6
+
+
 def test_bad_drafts_cost_passes_and_change_nothing():
     model, inputs = tiny_model(), prompts(pads=(0,))
     model.readout_norm = _Negated(model.readout_norm)
@@ -101,14 +111,19 @@ def test_bad_drafts_cost_passes_and_change_nothing():
 
 
 class _Negated(torch.nn.Module):
-    """A readout whose early exits see the state negated, so that they draft badly."""
+    """A readout whose early exits see the state negated in some rows, so that they draft badly."""
 
-    def __init__(self, readout):
+    def __init__(self, readout, rows=slice(None)):
         super().__init__()
-        self.readout = readout
+        self.readout, self.rows = readout, rows
 
     def forward(self, z, last):
-        return self.readout(z, last) if last else -self.readout(z, last)
+        x = self.readout(z, last)
+        if last:
+            return x
+        x = x.clone()
+        x[self.rows] *= -1
+        return x
 
 
 @pytest.mark.parametrize("draft_loops", [1, 2])

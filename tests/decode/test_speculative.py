@@ -72,7 +72,7 @@ def test_rows_stop_at_their_own_end_of_sequence():
 
 
 def agreeable_model(**options):
-    """A model whose deeper loops hardly change anything, so that drafts are good."""
+    """A model whose deeper loops change little, so that drafts are good."""
     model = tiny_model(**options)
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data *= 0.05
@@ -91,24 +91,39 @@ def test_good_drafts_are_accepted_and_save_passes():
     assert stats.loops_per_token == 3
 
 
+def test_rows_far_apart_stay_within_the_cache():
+    """A row that is done waits where it is while the others go on drafting past it."""
+    model, inputs = agreeable_model(), prompts(pads=(0, 1, 2, 3))
+    model.readout_norm = _Negated(model.readout_norm, rows=slice(2, None))  # two rows accept all, two nothing
+    expected = model.generate(**inputs, max_new_tokens=30, do_sample=False, pad_token_id=PAD)
+    out = speculate(model, inputs, max_new_tokens=30, draft_tokens=9, adaptive=False)
+    assert torch.equal(out.sequences, expected)
+    assert 0 < out.stats.acceptance < 0.6
+
+
 def test_bad_drafts_cost_passes_and_change_nothing():
     model, inputs = tiny_model(), prompts(pads=(0,))
-    model.readout_norm = _Shuffled(model.readout_norm, model.config.trained_loops)
+    model.readout_norm = _Negated(model.readout_norm)
     out = speculate(model, inputs, draft_tokens=2, adaptive=False)
     assert torch.equal(out.sequences, plain(model, inputs))
     assert out.stats.accepted == 0
     assert out.stats.passes == (NEW - 1) * (3 + 2) - 3  # the last two drafts are cut to what is left to write
 
 
-class _Shuffled(torch.nn.Module):
-    """A readout whose early exits see the state negated."""
+class _Negated(torch.nn.Module):
+    """A readout whose early exits see the state negated in some rows, so that they draft badly."""
 
-    def __init__(self, readout, trained):
+    def __init__(self, readout, rows=slice(None)):
         super().__init__()
-        self.readout = readout
+        self.readout, self.rows = readout, rows
 
     def forward(self, z, last):
-        return self.readout(z, last) if last else -self.readout(z, last)
+        x = self.readout(z, last)
+        if last:
+            return x
+        x = x.clone()
+        x[self.rows] *= -1
+        return x
 
 
 @pytest.mark.parametrize("draft_loops", [1, 2])
@@ -168,9 +183,8 @@ def test_streaming_gives_every_token_once():
 def test_the_sampled_text_is_that_of_full_depth_in_distribution():
     """Three tokens of a vocabulary of five, 6,000 samples, against the exact probabilities: chi-square, seeded."""
     model = tiny_model(vocab_size=5, num_loops=4, hidden_size=8).double()
-    model.lm_head.weight.data *= 0.5  # tied: flatter distributions
-    for layer in model.model.layers:
-        layer.mlp.down_proj.weight.data *= 6  # exits that disagree
+    model.lm_head.weight.data *= 0.2  # flat: every text is expected often enough for the test
+    model.readout_norm = _Negated(model.readout_norm)
     n, temperature = 6000, 0.8
     prompt = torch.tensor([[1, 2]])
     texts = torch.cartesian_prod(*[torch.arange(5)] * 3)
@@ -187,7 +201,7 @@ def test_the_sampled_text_is_that_of_full_depth_in_distribution():
             adaptive=adaptive,
             generator=torch.Generator().manual_seed(3),
         )
-        assert 0.1 < out.stats.acceptance < 0.99  # both branches are at work
+        assert 0.5 < out.stats.acceptance < 0.9  # both branches are at work
         counts = torch.bincount((out.sequences[:, 2:] * torch.tensor([25, 5, 1])).sum(1), minlength=125)
         chi2 = ((counts - n * exact) ** 2 / (n * exact)).sum()
         degrees, deviation = 124, (2 * 124) ** 0.5

@@ -108,7 +108,8 @@ class _Speculation:
             z = lane.run(h, lane.window(self.seen, h.shape[1]), self.draft_loops, lane.num_loops)
             accepted = self._write(drafts, z)
             for row, kept in zip(rows, accepted, strict=True):
-                self.seen[row] += kept + 1  # whatever lies beyond is overwritten: rejected drafts are rolled back
+                if not self.writer.done[row]:  # a row that is done waits where it is
+                    self.seen[row] += kept + 1  # what lies beyond is overwritten: rejected drafts are rolled back
             self.length.learn(accepted, lane.passes - passes)
             self.stats.verifications += len(rows)
             self.stats.drafted += len(drafts) * len(rows)

@@ -59,7 +59,8 @@ def to_rich(table: Table, width: int) -> RichTable:
     for i in shown:
         heading, whole = table.columns[i].heading, i in (0, len(table.columns) - 1)
         justify: JustifyMethod = "right" if table.columns[i].numeric else "left"
-        rendered.add_column(heading, justify=justify, no_wrap=whole, min_width=len(heading.split()[0]))
+        narrowest = max(map(len, [heading, *(row[i] for row in table.rows)])) if whole else len(heading.split()[0])
+        rendered.add_column(heading, justify=justify, no_wrap=whole, min_width=narrowest)
     for row in table.rows:
         rendered.add_row(*(row[i] for i in shown), style=VERDICT_STYLES.get(row[-1]))
     return rendered

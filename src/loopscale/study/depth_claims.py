@@ -74,6 +74,7 @@ DEPTH_CLAIMS: tuple[Claim, ...] = (
         measure=per_seed(worst_at_equal_throughput, *CONTROLLED, PLAIN),
         threshold=below(1.0),
         published=f"{_worst_published()}, with one throughput for all",
-        remark=f"{_NAMED} Not tested where speeds of like exits are more than {STEADY:g}{TIMES} apart: all do the same work. {_SMALL}",
+        remark=f"{_NAMED} Not tested where speeds of like exits are more than {STEADY:g}{TIMES} apart: all do the same "
+        f"work. {_SMALL}",
     ),
 )

@@ -54,7 +54,9 @@ def to_rich(table: Table, width: int) -> RichTable:
     The first and last column are never broken: the name of a row and its verdict.
     """
     shown = [i for i, column in enumerate(table.columns) if width >= WIDE or not column.aside]
-    rendered = RichTable(title=table.title, caption=table.caption, box=box.SIMPLE_HEAD, pad_edge=False)
+    rendered = RichTable(
+        title=table.title, caption=table.caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     rendered.title_justify = rendered.caption_justify = "left"
     for i in shown:
         heading, whole = table.columns[i].heading, i in (0, len(table.columns) - 1)

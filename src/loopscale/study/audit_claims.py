@@ -114,7 +114,7 @@ AUDIT_CLAIMS: tuple[Claim, ...] = (
         published="-1 (lemma 2's prediction)",
         unit="",
         remark="Slope of a log-log fit. The prediction takes updates whose part across the state keeps its size; where "
-        "that part shrinks as well, past the trained depth, the slope is steeper.",
+        "that part shrinks as well, the slope is steeper.",
     ),
     Claim(
         id="radial-growth-used",

@@ -6,11 +6,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 Step = Callable[[], Any]
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def seconds(step: Step) -> float:
@@ -56,7 +58,16 @@ def _peak(build: Callable[..., Step], args: tuple[Any, ...]) -> float:
         before = torch.cuda.memory_allocated()
         step(), step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not STATUS.exists():  # not Linux: the high-water mark since the process began
+        step(), step()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    CLEAR.write_text("5")  # resets the high-water mark, which a child process inherits
+    before = _kib("VmRSS")
     step(), step()
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return (_kib("VmHWM") - before) / 2**10
+
+
+def _kib(key: str) -> int:
+    """Return one line of the process's memory status, in KiB."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -151,7 +151,7 @@ RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
     ),
     "small": (
         DataConfig(corpus="wikitext-2", tokenizer="words"),
-        TrainConfig(learning_rate=1e-3, batch_size=16, max_steps=600, save_every=100),
+        TrainConfig(learning_rate=1e-3, batch_size=16, max_steps=400, save_every=100),
     ),
     "44m": (
         DataConfig(corpus="wikitext-103", tokenizer="words", sequence_length=256, stride=128),

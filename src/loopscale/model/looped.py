@@ -128,7 +128,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         for k in range(K):
             z = step(h, k, context)
             states.append(z)
-            h = self.carry(z, k)
+            if k + 1 < K:
+                h = self.carry(z, k)
 
         output = LoopedOutput(past_key_values=past_key_values, loop_norms=_mean_norms(states))
         if output_states:

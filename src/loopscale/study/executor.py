@@ -39,7 +39,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Processes on this machine, as many at once as there are GPUs, or cores without one.
 
-    A small model gains more from one core for each of several runs than from several cores for one.
+    Each process gets its share of the cores: the products of a small model are too small to be shared by threads.
     """
 
     processes: int

@@ -165,8 +165,8 @@ def shared_cache_quality(model: LoopedForCausalLM, texts: Tensor) -> list[dict[s
         total = 0.0
         for text in texts:
             cache = shared_cache(model, share_last)
-            logits = [model(text[None, :PROMPT], past_key_values=cache).logits[:, -1]]
-            logits += [model(token[None, None], past_key_values=cache).logits[:, -1] for token in text[PROMPT:-1]]
+            logits = [model(text[None, :PROMPT], cache=cache).logits[:, -1]]
+            logits += [model(token[None, None], cache=cache).logits[:, -1] for token in text[PROMPT:-1]]
             total += float(cross_entropy(torch.cat(logits), text[PROMPT:], reduction="sum"))
         rows.append(
             {

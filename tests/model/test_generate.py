@@ -97,18 +97,18 @@ def test_streaming_prints_the_text_as_it_comes():
 def test_other_depths_on_one_cache_are_refused():
     model, cache = tiny_model(), DynamicCache()
     ids = torch.randint(0, PAD, (1, 5))
-    model(ids, past_key_values=cache, num_loops=1)
+    model(ids, cache=cache, num_loops=1)
     with pytest.raises(InputError, match="5 tokens at the first loop and 0 at the deepest"):
-        model(ids[:, :1], past_key_values=cache, num_loops=3)
+        model(ids[:, :1], cache=cache, num_loops=3)
 
 
 def test_fewer_loops_from_some_token_on_are_fine_until_the_depth_returns():
     model, cache = tiny_model(), DynamicCache()
     ids = torch.randint(0, PAD, (1, 5))
-    model(ids, past_key_values=cache)
-    model(ids[:, :1], past_key_values=cache, num_loops=1)
+    model(ids, cache=cache)
+    model(ids[:, :1], cache=cache, num_loops=1)
     with pytest.raises(InputError, match="6 tokens at the first loop and 5"):
-        model(ids[:, :1], past_key_values=cache)
+        model(ids[:, :1], cache=cache)
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -54,7 +54,7 @@ class _Reuse(DynamicLayer):
 
 
 def shared_cache(model: LoopedForCausalLM, share_last: int, num_loops: int | None = None) -> Cache:
-    """Return a cache in which the last `share_last` loops share one slot per layer, for `past_key_values`.
+    """Return a cache in which the last `share_last` loops share one slot per layer, for `generate`.
 
     It holds num_loops - share_last + 1 loops' worth instead of num_loops. `share_last=1` keeps all loops (exact). More
     changes the text: past tokens are seen by all sharing loops as the last of them left them. The prompt itself runs as

@@ -57,7 +57,7 @@ class SingleSteps:
             ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
+            cache=self.cache,
             num_loops=self.num_loops,
             logits_to_keep=1,
         )

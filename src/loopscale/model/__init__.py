@@ -6,7 +6,7 @@ from loopscale.model.backbone import LoopedModel
 from loopscale.model.blocks import StepContext
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
 from loopscale.model.looped import LoopedForCausalLM
-from loopscale.model.outputs import LoopedOutput
+from loopscale.model.outputs import CACHE, LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.model.recurrence import RECURRENCES
 
@@ -14,6 +14,7 @@ AutoConfig.register("loopscale", LoopedConfig)
 AutoModelForCausalLM.register(LoopedConfig, LoopedForCausalLM)
 
 __all__ = [
+    "CACHE",
     "PRESETS",
     "READOUTS",
     "RECURRENCES",

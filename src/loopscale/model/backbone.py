@@ -29,7 +29,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ("LoopedLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache", "past_key_values")
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -99,9 +99,8 @@ class LoopedModel(LoopedPreTrainedModel):
             position_ids = torch.arange(h.shape[1], device=h.device)[None] + (
                 cache.get_seq_length(slot) if cache else 0
             )
-        mask = create_causal_mask(
-            self.config, h, attention_mask, past_key_values=cache, position_ids=position_ids, layer_idx=slot
-        )
+        # the cache by position: its keyword changed its name between the versions of transformers that we support
+        mask = create_causal_mask(self.config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
         return StepContext(mask, None if self.rotary_emb is None else self.rotary_emb(h, position_ids), cache)
 
     def step(self, h: State, k: int, context: StepContext | None = None) -> State:

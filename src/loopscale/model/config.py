@@ -30,7 +30,7 @@ class LoopedConfig(PreTrainedConfig):
     """
 
     model_type = "loopscale"
-    keys_to_ignore_at_inference = ("past_key_values", "loop_losses", "loop_norms", "states")
+    keys_to_ignore_at_inference = ("cache", "past_key_values", "loop_losses", "loop_norms", "states")
 
     vocab_size: int = 20_000
     hidden_size: int = 512

@@ -19,7 +19,7 @@ from loopscale.errors import InputError
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import StepContext
 from loopscale.model.config import LoopedConfig
-from loopscale.model.outputs import LoopedOutput
+from loopscale.model.outputs import CACHE, LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.objective import (
     IGNORED,
@@ -98,32 +98,37 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         output_states: bool = False,
         supervised_exits_only: bool = False,
         num_items_in_batch: Tensor | int | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> LoopedOutput:
         """Run `num_loops` loops (default: the config's) and decode the last, or compute the loss of every exit.
 
         `labels` are aligned with `input_ids` and shifted here, `shift_labels` are already the next tokens; -100 is
         ignored. `supervised_exits_only` leaves out the exits that the loss does not see. With labels, logits are built
-        in eval mode only. Raises `InputError` for fewer than 1 loop or more tokens than positions.
+        in eval mode only. `cache` and `past_key_values` are two names of one thing: transformers uses the first from
+        5.24 on. Raises `InputError` for fewer than 1 loop or more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
         _check_loops(K)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds.")
+        if cache is not None and past_key_values is not None:
+            raise InputError("give either cache or past_key_values: they are two names of one thing.")
+        cache = past_key_values if cache is None else cache
         labels = _next_tokens(labels) if shift_labels is None else shift_labels
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
-        if past_key_values is None and use_cache and not self.training:
-            past_key_values = DynamicCache(config=_at_depth(self.config, K))
-        if past_key_values is not None:
-            _check_depth(past_key_values, (K - 1) * len(self.model.layers))
+        if cache is None and use_cache and not self.training:
+            cache = DynamicCache(config=_at_depth(self.config, K))
+        if cache is not None:
+            _check_depth(cache, (K - 1) * len(self.model.layers))
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            seen = 0 if cache is None else cache.get_seq_length()
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
         step = self._checkpointed_step if self.checkpoint_loops and self.training else self.step
 
         h = self.model.embed_inputs(inputs_embeds, position_ids)
-        context = self.model.context(h, attention_mask, position_ids, past_key_values)
+        context = self.model.context(h, attention_mask, position_ids, cache)
         states: list[Tensor] = []
         for k in range(K):
             z = step(h, k, context)
@@ -131,7 +136,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             if k + 1 < K:
                 h = self.carry(z, k)
 
-        output = LoopedOutput(past_key_values=past_key_values, loop_norms=_mean_norms(states))
+        output = LoopedOutput(**{CACHE: cache}, loop_norms=_mean_norms(states))
         if output_states:
             output.states = tuple(states)
         gates = None

@@ -108,7 +108,7 @@ def test_tied_ouro_needs_no_head(ouro):
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'"),
         ({"hidden_size": 56}, r"shape \(89, 48\)"),
-        ({"hidden_size": 52}, "RoPE requires an even"),
+        ({"hidden_size": 52}, "even head size"),
         ({"vocab_size": "many"}, "vocab_size"),
     ],
 )

@@ -17,7 +17,9 @@ def test_the_formula_is_what_the_counter_counts(overrides, exit):
     model, ids = tiny_model(**overrides), text()[:, :-1]
     with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(ids, num_loops=exit)
-    assert formula_flops(model.config, ids.shape[1]).at_exit(exit) == counter.get_total_flops() / ids.numel()
+    counted = counter.get_total_flops() / ids.numel()
+    # some versions of transformers compute RoPE's angles, once a call, by a small matrix product
+    assert formula_flops(model.config, ids.shape[1]).at_exit(exit) == pytest.approx(counted, abs=4)
     assert counted_flops(model, ids) == formula_flops(model.config, ids.shape[1])
 
 

@@ -98,6 +98,11 @@ class LoopedConfig(PreTrainedConfig):
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
                 "change one of them."
             )
+        if self.position_embedding == "rope" and self.head_dim % 2:
+            raise InputError(
+                f"RoPE turns channels in pairs and needs an even head size, but hidden_size {self.hidden_size} / "
+                f"num_attention_heads {self.num_attention_heads} is {self.head_dim}: change one of them."
+            )
         if self.num_attention_heads % (self.num_key_value_heads or 1):
             raise InputError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
 from loopscale.errors import InputError
@@ -148,7 +147,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 states, labels, gates, supervised_exits_only, num_items_in_batch
             )
         if labels is None or not self.training:
-            output.logits = self.readout(slice_logits_to_keep(states[-1], logits_to_keep), K - 1)
+            output.logits = self.readout(_kept(states[-1], logits_to_keep), K - 1)
         return output
 
     def _checkpointed_step(self, h: State, k: int, context: StepContext) -> State:
@@ -204,6 +203,11 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 f"prompt and new tokens need {needed} positions, but this model has {room} (max_position_embeddings): "
                 "shorten the prompt or ask for fewer new tokens."
             )
+
+
+def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """Return the states whose logits are asked for: the last so many (0: all), or those at the given indices."""
+    return z[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else z[:, logits_to_keep]
 
 
 def _next_tokens(labels: Tensor | None) -> Tensor | None:

@@ -155,6 +155,30 @@ def test_bad_arguments_are_named():
         direction(torch.zeros(4))
 
 
+class Shapeless(Coordinate):
+    name = "shapeless"
+
+    def value(self, z):
+        return z.mean()
+
+    def tangent(self, z):
+        return z
+
+
+@pytest.mark.parametrize(
+    "coordinates, sentence",
+    [
+        ([direction(torch.ones(16)), direction(torch.eye(16)[0])], "two coordinates are called 'direction'"),
+        ([direction(torch.ones(8), "short")], "'short' failed on a state"),
+        ([Shapeless()], r"'shapeless' gave a value \(\)"),
+        (["scale"], "'scale' is no coordinate"),
+    ],
+)
+def test_bad_coordinates_are_named(coordinates, sentence):
+    with pytest.raises(InputError, match=sentence):
+        audit(tiny_model(), batches(1), coordinates=coordinates)
+
+
 def test_a_state_that_overflows_is_named():
     model = tiny_model()
     with torch.no_grad():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from loopscale import InputError
-from loopscale.audit import audit, intervene, loop_curves, search
+from loopscale.audit import audit, intervene, loop_curves, run_audit, search
 from loopscale.audit.derivatives import push
 
 VOCAB, HIDDEN = 43, 20
@@ -84,6 +84,41 @@ class TwoStepTable(Base):
         return super().step(h, k) + self.bias[k]
 
 
+class WithoutLastCarry(Base):
+    """What loop K would receive is nobody's business."""
+
+    def carry(self, z, k):
+        return {0: z, 1: z}[k]
+
+
+class AtOneLength(Base):
+    """Mixes tokens by a matrix of one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(11, 11).tril() / 4)
+
+    def step(self, h, k):
+        return super().step(h, k) + self.mix @ self.norm(h)
+
+
+class FromThreeTokens(Base):
+    """Cannot take fewer tokens than its kernel."""
+
+    def step(self, h, k):
+        return super().step(h, k) + 0.1 * F.pad(self.norm(h).unfold(1, 3, 1).mean(-1), (0, 0, 2, 0))
+
+
+class Sparse(Base):
+    """Some states are zero and stay so."""
+
+    def embed(self, input_ids):
+        return self.tokens(input_ids) * (input_ids % 3 > 0)[..., None]
+
+    def step(self, h, k):
+        return h * (1 + 0.1 * torch.tanh(self.down(self.up(self.norm(h)))))
+
+
 class Squared(torch.autograd.Function):
     """An operation without forward mode."""
 
@@ -118,6 +153,10 @@ class WithForwardMode(Base):
         (Overwriting, {}, "removed"),
         (Attending, {}, "blind_spot"),
         (TwoStepTable, {}, "blind_spot"),
+        (WithoutLastCarry, {}, "blind_spot"),
+        (AtOneLength, {}, "blind_spot"),
+        (FromThreeTokens, {}, "blind_spot"),
+        (Sparse, {}, "blind_spot"),
     ],
 )
 def test_the_verdict_on_scale(model, told, verdict):
@@ -147,6 +186,29 @@ def test_a_model_that_cannot_go_on_is_measured_within_its_depth():
     assert len(report.coordinates["scale"].retention) == 2
     assert len(report.coordinates["scale"].visibility) == 3
     assert "past its trained depth" in report.notes[0]
+
+
+@pytest.mark.parametrize("model", [TwoStepTable, WithoutLastCarry])
+def test_curves_of_a_model_that_cannot_go_on_end_at_its_depth(model):
+    assert len(loop_curves(model(), batches()).scale) == 3
+    assert run_audit(model(), batches())["lemma2"]["loops"] == 3
+
+
+def test_an_assertion_on_the_loop_is_an_answer_too():
+    class Asserting(Base):
+        def step(self, h, k):
+            assert k < self.num_loops
+            return super().step(h, k)
+
+    assert audit(Asserting(), batches()).notes
+
+
+def test_a_state_of_length_zero_does_not_dilute_what_is_retained():
+    model = Sparse()
+    scale = audit(model, batches()).coordinates["scale"]
+    model.step = lambda h, k: 0.5 * h
+    assert 0.9 < scale.retained < 1.1
+    assert audit(model, batches()).coordinates["scale"].retention == pytest.approx([0.5] * 3, rel=1e-6)
 
 
 def test_an_operation_without_forward_mode_is_differentiated_twice_in_reverse():
@@ -203,6 +265,12 @@ def cumulative(self, z, k):
     return self.head(self.norm(z)) * self.seen
 
 
+def not_finite_late(self, z, k):
+    """A readout that fails on tokens that a short trial does not reach."""
+    late = torch.arange(z.shape[1]) > 9
+    return Base.readout(self, z, k) * torch.where(late, float("nan"), 1.0)[:, None]
+
+
 def in_place(self, h, k):
     return h.mul_(2.0)
 
@@ -226,11 +294,23 @@ def in_place(self, h, k):
         ({"readout": lambda self, z, k: self.head(z.detach())}, "readout.*no gradient"),
         ({"step": lambda self, h, k: Base.step(self, h.detach(), k)}, "step.*no gradient"),
         ({"readout": lambda self, z, k: self.head(z).argmax(-1)}, "readout.*floating-point"),
+        ({"readout": lambda self, z, k: self.head(z)[..., : VOCAB - k]}, "readout.*43 logits at k = 0 and 42 at k = 1"),
+        ({"readout": not_finite_late}, "gradient of exit 1 is not finite"),
+        ({"step": lambda self, h, k: 1e-4 * torch.rand_like(h) + 0 * h}, "step.*differently"),
     ],
 )
 def test_a_wrong_verb_is_told_so_in_words(verbs, sentence):
-    with pytest.raises(InputError, match=sentence):
-        audit(Wrong(**verbs), batches(1))
+    for measure in (audit, search):
+        with pytest.raises(InputError, match=sentence):
+            measure(Wrong(**verbs), batches(2))
+
+
+@pytest.mark.parametrize("measure", [loop_curves, intervene, run_audit])
+def test_every_measure_tries_the_verbs_first(measure):
+    with pytest.raises(InputError, match=r"carry.*returned \(2, 8, 10\) for \(2, 8, 20\)"):
+        measure(Wrong(carry=lambda self, z, k: z[..., :10]), batches(1))
+    with pytest.raises(InputError, match="lacks"):
+        measure(nn.Linear(2, 2), batches(1))
 
 
 def test_a_missing_verb_and_a_wrong_depth_are_told_so_in_words():

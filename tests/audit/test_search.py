@@ -73,6 +73,41 @@ def test_a_direction_that_the_loop_forgets_is_not_a_blind_spot():
     assert not any(d.blind for d in search(model, batches()).directions)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_hidden_channel_that_every_loop_writes_anew_is_not_a_blind_spot(seed):
+    torch.manual_seed(seed)
+    model = PlantedLoop(hidden=32)
+
+    def step(h, k):
+        kept = PlantedLoop.step(model, h, k) @ model.project
+        return kept + 5 * torch.tanh(kept[..., :1]) * model.planted
+
+    model.step = step
+    report = search(model, batches(count=2, rows=2))
+    assert not any(d.blind for d in report.directions)
+    assert report.directions[0].retention_se > 0.05  # what the other channels write there is noise
+
+
+def test_a_search_is_repeatable_and_leaves_the_random_state():
+    model, data, before = PlantedLoop(), batches(), torch.get_rng_state()
+    assert search(model, data) == search(model, data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_too_few_tokens_are_noted():
+    assert not search(PlantedLoop(), batches()).notes
+    assert "give 96" in search(PlantedLoop(), batches(count=2, rows=1)).notes[0]
+
+
+def test_nothing_to_search_is_told_in_words():
+    with pytest.raises(InputError, match="no loss looks"):
+        search(PlantedLoop(), batches(), loop_weights=[0.0, 0.0, 0.0])
+    alone = PlantedLoop()
+    alone.num_loops, alone.step = 1, lambda h, k: [h + 0.1][k]
+    with pytest.raises(InputError, match="one loop"):
+        search(alone, batches())
+
+
 def test_one_batch_is_not_enough():
     with pytest.raises(InputError, match="at least 2 batches"):
         search(PlantedLoop(), batches(1))

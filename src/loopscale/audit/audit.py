@@ -1,28 +1,26 @@
 """`audit`: which variables of a looped model's state does its loss control?"""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
-from loopscale.audit.checks import check_labels, check_presence, check_verbs, runs_past_trained_depth
+from loopscale.audit.checks import check_coordinates, check_presence, checked, few_tokens, runs_past_trained_depth
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
 from loopscale.audit.report import AuditReport
-from loopscale.audit.streams import Batch, inputs_and_labels
+from loopscale.audit.streams import Batch
 from loopscale.audit.verdict import Thresholds
-from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped, evaluating
 
-# `| Any` where an argument of another kind is answered by an InputError of ours
+# here and in the other measurements: `| Any` where an argument of another kind is answered by an InputError of ours
 
 
 def audit(
     model: Looped | Any,
     batches: Iterable[Batch | Any],
     *,
-    coordinates: Sequence[Coordinate] | None = None,
+    coordinates: Sequence[Coordinate | Any] | None = None,
     supervision: str | None = None,
     loop_weights: Sequence[float] | None = None,
     norm_penalty_coef: float | None = None,
@@ -30,9 +28,10 @@ def audit(
 ) -> AuditReport:
     """Measure visibility, retention and drift of every coordinate, and judge it, in one pass over `batches`.
 
-    `batches` yields LongTensors (batch, seq + 1). `coordinates` default to scale, mean and, for our own models, the
-    directions the LM head hardly maps. What the training loss saw is read from our own models' config; for any other
-    model say it here (default: `per_loop` without a penalty). The model is put in eval mode meanwhile.
+    `batches` yields LongTensors (batch, seq + 1), or pairs (input_ids, labels). `coordinates` default to scale, mean
+    and, for our own models, the directions the LM head hardly maps. What the training loss saw is read from our own
+    models' config; for any other model say it here (default: `per_loop` without a penalty). The model is put in eval
+    mode meanwhile.
 
     Definitions follow arXiv 2606.24898: visibility is lemma 1's, retention lemma 2's.
 
@@ -43,17 +42,13 @@ def audit(
     check_presence(model)
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
     coordinates = default_coordinates(model) if coordinates is None else coordinates
-    if not coordinates:
-        raise InputError("there is no coordinate to audit: give at least one.")
     with evaluating(model):
-        first, batches = _peek(batches)
-        inputs, labels, _ = next(inputs_and_labels([first]))
-        check_verbs(model, inputs)
-        check_labels(model, inputs, labels)
+        (inputs, _, _), windows = checked(model, batches)
+        check_coordinates(coordinates, model.step(model.embed(few_tokens(model, inputs)), 0))
         goes_on = runs_past_trained_depth(model, inputs, losses.num_loops)
         steps = losses.num_loops if goes_on else losses.num_loops - 1
         run = Pass(model, coordinates, losses, gate_of(model, losses), steps)
-        run.run(batches)
+        run.run(windows)
     return AuditReport(
         num_loops=losses.num_loops,
         supervision=losses.supervision,
@@ -73,13 +68,3 @@ def default_coordinates(model: Looped) -> Sequence[Coordinate]:
     if isinstance(model, LoopedForCausalLM):
         return [scale, mean, unembedding_null(model.lm_head.weight)]
     return [scale, mean]
-
-
-def _peek(batches: Iterable[Batch | Any]) -> tuple[Any, Iterable[Batch | Any]]:
-    """Return the first batch, and all of them."""
-    rest = iter(batches)
-    try:
-        first = next(rest)
-    except StopIteration:
-        raise InputError("there are no batches to audit: give at least one (batch, seq + 1) LongTensor.") from None
-    return first, chain([first], rest)

@@ -1,12 +1,17 @@
 """Are the four verbs what they claim to be? Asked in words before anything is measured."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from loopscale.audit.coordinates import Coordinate
+from loopscale.audit.streams import Batch, Counted, inputs_and_labels
 from loopscale.errors import InputError
-from loopscale.stepping import Looped
+from loopscale.objective import IGNORED
+from loopscale.stepping import Looped, State
 
 VERBS = {
     "embed": "embed(input_ids) -> h",
@@ -16,46 +21,101 @@ VERBS = {
 }
 
 
-def check_verbs(model: object, input_ids: Tensor) -> None:
-    """Try every verb at every loop on a few tokens of `input_ids` (batch, seq).
+Window = tuple[Tensor, Tensor, Counted]  # inputs, labels, which tokens count
+
+
+def checked(model: Looped | Any, batches: Iterable[Batch | Any]) -> tuple[Window, Iterator[Window]]:
+    """Return the first batch, on which the verbs were tried, and all of them, each with labels that the model knows.
+
+    Raises `InputError` for a model that is no looped one, a verb that breaks a promise, and batches of another form.
+    """
+    check_presence(model)
+    windows = inputs_and_labels(model, batches)
+    first = next(windows)  # where there is none, it says so
+    vocab_size = check_verbs(model, first[0])
+    return first, (_with_known_labels(window, vocab_size) for window in chain([first], windows))
+
+
+def check_verbs(model: object, input_ids: Tensor) -> int:
+    """Try every verb at every loop on a few tokens of `input_ids` (batch, seq); return the size of the vocabulary.
 
     Raises `InputError` that says which verb breaks which promise: a missing verb, one that fails, a wrong shape, a
     result that is not finite, that changes from call to call, that changes its input, or that no gradient reaches.
     """
     check_presence(model)
     _call(model, "embed", input_ids)  # the whole batch: too long, or ids that are no tokens, show here
-    ids = input_ids[:2, :8]
+    ids = few_tokens(model, input_ids)
     h = _floats("embed", _call(model, "embed", ids))
     if h.ndim != 3 or h.shape[:2] != ids.shape:
         raise _broken("embed", f"returned {_shape(h)} for tokens {_shape(ids)}", "return (batch, seq, hidden)")
-    for k in range(model.num_loops):  # type: ignore[attr-defined]  # its presence was checked
+    K = model.num_loops  # type: ignore[attr-defined]  # its presence was checked
+    sizes = []
+    for k in range(K):
         z = _keeps_shape("step", _repeatable(model, "step", h, k), h)
         logits = _repeatable(model, "readout", z, k)
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise _broken("readout", f"returned {_shape(logits)} for a state {_shape(z)}", "return (batch, seq, vocab)")
+        sizes.append(logits.shape[-1])
+        if sizes[k] != sizes[0]:
+            what = f"returned {sizes[0]} logits at k = 0 and {sizes[k]} at k = {k}"
+            raise _broken("readout", what, "decode every exit into one vocabulary")
         _check_gradient(model, "step", h, k)
         _check_gradient(model, "readout", z, k)
-        h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
+        if k + 1 < K:
+            h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
+    return sizes[0]
 
 
-def check_labels(model: Looped, input_ids: Tensor, labels: Tensor) -> None:
-    """Check that the labels are tokens of the model's vocabulary; raises `InputError`."""
-    vocab_size = model.readout(model.step(model.embed(input_ids[:1, :1]), 0), 0).shape[-1]
-    if int(labels.max()) >= vocab_size:
-        raise InputError(
-            f"a label is {int(labels.max())}, but the readout has {vocab_size} logits: use the tokenizer that the "
-            "model was trained with."
-        )
+def check_coordinates(coordinates: Sequence[Coordinate | Any], z: State) -> None:
+    """Try the coordinates on a state; raises `InputError` for one that is none, fails, or gives a wrong shape."""
+    if not coordinates:
+        raise InputError("there is no coordinate to audit: give at least one.")
+    seen = set()
+    for coordinate in coordinates:
+        if not isinstance(coordinate, Coordinate):
+            raise InputError(f"{coordinate!r} is no coordinate: give `scale`, `mean`, `direction(v)` or your own.")
+        name = coordinate.name
+        if name in seen:
+            raise InputError(f"two coordinates are called '{name}': give each a name of its own.")
+        seen.add(name)
+        try:
+            value, tangent = coordinate.value(z), coordinate.tangent(z)
+        except Exception as error:  # whatever someone else's code raises
+            raise InputError(
+                f"coordinate '{name}' failed on a state {_shape(z)} with {type(error).__name__}: {error}."
+            ) from error
+        if value.shape != z.shape[:2] or tangent.shape != z.shape:
+            raise InputError(
+                f"coordinate '{name}' gave a value {_shape(value)} and a tangent {_shape(tangent)} for a state "
+                f"{_shape(z)}: return (batch, seq) and (batch, seq, hidden)."
+            )
 
 
 def runs_past_trained_depth(model: Looped, input_ids: Tensor, num_loops: int) -> bool:
     """Return whether the step can be applied once more than `num_loops` times (a step per loop index cannot)."""
-    z = model.step(model.embed(input_ids[:1, :2]), 0)
+    z = model.step(model.embed(few_tokens(model, input_ids)), 0)
     try:
-        model.step(model.carry(z, num_loops - 1), num_loops)
-    except (IndexError, KeyError, ValueError, RuntimeError):  # what a table of K entries answers to entry K
+        after = model.step(model.carry(z, num_loops - 1), num_loops)
+    except Exception:  # a table of K entries, an assertion: someone else's code answers to loop K as it likes
         return False
-    return True
+    return bool(torch.isfinite(after).all())
+
+
+def few_tokens(model: Looped | Any, input_ids: Tensor) -> Tensor:
+    """Return two rows of 8 tokens, or the whole batch where the model takes no other size."""
+    few = input_ids[:2, :8]
+    try:
+        z = model.step(model.embed(few), 0)
+        model.readout(z, 0)
+    except Exception:  # if it is not the size, the whole batch fails too, and that is told
+        return input_ids
+    return input_ids if z.ndim == 3 and z.shape[:2] != few.shape else few
+
+
+def require_finite(x: Tensor, what: str) -> None:
+    """Check that a measured tensor is finite; raises `InputError`."""
+    if not torch.isfinite(x).all():
+        raise InputError(f"{what} is not finite: there is nothing to measure.")
 
 
 def check_presence(model: object) -> None:
@@ -66,6 +126,17 @@ def check_presence(model: object) -> None:
     loops = getattr(model, "num_loops", None)
     if not isinstance(loops, int) or loops < 1:
         raise InputError(f"{type(model).__name__}.num_loops is {loops!r}: give the number of loops, at least 1.")
+
+
+def _with_known_labels(window: Window, vocab_size: int) -> Window:
+    labels = window[1]
+    for label in (int(labels.max()), int(labels.masked_fill(labels == IGNORED, 0).min())):
+        if not 0 <= label < vocab_size and label != IGNORED:
+            raise InputError(
+                f"a label is {label}, but the readout has {vocab_size} logits: use the tokenizer that the model was "
+                "trained with."
+            )
+    return window
 
 
 def _call(model: object, verb: str, *args: Any) -> Any:
@@ -90,7 +161,8 @@ def _repeatable(model: object, verb: str, x: Tensor, k: int) -> Tensor:
         raise _broken(verb, "changes its input in place", "work on a copy")
     _call(model, verb, x.flip(0, 1) * 0.5 + 1.0, 0)
     again = _floats(verb, _call(model, verb, original.clone(), k))
-    if again.shape != first.shape or not torch.allclose(again, first, rtol=1e-4, atol=1e-6):
+    rounding = 1e-6 * float(first.abs().max())  # of sums that cancel, at the size of what is summed
+    if again.shape != first.shape or not torch.allclose(again, first, rtol=1e-4, atol=rounding):
         raise _broken(
             verb,
             "answers the same input differently after another call",

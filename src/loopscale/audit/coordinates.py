@@ -55,7 +55,7 @@ class Scale(Coordinate):
 
     def value(self, z: State) -> PerToken:
         """Return s."""
-        return z.square().mean(-1).sqrt()
+        return torch.linalg.vector_norm(z, dim=-1) / z.shape[-1] ** 0.5  # whose derivative at 0 is 0
 
     def tangent(self, z: State) -> State:
         """Return z."""
@@ -109,7 +109,7 @@ class Subspace(Coordinate):
 
     def value(self, z: State) -> PerToken:
         """Return the RMS over the D channels of the projection."""
-        return (z @ self.basis.to(z)).square().sum(-1).div(z.shape[-1]).sqrt()
+        return torch.linalg.vector_norm(z @ self.basis.to(z), dim=-1) / z.shape[-1] ** 0.5
 
     def tangent(self, z: State) -> State:
         """Return the projection of z."""

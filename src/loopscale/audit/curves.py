@@ -3,13 +3,15 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscale.audit.checks import check_presence, checked, runs_past_trained_depth
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, LoopMeans, inputs_and_labels
+from loopscale.audit.streams import Batch, LoopMeans
 from loopscale.stepping import Looped, State, evaluating, run_loops
 
 
@@ -42,14 +44,20 @@ class LoopCurves:
     fit: PowerLaw | None
 
 
-def loop_curves(model: Looped, batches: Iterable[Batch], num_loops: int = 30) -> LoopCurves:
+def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: int = 30) -> LoopCurves:
     """Run `num_loops` loops and return the curves of lemma 2 (arXiv 2606.24898), streaming over batches and loops.
 
-    Loops whose states are no longer finite are left out.
+    Loops whose states are no longer finite are left out, and those past the trained depth of a model that cannot go on.
+
+    Raises `InputError` for a wrong model or batches, as `audit` does.
     """
+    check_presence(model)
     scales, norms, drifts, radial, angular = (LoopMeans() for _ in range(5))
     with evaluating(model):
-        for inputs, _, counted in inputs_and_labels(batches):
+        (inputs, _, _), windows = checked(model, batches)
+        if not runs_past_trained_depth(model, inputs, model.num_loops):
+            num_loops = min(num_loops, model.num_loops)
+        for inputs, _, counted in windows:
             before: Tensor | None = None
             for k, z in enumerate(run_loops(model, inputs, num_loops)):
                 if not torch.isfinite(z).all():

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from loopscale.audit.checks import check_presence, checked
 from loopscale.audit.curves import radial_increment, unit_rms
 from loopscale.audit.derivatives import exit_losses
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, Counted, LoopMeans, inputs_and_labels
+from loopscale.audit.streams import Batch, Counted, LoopMeans
 from loopscale.stepping import Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -55,15 +57,22 @@ class Interventions:
 
 
 def intervene(
-    model: Looped, batches: Iterable[Batch], num_loops: int | None = None, factors: Sequence[float] = FACTORS
+    model: Looped | Any,
+    batches: Iterable[Batch | Any],
+    num_loops: int | None = None,
+    factors: Sequence[float] = FACTORS,
 ) -> Interventions:
-    """Run every intervention over the batches; a changed state is read out and fed on."""
+    """Run every intervention over the batches; a changed state is read out and fed on.
+
+    Raises `InputError` for a wrong model or batches, as `audit` does.
+    """
+    check_presence(model)
     K = model.num_loops if num_loops is None else num_loops
     losses = {name: LoopMeans() for name in INTERVENTIONS}
     norms = {name: LoopMeans() for name in INTERVENTIONS}
     scaled = {factor: LoopMeans() for factor in factors}
     with evaluating(model):
-        for inputs, labels, counted in inputs_and_labels(batches):
+        for inputs, labels, counted in checked(model, batches)[1]:
             first = model.step(model.embed(inputs), 0)
             for name, change in INTERVENTIONS.items():
                 for k, z in enumerate(_changed_states(model, first, K, change)):

@@ -1,18 +1,18 @@
 """One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from loopscale.audit.checks import Window, require_finite
 from loopscale.audit.coordinates import Coordinate
 from loopscale.audit.derivatives import alignment, exit_gradient, gate_gradient, push
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses
 from loopscale.audit.report import CoordinateReport, ScaleStats
-from loopscale.audit.streams import Batch, Counted, LoopMeans, Sample, inputs_and_labels
+from loopscale.audit.streams import Counted, LoopMeans, Sample
 from loopscale.audit.verdict import Thresholds, half_life, judge, retention_per_loop
-from loopscale.errors import InputError
 from loopscale.stepping import Looped, State
 
 
@@ -70,7 +70,8 @@ class CoordinateMeter:
         coordinate, value = self.coordinate, self.coordinate.value
         xi = coordinate.tangent(z.detach())
         start, moved = push(value, z.detach(), xi)
-        share = torch.where(counted & (moved != 0), 1 / moved, 0.0)
+        counted = counted & (moved != 0)  # a state of length zero cannot be made longer
+        share = torch.where(counted, 1 / moved, 0.0)
 
         def left(state: State, weights: Tensor) -> float:
             (pulled,) = torch.autograd.grad(
@@ -137,14 +138,13 @@ class Pass:
         self.coordinates = [CoordinateMeter(coordinate, losses) for coordinate in coordinates]
         self.hidden_size = 0
 
-    def run(self, batches: Iterable[Batch | Any]) -> None:
+    def run(self, windows: Iterable[Window]) -> None:
         """Measure every batch; only two states are alive at a time."""
-        for inputs, labels, counted in inputs_and_labels(batches):
+        for inputs, labels, counted in windows:
             z = self.model.step(self.model.embed(inputs), 0)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
-                if not torch.isfinite(z).all():
-                    raise InputError(f"the state of loop {k + 1} is not finite: there is nothing to measure.")
+                require_finite(z, f"the state of loop {k + 1}")
                 self._look(k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(k, z, counted)
@@ -153,6 +153,7 @@ class Pass:
         """Measure what every loss sees of the state of loop k."""
         self.scale.add(k, z, counted)
         gradient, losses = exit_gradient(self.model, z, k, labels)
+        require_finite(gradient[counted], f"the gradient of exit {k + 1}")
         self.cross_entropy.add(k, losses, counted)
         gradients = {CROSS_ENTROPY: gradient}
         if self.losses.penalty:

@@ -12,7 +12,7 @@ from loopscale.audit.streams import Batch
 from loopscale.stepping import Looped
 
 
-def run_audit(model: Looped, batches: Iterable[Batch], curve_loops: int = 30) -> dict[str, Any]:
+def run_audit(model: Looped | Any, batches: Iterable[Batch | Any], curve_loops: int = 30) -> dict[str, Any]:
     """Audit a model over a few batches, run its curves and interventions, and return what JSON can hold.
 
     Keys (lists have one entry per loop): `verdicts` by coordinate; `radial_gradient`, the mean magnitude of the

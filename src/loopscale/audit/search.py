@@ -2,28 +2,31 @@
 
 A = E[g g^T] is the second moment of the unit gradients g that the losses send into the state at the loops they look
 at, and C = E[w (Jw)^T] the mean own-token Jacobian of one more loop, measured by Jacobian-vector products of random
-signs w. For a unit vector v, v^T A v is its mean squared visibility and v^T C v what is left of a move along it. The
+signs w. For a unit vector v, v^T A v is its mean squared visibility and v^T C v what is left of a move along it, with a
+standard error that M = E[(Jw)(Jw)^T] gives: the other channels of w, which J may bring into v, are its noise. The
 directions sought are the top of C v = lambda (A + floor^2) v, where `floor` is the visibility below which nothing
 counts as seen. Every second batch is kept out of the solution and measures what was found.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from loopscale.audit.checks import Window, check_presence, checked, require_finite, runs_past_trained_depth
 from loopscale.audit.coordinates import Direction
-from loopscale.audit.derivatives import exit_gradient, gate_gradient, push, unit
+from loopscale.audit.derivatives import exit_gradient, gate_gradient, push
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
-from loopscale.audit.streams import Batch, Counted, inputs_and_labels
+from loopscale.audit.moments import Moments, most_retained_per_visible, null_visibility
+from loopscale.audit.streams import Batch, Counted
 from loopscale.audit.verdict import Thresholds
 from loopscale.errors import InputError
 from loopscale.stepping import Looped, State, evaluating
 
-Square = Float[Tensor, "hidden hidden"]
+TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
+ERRORS = 2.0  # standard errors by which a retention must be above its threshold
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class FoundDirection:
     """A unit vector of the state. Figures are those of batches that it was not found on, `fitted_` ones of the others.
 
     visibility: root mean squared share of the losses' gradients along it; retention: share of a move along it that the
-    next loop leaves there. blind: visibility below the threshold and below the null's, retention above its own.
+    next loop leaves there, and its standard error. blind: visibility below the threshold and below the null's,
+    retention above its own by two standard errors.
     """
 
     vector: tuple[float, ...]
     visibility: float
     retention: float
+    retention_se: float
     fitted_visibility: float
     fitted_retention: float
     blind: bool
@@ -58,6 +63,7 @@ class SearchReport:
     tokens: int
     held_out_tokens: int
     thresholds: Thresholds
+    notes: tuple[str, ...] = ()
 
     @property
     def blind(self) -> tuple[Direction, ...]:
@@ -68,8 +74,8 @@ class SearchReport:
 
 
 def search(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Iterable[Batch | Any],
     *,
     num_directions: int = 4,
     probes: int = 2,
@@ -83,20 +89,30 @@ def search(
     Memory is a few (hidden, hidden) matrices. `probes` random moves a loop and batch measure retention. Arguments
     about the loss are those of `audit`.
 
-    Raises `InputError` for fewer than 2 batches: every second one is held out.
+    Raises `InputError` for a wrong model or batches, as `audit` does, and for fewer than 2 batches: every second one is
+    held out.
     """
     thresholds = thresholds or Thresholds()
+    check_presence(model)
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
-    halves = (_Moments(), _Moments())
+    if not (any(losses.supervised) or losses.penalty):
+        raise InputError("no loss looks at any loop: there is nothing that could see a direction.")
+    halves = (Moments(), Moments())
     with evaluating(model):
         gate = gate_of(model, losses)
-        for i, (inputs, labels, counted) in enumerate(inputs_and_labels(batches)):
-            _gather(halves[i % 2], model, losses, gate, inputs, labels, counted, probes)
+        (inputs, _, _), windows = checked(model, batches)
+        if losses.num_loops == 1 and not runs_past_trained_depth(model, inputs, 1):
+            raise InputError(
+                "the model has one loop and cannot run another: there is none that could keep a direction."
+            )
+        signs = torch.Generator(inputs.device).manual_seed(0)  # the same search finds the same
+        for i, window in enumerate(windows):
+            _gather(halves[i % 2], model, losses, gate, window, probes, signs)
     fit, held_out = halves
-    if not held_out.tokens:
+    if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
-    vectors = _most_retained_per_visible(fit, thresholds.visible)[:, :num_directions]
-    null = _null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
+    vectors = most_retained_per_visible(fit, thresholds.visible)[:, :num_directions]
+    null = null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
     directions = tuple(_measure(v, fit, held_out, null, thresholds) for v in vectors.T)
     blind = vectors[:, [d.blind for d in directions]]
     return SearchReport(
@@ -107,64 +123,45 @@ def search(
         tokens=fit.tokens,
         held_out_tokens=held_out.tokens,
         thresholds=thresholds,
+        notes=_notes(min(fit.tokens, held_out.tokens), vectors.shape[0]),
     )
 
 
-@final
-class _Moments:
-    """Running second moments of unit gradients, and of random moves with what one more loop makes of them."""
-
-    def __init__(self) -> None:
-        self.tokens, self.gradients, self.moves = 0, 0, 0
-        self._visible: Tensor | float = 0.0
-        self._retained: Tensor | float = 0.0
-
-    def see(self, gradient: State, counted: Counted) -> None:
-        """Take in the gradients of one loss at one loop; a token without a gradient counts as seeing nothing."""
-        g = unit(gradient)[counted].double()
-        self._visible = self._visible + g.T @ g
-        self.gradients += len(g)
-
-    def keep(self, move: State, left: State, counted: Counted) -> None:
-        """Take in random moves and what is left of them after one more loop."""
-        w, moved = move[counted].double(), left[counted].double()
-        self._retained = self._retained + w.T @ moved
-        self.moves += len(w)
-
-    @property
-    def visible(self) -> Square:
-        """Return A; its trace is at most 1."""
-        return torch.as_tensor(self._visible / self.gradients)
-
-    @property
-    def retained(self) -> Square:
-        """Return the symmetric part of C: antisymmetric parts leave nothing along a direction."""
-        mean = torch.as_tensor(self._retained / self.moves)
-        return (mean + mean.T) / 2
+def _notes(tokens: int, hidden: int) -> tuple[str, ...]:
+    """Say so where there is too little to find anything by."""
+    if tokens >= TOKENS_PER_CHANNEL * hidden:
+        return ()
+    return (
+        f"{tokens} tokens in a half for {hidden} channels may miss a direction that is there: "
+        f"give {TOKENS_PER_CHANNEL * hidden}.",
+    )
 
 
 def _gather(
-    moments: _Moments,
+    moments: Moments,
     model: Looped,
     losses: Losses,
     gate: Gate | None,
-    inputs: Tensor,
-    labels: Tensor,
-    counted: Counted,
+    window: Window,
     probes: int,
+    signs: torch.Generator,
 ) -> None:
     """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
+    inputs, labels, counted = window
     moments.tokens += int(counted.sum())
     z = model.step(model.embed(inputs), 0)
     for k in range(losses.num_loops):
+        require_finite(z, f"the state of loop {k + 1}")
         if losses.looks(CROSS_ENTROPY, k):
-            moments.see(exit_gradient(model, z, k, labels)[0], counted)
+            gradient = exit_gradient(model, z, k, labels)[0]
+            require_finite(gradient[counted], f"the gradient of exit {k + 1}")
+            moments.see(gradient, counted)
         if losses.looks(PENALTY, k):
             moments.see(z, counted)
         if gate is not None and losses.looks(EXIT_GATE, k):
             moments.see(gate_gradient(gate, z, k), counted)
         if k + 1 < max(losses.num_loops, 2):
-            z = _push_probes(moments, _one_loop(model, k), z, counted, probes)
+            z = _push_probes(moments, _one_loop(model, k), z, counted, probes, signs)
 
 
 def _one_loop(model: Looped, k: int) -> Callable[[Tensor], Tensor]:
@@ -172,52 +169,32 @@ def _one_loop(model: Looped, k: int) -> Callable[[Tensor], Tensor]:
 
 
 def _push_probes(
-    moments: _Moments, one_loop: Callable[[Tensor], Tensor], z: State, counted: Counted, probes: int
+    moments: Moments,
+    one_loop: Callable[[Tensor], Tensor],
+    z: State,
+    counted: Counted,
+    probes: int,
+    signs: torch.Generator,
 ) -> State:
     after = z
     for _ in range(probes):
-        move = torch.randint_like(z, 2) * 2 - 1
+        move = torch.randint(2, z.shape, generator=signs, device=z.device).to(z) * 2 - 1
         after, left = push(one_loop, z, move)
         moments.keep(move, left, counted)
     return after
 
 
-def _most_retained_per_visible(moments: _Moments, floor: float) -> Square:
-    """Return unit eigenvectors of C v = lambda (A + floor^2) v as columns, largest lambda first."""
-    A = moments.visible
-    L = torch.linalg.cholesky(A + floor**2 * torch.eye(len(A)).to(A))
-    whitened = torch.linalg.solve_triangular(L, moments.retained, upper=False)
-    whitened = torch.linalg.solve_triangular(L, whitened.T, upper=False)
-    _, y = torch.linalg.eigh((whitened + whitened.T) / 2)
-    v = torch.linalg.solve_triangular(L.T, y.flip(1), upper=True)
-    return v / torch.linalg.vector_norm(v, dim=0)
-
-
-def _measure(v: Tensor, fit: _Moments, held_out: _Moments, null: float, thresholds: Thresholds) -> FoundDirection:
-    def figures(moments: _Moments) -> tuple[float, float]:
+def _measure(v: Tensor, fit: Moments, held_out: Moments, null: float, thresholds: Thresholds) -> FoundDirection:
+    def figures(moments: Moments) -> tuple[float, float]:
         return float(v @ moments.visible @ v) ** 0.5, float(v @ moments.retained @ v)
 
     visibility, retention = figures(held_out)
+    error = held_out.retention_se(v)
     return FoundDirection(
         tuple(v.tolist()),
         visibility,
         retention,
+        error,
         *figures(fit),
-        blind=visibility < min(thresholds.visible, null) and retention > thresholds.retained,
+        blind=visibility < min(thresholds.visible, null) and retention - ERRORS * error > thresholds.retained,
     )
-
-
-def _null_visibility(fitted: int, held_out: int, hidden: int) -> float:
-    """Return the held-out visibility of the direction least visible to as many gradients of no preferred direction."""
-    seeded = torch.Generator().manual_seed(0)
-
-    def moment(count: int) -> Square:
-        total = torch.zeros(hidden, hidden, dtype=torch.float64)
-        for start in range(0, count, 8192):
-            g = torch.randn(min(8192, count - start), hidden, generator=seeded, dtype=torch.float64)
-            g = g / torch.linalg.vector_norm(g, dim=1, keepdim=True)
-            total += g.T @ g
-        return total / count
-
-    least = torch.linalg.eigh(moment(fitted))[1][:, 0]
-    return float(least @ moment(held_out) @ least) ** 0.5

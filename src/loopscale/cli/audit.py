@@ -96,7 +96,7 @@ def _measure(args: Namespace) -> int:
     blind = bool(report.blind_spots)
     if args.search:
         hidden = search(model, windows("searching"), thresholds=thresholds, **told)
-        console.print("", search_table(hidden), sep="\n")
+        console.print("", search_table(hidden), *hidden.notes, sep="\n")
         found["search"] = plain(hidden)
         blind |= bool(hidden.blind)
     if args.full or args.figures:

@@ -1,0 +1,82 @@
+"""The two second moments that a search for blind directions is made of, the problem they pose, and its null."""
+
+import math
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.audit.derivatives import unit
+from loopscale.audit.streams import Counted
+from loopscale.stepping import State
+
+Square = Float[Tensor, "hidden hidden"]
+
+
+@final
+class Moments:
+    """Running second moments of unit gradients, and of random moves with what one more loop makes of them."""
+
+    def __init__(self) -> None:
+        self.tokens, self.gradients, self.moves = 0, 0, 0
+        self._visible: Tensor | float = 0.0
+        self._retained: Tensor | float = 0.0
+        self._moved: Tensor | float = 0.0
+
+    def see(self, gradient: State, counted: Counted) -> None:
+        """Take in the gradients of one loss at one loop; a token without a gradient counts as seeing nothing."""
+        g = unit(gradient)[counted].double()
+        self._visible = self._visible + g.T @ g
+        self.gradients += len(g)
+
+    def keep(self, move: State, left: State, counted: Counted) -> None:
+        """Take in random moves and what is left of them after one more loop."""
+        w, moved = move[counted].double(), left[counted].double()
+        self._retained = self._retained + w.T @ moved
+        self._moved = self._moved + moved.T @ moved
+        self.moves += len(w)
+
+    @property
+    def visible(self) -> Square:
+        """Return A; its trace is at most 1."""
+        return torch.as_tensor(self._visible / self.gradients)
+
+    @property
+    def retained(self) -> Square:
+        """Return the symmetric part of C: antisymmetric parts leave nothing along a direction."""
+        mean = torch.as_tensor(self._retained / self.moves)
+        return (mean + mean.T) / 2
+
+    def retention_se(self, v: Tensor) -> float:
+        """Return the standard error of v^T C v: of the mean of <w, v> <Jw, v> over independent signs w."""
+        # its variance is |J^T v|^2 + (v^T J v)^2 less a term that channels of v alone make
+        squares = float(v @ torch.as_tensor(self._moved / self.moves) @ v)
+        return math.sqrt((squares + float(v @ self.retained @ v) ** 2) / self.moves)
+
+
+def most_retained_per_visible(moments: Moments, floor: float) -> Square:
+    """Return unit eigenvectors of C v = lambda (A + floor^2) v as columns, largest lambda first."""
+    A = moments.visible
+    L = torch.linalg.cholesky(A + floor**2 * torch.eye(len(A)).to(A))
+    whitened = torch.linalg.solve_triangular(L, moments.retained, upper=False)
+    whitened = torch.linalg.solve_triangular(L, whitened.T, upper=False)
+    _, y = torch.linalg.eigh((whitened + whitened.T) / 2)
+    v = torch.linalg.solve_triangular(L.T, y.flip(1), upper=True)
+    return v / torch.linalg.vector_norm(v, dim=0)
+
+
+def null_visibility(fitted: int, held_out: int, hidden: int) -> float:
+    """Return the held-out visibility of the direction least visible to as many gradients of no preferred direction."""
+    seeded = torch.Generator().manual_seed(0)
+
+    def moment(count: int) -> Square:
+        total = torch.zeros(hidden, hidden, dtype=torch.float64)
+        for start in range(0, count, 8192):
+            g = torch.randn(min(8192, count - start), hidden, generator=seeded, dtype=torch.float64)
+            g = g / torch.linalg.vector_norm(g, dim=1, keepdim=True)
+            total += g.T @ g
+        return total / count
+
+    least = torch.linalg.eigh(moment(fitted))[1][:, 0]
+    return float(least @ moment(held_out) @ least) ** 0.5

@@ -10,6 +10,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from loopscale import InputError
 from loopscale.decode import speculative_generate
+from loopscale.decode.choice import Greedy
 from tests.helpers import tiny_model
 
 PAD = 30
@@ -45,8 +46,10 @@ def speculate(model, inputs, **options):
 )
 def test_greedy_text_is_that_of_full_depth_for_every_readout_and_recurrence(readout, recurrence, dtype):
     model, inputs = tiny_model(readout=readout, recurrence=recurrence).to(dtype), prompts()
-    for loops, draft_loops in ((None, 1), (5, 3)):
-        out = speculate(model, inputs, num_loops=loops, draft_loops=draft_loops, draft_tokens=3, adaptive=loops == 5)
+    for loops, draft_loops, ahead in ((None, 1, 16), (5, 1, 3), (5, 3, 2)):
+        out = speculate(
+            model, inputs, num_loops=loops, draft_loops=draft_loops, draft_tokens=ahead, adaptive=loops == 5
+        )
         assert torch.equal(out.sequences, plain(model, inputs, num_loops=loops))
 
 
@@ -80,21 +83,28 @@ def agreeable_model(**options):
     return model
 
 
-def test_good_drafts_are_accepted_and_save_passes():
-    model, inputs = agreeable_model(), prompts(pads=(0,))
-    out = speculate(model, inputs, max_new_tokens=21, draft_tokens=4, adaptive=False)
-    stats = out.stats
+@pytest.mark.parametrize("draft_loops", [1, 2, 3])
+def test_a_token_that_stands_costs_the_passes_of_its_draft_alone(draft_loops):
+    model, inputs = agreeable_model(num_loops=4), prompts(pads=(0,))
+    stats = speculate(model, inputs, draft_loops=draft_loops, max_new_tokens=21, adaptive=False).stats
     assert stats.acceptance == 1
-    assert (stats.verifications, stats.drafted) == (4, 16)  # 20 tokens after the prompt's own, 5 a cycle
-    assert stats.passes == 4 * (5 * 1 + 2)
-    assert stats.token_loops == 20 * 3  # nothing is run twice
-    assert stats.loops_per_token == 3
+    assert (stats.verifications, stats.drafted) == (20, 19)  # the last token is never run, so never drafted
+    assert stats.passes == 19 * draft_loops + 4  # the last but one runs through
+    assert stats.passes_per_token < draft_loops + 0.2
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_no_more_tokens_than_asked_for_are_ahead(ahead):
+    model, inputs = agreeable_model(num_loops=4), prompts(pads=(0,))
+    stats = speculate(model, inputs, draft_tokens=ahead, max_new_tokens=21, adaptive=False).stats
+    assert stats.acceptance == 1
+    assert stats.passes == pytest.approx(20 * 4 / (ahead + 1), abs=3)  # so many tokens share the passes of one
 
 
 def test_rows_far_apart_stay_within_the_cache():
     """A row that is done waits where it is while the others go on drafting past it."""
     model, inputs = agreeable_model(), prompts(pads=(0, 1, 2, 3))
-    model.readout_norm = _Negated(model.readout_norm, rows=slice(2, None))  # two rows accept all, two nothing
+    model.readout_norm = _Negated(model.readout_norm, rows=slice(2, None), batch=4)  # two rows accept all, two nothing
     expected = model.generate(**inputs, max_new_tokens=30, do_sample=False, pad_token_id=PAD)
     out = speculate(model, inputs, max_new_tokens=30, draft_tokens=9, adaptive=False)
     assert torch.equal(out.sequences, expected)
@@ -104,40 +114,66 @@ def test_rows_far_apart_stay_within_the_cache():
 def test_bad_drafts_cost_passes_and_change_nothing():
     model, inputs = tiny_model(), prompts(pads=(0,))
     model.readout_norm = _Negated(model.readout_norm)
-    out = speculate(model, inputs, draft_tokens=2, adaptive=False)
+    out = speculate(model, inputs, adaptive=False)
     assert torch.equal(out.sequences, plain(model, inputs))
     assert out.stats.accepted == 0
-    assert out.stats.passes == (NEW - 1) * (3 + 2) - 3  # the last two drafts are cut to what is left to write
+    assert out.stats.passes == (NEW - 1) * 3  # as many as without drafts
+
+
+def test_an_exit_that_was_not_trained_is_not_asked(monkeypatch):
+    asked = []
+    judge = Greedy.judge
+    monkeypatch.setattr(Greedy, "judge", lambda *args: asked.append(len(args[2])) or judge(*args))
+    for weights, most in (([1.0, 1.0, 1.0, 1.0], 4), ([1.0, 0.0, 0.0, 1.0], 2)):
+        asked.clear()
+        model = agreeable_model(num_loops=4, loop_weights=weights)
+        assert speculate(model, prompts(pads=(0,)), max_new_tokens=21, adaptive=False).stats.acceptance == 1
+        assert max(asked) == most
+
+
+def test_holding_back_saves_loops_and_costs_passes():
+    model, inputs = tiny_model(num_loops=4), prompts(pads=(0,))
+    model.readout_norm = _Negated(model.readout_norm)
+    eager = speculate(model, inputs, max_new_tokens=30, adaptive=False)
+    careful = speculate(model, inputs, max_new_tokens=30)
+    assert torch.equal(eager.sequences, careful.sequences)
+    assert careful.stats.token_loops < eager.stats.token_loops
+    assert careful.stats.drafted < eager.stats.drafted
 
 
 class _Negated(torch.nn.Module):
     """A readout whose early exits see the state negated in some rows, so that they draft badly."""
 
-    def __init__(self, readout, rows=slice(None)):
+    alike = False
+
+    def __init__(self, readout, rows=slice(None), batch=1):
         super().__init__()
-        self.readout, self.rows = readout, rows
+        self.readout, self.rows, self.batch = readout, rows, batch
 
     def forward(self, z, last):
         x = self.readout(z, last)
         if last:
             return x
         x = x.clone()
-        x[self.rows] *= -1
+        x.view(-1, self.batch, *x.shape[1:])[:, self.rows] *= -1
         return x
 
 
-@pytest.mark.parametrize("draft_loops", [1, 2])
-def test_drafted_loops_are_never_recomputed(draft_loops, monkeypatch):
-    model, inputs = agreeable_model(), prompts(pads=(0,))
-    ran = []
+def test_no_loop_runs_twice_on_a_token_that_stands(monkeypatch):
+    model, inputs = agreeable_model(num_loops=4), prompts(pads=(0,))
+    rows = []
     step = model.step
-    monkeypatch.setattr(model, "step", lambda h, k, c=None: ran.append((k, h.shape[1])) or step(h, k, c))
-    speculate(model, inputs, draft_loops=draft_loops, draft_tokens=4, adaptive=False, max_new_tokens=21)
-    decoding = ran[3:]  # after the prompt's three loops
-    assert {tokens for k, tokens in decoding if k < draft_loops} == {1}
-    assert {tokens for k, tokens in decoding if k >= draft_loops} == {5}
-    for k in range(3):
-        assert sum(tokens for at, tokens in decoding if at == k) == 20
+    monkeypatch.setattr(model, "step", lambda h, k, c=None: rows.append(len(h)) or step(h, k, c))
+    stats = speculate(model, inputs, adaptive=False, max_new_tokens=21).stats
+    assert sum(rows[4:]) == stats.token_loops == 20 * 4  # after the prompt's own four loops
+
+
+def test_the_number_of_threads_is_what_it_was(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    speculate(tiny_model(), prompts())
+    assert seen == [1, 3]
 
 
 @pytest.mark.parametrize("pads", [(0,), (0, 3, 6, 1)], ids=["one", "batch"])

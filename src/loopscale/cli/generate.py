@@ -31,9 +31,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--top_k", type=int | None, default=None, help="sample among the k likeliest")
     parser.add_argument("--top_p", type=float | None, default=None, help="sample among the likeliest of this mass")
     parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
-    parser.add_argument("--speculate", action="store_true", help="draft with an early exit, verify at full depth")
-    parser.add_argument("--draft_loops", type=int, default=1, help="loops that draft")
-    parser.add_argument("--draft_tokens", type=int, default=16, help="longest draft")
+    parser.add_argument("--speculate", action="store_true", help="draft with early exits, confirm at full depth")
+    parser.add_argument("--draft_loops", type=int, default=1, help="loops after which a token is drafted")
+    parser.add_argument("--draft_tokens", type=int, default=16, help="most tokens ahead of full depth")
     parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
     parser.add_argument(
         "--exit_slots",
@@ -127,7 +127,7 @@ def _in_words(stats: DecodeStats) -> str:
     ]
     if stats.verifications:
         lines.append(
-            f"accepted {stats.accepted} of {stats.drafted} drafted tokens ({stats.acceptance:.0%}) in "
-            f"{stats.verifications} verifications; {stats.rechecked} near ties decided by single steps"
+            f"accepted {stats.accepted} of {stats.drafted} drafted tokens ({stats.acceptance:.0%}); "
+            f"{stats.rechecked} near ties decided by single steps"
         )
     return "\n".join(lines)

@@ -1,8 +1,9 @@
 """A preallocated cache with one slot per (loop, layer), whose write position the caller sets.
 
 transformers' dynamic cache copies all it holds at every token, its static cache cannot be rolled back, and neither can
-hold rows of unequal length. Here a slot writes where the shared cursor points: drafting writes the slots of the first
-loops, verification the same columns of the others, and a rejected token is rolled back by pointing there again.
+hold rows of unequal length. Here a slot writes where a cursor points, and a rejected token is rolled back by pointing
+there again. The loops of one layer lie side by side, so that a `Front` runs several of them, each at its own token, as
+one batch.
 """
 
 from typing import Any, final
@@ -14,32 +15,34 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from loopscale.model import LoopedForCausalLM
 
-New = Float[Tensor, "batch heads new head_size"]
-Seen = Float[Tensor, "batch heads seen head_size"]
+New = Float[Tensor, "rows heads new head_size"]
+Seen = Float[Tensor, "rows heads seen head_size"]
 
 
 @final
 class Cursor:
-    """The columns that the next pass writes, shared by all slots: a range, or (`rows`, `columns`) where rows differ."""
+    """The columns that the next pass writes, shared by all slots: a range, or `columns` where rows differ."""
 
     def __init__(self) -> None:
         self.start = 0
         self.stop = 0
-        self.rows: Int[Tensor, "batch 1"] | None = None
-        self.columns: Int[Tensor, "batch seq"] | None = None
+        self.rows: Int[Tensor, "rows 1"] | None = None
+        self.columns: Int[Tensor, "rows new"] | None = None
 
-    def move(self, starts: list[int], length: int, device: torch.device) -> None:
-        """Point at `length` columns from `starts` (one per row) on; whatever lies there is overwritten."""
-        self.start, self.stop = starts[0], max(starts) + length
+    def move(self, start: int, length: int) -> None:
+        """Point at `length` columns of every row from `start` on; whatever lies there is overwritten."""
+        self.start, self.stop = start, start + length
         self.rows = self.columns = None
-        if len(set(starts)) > 1:
-            self.rows = torch.arange(len(starts), device=device)[:, None]
-            self.columns = torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
+
+    def spread(self, columns: Int[Tensor, "rows 1"], stop: int) -> None:
+        """Point at one column per row; `stop` is one more than the largest."""
+        self.stop = stop
+        self.rows, self.columns = torch.arange(len(columns), device=columns.device)[:, None], columns
 
 
 @final
 class Slot(CacheLayerMixin):
-    """Keys and values of one layer in one loop, (batch, heads, capacity, head size)."""
+    """Keys and values of one layer, (rows, heads, capacity, head size)."""
 
     is_compileable = False
 
@@ -84,18 +87,21 @@ class LoopCache(Cache):
         self.cursor = Cursor()
         self.num_loops = num_loops
         heads = config.num_key_value_heads or config.num_attention_heads
-        shape = (2, batch, heads, capacity, config.head_dim)
-        buffers = [
-            torch.zeros(shape, dtype=model.dtype, device=model.device)
-            for _ in range(num_loops * config.num_stack_layers)
+        shape = (2, num_loops, batch, heads, capacity, config.head_dim)
+        self.buffers = [
+            torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_stack_layers)
         ]
-        super().__init__(layers=[Slot(self.cursor, keys, values) for keys, values in buffers])
+        super().__init__(layers=[Slot(self.cursor, *layer[:, k]) for k in range(num_loops) for layer in self.buffers])
 
     def share(self, k: int, column: int) -> None:
         """Copy what loop k wrote at a column into the slots of all deeper loops."""
-        layers = len(self.layers) // self.num_loops
-        for i in range(layers):
-            source = self.layers[k * layers + i]
-            for deeper in self.layers[(k + 1) * layers + i :: layers]:
-                deeper.keys[:, :, column] = source.keys[:, :, column]
-                deeper.values[:, :, column] = source.values[:, :, column]
+        for layer in self.buffers:
+            layer[:, k + 1 :, :, :, column] = layer[:, k : k + 1, :, :, column]
+
+
+@final
+class Front(Cache):
+    """Neighbouring loops of a `LoopCache` as the rows of one batch, (loops * batch, ...): one `Slot` per layer."""
+
+    def __init__(self, cache: LoopCache, first: int, stop: int) -> None:
+        super().__init__(layers=[Slot(cache.cursor, *layer[:, first:stop].flatten(1, 2)) for layer in cache.buffers])

@@ -1,11 +1,12 @@
-"""How tokens are chosen from logits: greedy, or sampled with rejection. A draft is judged by the same object."""
+"""How tokens are chosen from logits: greedy, or sampled. A draft is judged by the same object, by any deeper exit."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -15,7 +16,6 @@ from transformers.generation.logits_process import (
 )
 
 from loopscale.errors import InputError
-from loopscale.stepping import Logits
 
 # The two largest logits are a near tie within this many rounding steps (of the dtype, at the largest logit). A pass
 # over several tokens moved logits by at most 10 steps in float32 and 2 in bfloat16 (docs/decode.md).
@@ -23,45 +23,41 @@ TIE_MARGIN = 64.0
 TIE_MARGIN_16_BIT = 8.0
 
 
-@dataclass(frozen=True)
-class Draft:
-    """One drafted token per row, how probable the drafting exit finds its likeliest token, and its distribution."""
+@dataclass(slots=True)
+class Chosen:
+    """A token that an exit chose.
 
-    tokens: Int[Tensor, "batch 1"]
-    confidence: Float[Tensor, " batch"]
-    probabilities: Float[Tensor, "batch vocab"]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Per drafted token whether it stays; per position (one more than drafts) the token that stands there if not.
-
-    `unsure` marks positions whose outcome could be another in another batch shape (greedy near ties).
+    gap: between the exit's two largest logits, in nats: how sure it is. unsure: another batch shape might choose
+    another token (a greedy near tie). distribution: what the token was drawn from, where it was drawn.
     """
 
-    accepted: Bool[Tensor, "batch drafts"]
-    instead: Int[Tensor, "batch places"]
-    unsure: Bool[Tensor, "batch places"]
+    token: int
+    gap: float = 0.0
+    unsure: bool = False
+    distribution: Float[Tensor, " vocab"] | None = None
 
 
 class Choice(ABC):
     """Chooses tokens, and judges drafts so that the text is the one full depth would have written."""
 
     @abstractmethod
-    def draft(self, logits: Float[Tensor, "batch vocab"]) -> Draft:
-        """Choose a draft token per row from the logits of the drafting exit."""
+    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
+        """Choose a token per row."""
 
     @abstractmethod
-    def judge(self, logits: Logits, drafts: list[Draft]) -> Judgement:
-        """Compare the drafts with the full-depth logits of their positions and of one more."""
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
+        """Return what an exit has to say, per row: the draft's token where it stands, another one where it does not.
+
+        A row without a draft gets a token of its own.
+        """
 
 
 @final
 class Greedy(Choice):
-    """The likeliest token. A draft stays if it is full depth's likeliest.
+    """The likeliest token. A draft stands if it is that.
 
     `tie_margin` is the gap between the two largest logits, in units of the rounding step at the largest logit, up to
-    which a position counts as unsure (default: by the dtype of the logits).
+    which a row counts as unsure (default: by the dtype of the logits).
     """
 
     def __init__(self, tie_margin: float | None = None) -> None:
@@ -69,31 +65,32 @@ class Greedy(Choice):
             raise InputError(f"tie_margin is {tie_margin}: it is a distance, give 0 or more.")
         self.tie_margin = tie_margin
 
-    def draft(self, logits: Float[Tensor, "batch vocab"]) -> Draft:
+    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
         """Take the largest."""
-        probabilities = logits.float().softmax(-1)
-        confidence, tokens = probabilities.max(-1)
-        return Draft(tokens[:, None], confidence, probabilities)
+        return logits.argmax(-1, keepdim=True)
 
-    def judge(self, logits: Logits, drafts: list[Draft]) -> Judgement:
-        """Keep what equals the argmax."""
-        top, tokens = logits.topk(2, dim=-1)
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
+        """Take the largest, whatever the draft was."""
         dtype = torch.finfo(logits.dtype)
         margin = self.tie_margin
         if margin is None:
             margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
-        unsure = top[..., 0] - top[..., 1] <= margin * dtype.eps * logits.abs().amax(-1)
-        best = tokens[..., 0]
-        accepted = _joined(drafts, best) == best[:, :-1]
-        return Judgement(accepted, best, unsure)
+        top, tokens = logits.topk(min(2, logits.shape[-1]), dim=-1)
+        largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).tolist()
+        chosen = []
+        for token, values, size in zip(tokens.tolist(), top.tolist(), largest, strict=True):
+            gap = values[0] - values[-1]
+            chosen.append(Chosen(token[0], gap, gap <= margin * dtype.eps * size))
+        return chosen
 
 
 @final
 class Sampled(Choice):
     """Sampling at a temperature, optionally among the likeliest (`top_k`, `top_p`), with rejection of drafts.
 
-    A draft x from q stays with probability min(1, p(x) / q(x)); else the token is drawn from the positive part of
-    p - q, normalised. The result is distributed as p exactly (Leviathan et al. 2023, arXiv 2211.17192, appendix A).
+    A draft x from q stands with probability min(1, p(x) / q(x)); else a token is drawn from the positive part of
+    p - q, normalised. The result is distributed as p exactly (Leviathan et al. 2023, arXiv 2211.17192, appendix A),
+    and so it can be the draft of a deeper exit in turn.
     """
 
     def __init__(
@@ -118,27 +115,29 @@ class Sampled(Choice):
         no_prefix = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)  # these warpers read none
         return self.warpers(no_prefix, wide).softmax(-1)
 
-    def draft(self, logits: Float[Tensor, "batch vocab"]) -> Draft:
+    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
         """Draw one."""
-        probabilities = self.probabilities(logits)
-        return Draft(self._draw(probabilities), probabilities.amax(-1), probabilities)
+        return self._draw(self.probabilities(logits))
 
-    def judge(self, logits: Logits, drafts: list[Draft]) -> Judgement:
-        """Keep or replace each by rejection sampling."""
-        p = self.probabilities(logits.flatten(0, 1)).view(logits.shape)
-        instead = p.clone()
-        tokens = _joined(drafts, p.argmax(-1))
-        accepted = torch.zeros_like(tokens, dtype=torch.bool)
-        if drafts:
-            q = torch.stack([draft.probabilities for draft in drafts], 1)
-            ratio = (p[:, :-1] / q).gather(-1, tokens[..., None]).squeeze(-1)  # q > 0 where it was drawn
-            uniform = torch.rand(ratio.shape, dtype=ratio.dtype, device=ratio.device, generator=self.generator)
-            accepted = uniform < ratio
-            residual = (p[:, :-1] - q).clamp_min(0)
-            left = residual.sum(-1, keepdim=True) > 0  # p = q up to rounding: a rejection cannot happen
-            instead[:, :-1] = torch.where(left, residual, p[:, :-1])
-        drawn = self._draw(instead.flatten(0, 1)).view(instead.shape[:-1])
-        return Judgement(accepted, drawn, torch.zeros_like(drawn, dtype=torch.bool))
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
+        """Keep or replace each draft by rejection sampling."""
+        p = self.probabilities(logits)
+        nothing = torch.zeros_like(p[0])
+        q = torch.stack([nothing if d is None or d.distribution is None else d.distribution for d in drafts])
+        tokens = torch.tensor([0 if d is None else d.token for d in drafts], device=p.device)[:, None]
+        # without a draft q is 0 everywhere: its ratio is not below 1 either, so such a row is told apart
+        drafted = torch.tensor([d is not None for d in drafts], device=p.device)
+        ratio = (p.gather(1, tokens) / q.gather(1, tokens)).squeeze(1)
+        uniform = torch.rand(ratio.shape, dtype=ratio.dtype, device=ratio.device, generator=self.generator)
+        stands = drafted & (uniform < ratio)
+        residual = (p - q).clamp_min(0)
+        left = residual.sum(-1, keepdim=True) > 0  # p = q up to rounding: a rejection cannot happen
+        drawn = torch.where(stands[:, None], tokens, self._draw(torch.where(left, residual, p))).flatten()
+        top = p.topk(min(2, p.shape[-1]), dim=-1).values.log()
+        gaps = (top[:, 0] - top[:, -1]).tolist()
+        return [
+            Chosen(token, gap, False, p[row]) for row, (token, gap) in enumerate(zip(drawn.tolist(), gaps, strict=True))
+        ]
 
     def _draw(self, weights: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
         return torch.multinomial(weights, 1, generator=self.generator)
@@ -160,8 +159,3 @@ def build_choice(
     if top_k is not None or top_p is not None:
         raise InputError("top_k and top_p are for sampling: give a temperature too.")
     return Greedy(tie_margin)
-
-
-def _joined(drafts: list[Draft], like: Int[Tensor, "batch places"]) -> Int[Tensor, "batch drafts"]:
-    """Return the drafted tokens side by side."""
-    return torch.cat([draft.tokens for draft in drafts], 1) if drafts else like[:, :0]

@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 from loopscale.decode.choice import build_choice
 from loopscale.decode.lane import Lane, check_attention
 from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_prompts
+from loopscale.decode.threads import enough_threads
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Logits, Looped, State, Tokens
@@ -67,14 +68,15 @@ def early_exit_generate(
     writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
     lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
     exits = EarlyExit(lane, rule, exit_slots)
-    logits = exits.prefill(prompts.ids)
-    while True:
-        tokens = choice.draft(logits).tokens
-        for row in writer.unfinished:
-            writer.write(row, [int(tokens[row])])
-        if not writer.unfinished:
-            return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * len(prompts.pads)))
-        logits = exits.step(tokens, writer.unfinished)
+    with enough_threads(model):
+        logits = exits.prefill(prompts.ids)
+        while True:
+            tokens = choice.choose(logits)
+            for row in writer.unfinished:
+                writer.write(row, [int(tokens[row])])
+            if not writer.unfinished:
+                return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * len(prompts.pads)))
+            logits = exits.step(tokens, writer.unfinished)
 
 
 @final
@@ -94,8 +96,8 @@ class EarlyExit:
 
     def prefill(self, ids: Tokens) -> Float[Tensor, "batch vocab"]:
         """Run the prompt at full depth; return the logits of its last token."""
-        lane, rows = self.lane, ids.shape[0]
-        window = lane.window([0] * rows, ids.shape[1])
+        lane = self.lane
+        window = lane.window(0, ids.shape[1])
         z = lane.run(lane.embed(ids, window), window, 0, lane.num_loops)
         self.seen = ids.shape[1]
         lane.passes = lane.token_loops = 0
@@ -104,7 +106,7 @@ class EarlyExit:
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
         lane, model, batch = self.lane, self.lane.model, tokens.shape[0]
-        window = lane.window([self.seen] * batch, 1)
+        window = lane.window(self.seen, 1)
         h = lane.embed(tokens, window)
         watch = self.rule.watch(model)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
@@ -113,7 +115,7 @@ class EarlyExit:
             h = torch.cat([*self.waiting[k], h], 1)
             self.waiting[k] = []
             if h.shape[1] != window.length:
-                window = lane.window([self.seen + 1 - h.shape[1]] * batch, h.shape[1])
+                window = lane.window(self.seen + 1 - h.shape[1], h.shape[1])
             group = lane.run(h, window, k, k + 1)
             z = group[:, -1:]
             read = _Once(model, z, k)

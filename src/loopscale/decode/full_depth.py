@@ -8,6 +8,7 @@ from transformers.generation.streamers import BaseStreamer
 from loopscale.decode.choice import build_choice
 from loopscale.decode.lane import Lane, check_attention
 from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_prompts
+from loopscale.decode.threads import enough_threads
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Tokens
@@ -43,15 +44,16 @@ def full_depth_generate(
     lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
     rows = len(prompts.pads)
     tokens, seen = prompts.ids, 0
-    while True:
-        window = lane.window([seen] * rows, tokens.shape[1])
-        z = lane.run(lane.embed(tokens, window), window, 0, K)
-        if seen == 0:
-            lane.passes = lane.token_loops = 0
-        seen += tokens.shape[1]
-        tokens = choice.draft(model.readout(z[:, -1:], K - 1)[:, -1]).tokens
-        chosen = tokens.flatten().tolist()
-        for row in writer.unfinished:
-            writer.write(row, chosen[row : row + 1])
-        if not writer.unfinished:
-            return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * rows))
+    with enough_threads(model):
+        while True:
+            window = lane.window(seen, tokens.shape[1])
+            z = lane.run(lane.embed(tokens, window), window, 0, K)
+            if seen == 0:
+                lane.passes = lane.token_loops = 0
+            seen += tokens.shape[1]
+            tokens = choice.choose(model.readout(z[:, -1:], K - 1)[:, -1])
+            chosen = tokens.flatten().tolist()
+            for row in writer.unfinished:
+                writer.write(row, chosen[row : row + 1])
+            if not writer.unfinished:
+                return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * rows))

@@ -51,8 +51,10 @@ class DecodeStats:
 
     seconds: wall time of the whole call, prompt included. passes: applications of the shared stack, one after another
     (what time follows at small batch). token_loops: loops summed over the tokens they ran on, rejected and repeated
-    ones included, rows of the batch counted one by one. rechecked: greedy choices too close to a tie to trust
-    another batch shape with, decided again by single steps.
+    ones and idle places of a pass included, rows of the batch counted one by one. verifications: tokens that full depth
+    judged. drafted, accepted: tokens that an earlier exit put on their way, and those of them that full depth
+    confirmed. rechecked: greedy choices too close to a tie to trust another batch shape with, decided again by single
+    steps.
     """
 
     rows: int = 1

@@ -1,4 +1,8 @@
-"""Self-speculation across loops: an early exit drafts, full depth verifies from the states the draft left behind."""
+"""Self-speculation across loops: early exits draft, deeper ones mend, full depth confirms, all of them in every pass.
+
+The loops share their weights, so one pass of the stack can run loop 1 on the newest token, loop 2 on the token before
+it, and so on: a token that stands costs one pass instead of K.
+"""
 
 import warnings
 from typing import final
@@ -8,11 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from loopscale.decode.choice import Choice, Draft, build_choice
-from loopscale.decode.draft_length import AdaptiveLength, DraftLength, FixedLength
+from loopscale.decode.choice import Choice, Chosen, build_choice
+from loopscale.decode.drafting import Always, WhereLikely
 from loopscale.decode.lane import Lane, check_attention
 from loopscale.decode.prompt import DecodeStats, Generation, Prompts, Writer, check_prompts
 from loopscale.decode.reference import SingleSteps
+from loopscale.decode.threads import enough_threads
+from loopscale.decode.wavefront import Exits, Flight, loops_to_run, read_exits, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import build_supervision
@@ -41,26 +47,31 @@ def speculative_generate(
 ) -> Generation:
     """Decode at depth `num_loops` (default: the model's), drafting with the exit of loop `draft_loops`.
 
-    Up to `draft_tokens` tokens are drafted with the first loops; the remaining loops then run over all of them at once,
-    from the drafts' own states, and keep the longest confirmed beginning and one token more. `adaptive` ends a draft
-    where it no longer pays. Without a `temperature` the text is the greedy one of the full depth (`tie_margin`: choices
-    closer than that are decided again by single steps, see docs/decode.md); with one it is sampled from exactly the
-    full depth's distribution. Prompts are (batch, seq), padded on the left.
+    A token is drafted as soon as the token before it has run `draft_loops` loops, and starts its own loops at once,
+    in the same passes in which the tokens before it run their deeper ones. Every deeper exit that was trained looks at
+    the draft again; one that disagrees puts its own token there, and what rested on the old one is dropped. No loop is
+    ever run twice on a token that stands. At most `draft_tokens` tokens are ahead of what full depth has confirmed;
+    `adaptive` does not draft where a token is unlikely to stand. Without a `temperature` the text is the greedy one of
+    the full depth (`tie_margin`: choices closer than that are decided again by single steps, see docs/decode.md); with
+    one it is sampled from exactly the full depth's distribution. Prompts are (batch, seq), padded on the left.
 
     Raises `InputError` for depths, lengths or prompts that do not fit. Warns where the drafting exit was not trained.
     """
     K = model.num_loops if num_loops is None else num_loops
-    _check_depths(model, K, draft_loops, draft_tokens)
+    exits = _drafting_exits(model, K, draft_loops, draft_tokens)
     check_attention(model)
     prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
     choice = build_choice(temperature, top_k, top_p, generator, tie_margin)
     writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
-    length = AdaptiveLength(draft_loops, K, draft_tokens) if adaptive else FixedLength(draft_tokens)
-    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens + draft_tokens, K)
-    return _Speculation(lane, prompts, writer, choice, length, draft_loops).run()
+    drafting = WhereLikely(K) if adaptive else Always()
+    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
+    flights = [Flight(K, prompts.width, max_new_tokens, draft_tokens, drafting) for _ in prompts.pads]
+    with enough_threads(model):
+        return _Speculation(lane, prompts, writer, choice, exits, flights).run()
 
 
-def _check_depths(model: LoopedForCausalLM, num_loops: int, draft_loops: int, draft_tokens: int) -> None:
+def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, draft_tokens: int) -> Exits:
+    """Return the exits (from 0) that have a say: the drafting one, trained ones above it, and the last."""
     if not 1 <= draft_loops < num_loops:
         raise InputError(
             f"draft_loops is {draft_loops}: draft with at least 1 loop and fewer than the {num_loops} that verify."
@@ -69,100 +80,90 @@ def _check_depths(model: LoopedForCausalLM, num_loops: int, draft_loops: int, dr
         raise InputError(f"draft_tokens is {draft_tokens}: draft at least 1 token.")
     trained = model.config.trained_loops or model.num_loops
     supervision = build_supervision(model.config.supervision, model.config.loop_weights, model.config.entropy_coef)
-    if draft_loops > trained or not supervision.supervises(draft_loops - 1, trained):
+    taught = [k < trained and supervision.supervises(k, trained) for k in range(num_loops)]
+    if not taught[draft_loops - 1]:
         warnings.warn(
             f"exit {draft_loops} was not trained ({model.config.supervision} supervision of {trained} loops): its "
             "drafts will be poor and decoding slow. The text is the same.",
             stacklevel=3,
         )
+    return (draft_loops - 1, *(k for k in range(draft_loops, num_loops - 1) if taught[k]), num_loops - 1)
 
 
 @final
 class _Speculation:
-    """One call: cycles of draft, verification and writing until every row is done."""
+    """One call: passes until every row is done."""
 
     def __init__(
-        self, lane: Lane, prompts: Prompts, writer: Writer, choice: Choice, length: DraftLength, draft_loops: int
+        self, lane: Lane, prompts: Prompts, writer: Writer, choice: Choice, exits: Exits, flights: list[Flight]
     ) -> None:
         self.lane = lane
         self.prompts = prompts
         self.writer = writer
         self.choice = choice
-        self.length = length
-        self.draft_loops = draft_loops
+        self.exits = exits
+        self.flights = flights
         self.reference = SingleSteps(lane.model, prompts, lane.num_loops)
         self.stats = DecodeStats()
-        self.seen = [0] * len(prompts.pads)  # columns of every row that all loops have run on
 
     def run(self) -> Generation:
-        """Prefill, then cycle."""
-        lane = self.lane
-        window = lane.window(self.seen, self.prompts.width)
+        """Run the prompt, then pass after pass."""
+        lane, model, last = self.lane, self.lane.model, self.lane.num_loops - 1
+        window = lane.window(0, self.prompts.width)
         z = lane.run(lane.embed(self.prompts.ids, window), window, 0, lane.num_loops)
         lane.passes = lane.token_loops = 0
-        self._write([], z[:, -1:])
-        self.seen = [self.prompts.width] * len(self.seen)
-        while rows := self.writer.unfinished:
-            passes = lane.passes
-            drafts, h = self._draft(rows)
-            z = lane.run(h, lane.window(self.seen, h.shape[1]), self.draft_loops, lane.num_loops)
-            accepted = self._write(drafts, z)
-            for row, kept in zip(rows, accepted, strict=True):
-                if not self.writer.done[row]:  # a row that is done waits where it is
-                    self.seen[row] += kept + 1  # what lies beyond is overwritten: rejected drafts are rolled back
-            self.length.learn(accepted, lane.passes - passes)
-            self.stats.verifications += len(rows)
-            self.stats.drafted += len(drafts) * len(rows)
-            self.stats.accepted += sum(accepted)
-        self.stats.passes, self.stats.token_loops = lane.passes, lane.token_loops * len(self.seen)
+        said = self.choice.judge(model.readout(z[:, -1:], last)[:, -1], [None] * len(self.flights))
+        for row, chosen in enumerate(said):
+            self.flights[row].begin(self._confirm(row, chosen))
+        carried, loops = z[:0, -1:], range(1)  # what the loops of the next pass receive: nothing yet
+        while self.writer.unfinished:
+            carried, loops = self._pass(carried, loops.start + 1)
+        self.stats.passes, self.stats.token_loops = lane.passes, lane.token_loops * len(self.flights)
+        self.stats.drafted = sum(flight.drafted for flight in self.flights)
+        self.stats.accepted = sum(flight.accepted for flight in self.flights)
         return self.writer.finish(self.stats)
 
-    def _draft(self, rows: list[int]) -> tuple[list[Draft], Float[Tensor, "batch places hidden"]]:
-        """Draft after the last tokens written; return the drafts and what loop `draft_loops` receives of all of them.
+    def _pass(
+        self, carried: Float[Tensor, "before 1 hidden"], carried_to: int
+    ) -> tuple[Float[Tensor, "rows 1 hidden"], range]:
+        """Run every loop that has a token and hear the exits; return what was carried on, and by which loops.
 
-        There is one place more than drafts: the last draft's successor is verification's own.
+        `carried` is what the loops from `carried_to` on receive.
         """
-        lane, model = self.lane, self.lane.model
-        most = min(self.length.most, self.writer.remaining - 1)
-        drafts: list[Draft] = []
-        states: list[Tensor] = []
-        tokens = torch.tensor([new[-1:] for new in self.writer.new], device=model.device)
-        while True:
-            window = lane.window([n + len(drafts) for n in self.seen], 1)
-            states.append(lane.run(lane.embed(tokens, window), window, 0, self.draft_loops))
-            if len(drafts) == most:
-                break
-            draft = self.choice.draft(model.readout(states[-1], self.draft_loops - 1)[:, -1])
-            if not self.length.pays(draft.confidence[rows]):
-                break
-            drafts.append(draft)
-            tokens = draft.tokens
-        return drafts, model.carry(torch.cat(states, 1), self.draft_loops - 1)
-
-    def _write(self, drafts: list[Draft], z: Float[Tensor, "batch places hidden"]) -> list[int]:
-        """Judge the drafts by the last loop's states and write what stands; return how many did per unfinished row."""
-        judged = self.choice.judge(self.lane.model.readout(z, self.lane.num_loops - 1), drafts)
-        accepted, instead, unsure = judged.accepted.tolist(), judged.instead.tolist(), judged.unsure.tolist()
-        drafted = [list(row) for row in zip(*(draft.tokens.flatten().tolist() for draft in drafts), strict=True)]
-        stood = []
+        lane, model, flights = self.lane, self.lane.model, self.flights
+        batch, device = len(flights), carried.device
+        loops = loops_to_run(flights)
+        tokens = [flight.newest_token for flight in flights]
+        columns = [flight.columns[k] for k in loops for flight in flights]
+        sent = torch.tensor(tokens + columns, device=device)[:, None]  # one transfer a pass
+        new, at = sent[:batch], sent[batch:]  # (B, 1), (loops * B, 1)
+        entering = lane.embed_at(new, at[:batch]) if loops.start == 0 else carried
+        h = shifted(entering, carried, loops, carried_to, batch)
+        z = lane.run_front(h, loops, at, max(columns) + 1)  # (loops * B, 1, D)
+        speaking = [k for k in self.exits if k in loops]
+        heard: list[list[Chosen]] = []
+        if speaking:
+            drafts = [flight.successor(k) for k in speaking for flight in flights]
+            said = iter(self.choice.judge(read_exits(model, z, loops, speaking, batch), drafts))
+            heard = [[next(said) for _ in flights] for _ in speaking]
         for row in self.writer.unfinished:
-            mine = drafted[row] if drafts else []
-            kept = 0
-            while True:
-                stays, token = kept < len(mine) and accepted[row][kept], instead[row][kept]
-                if unsure[row][kept]:
-                    token = self._decide(row, mine[:kept])
-                    stays = kept < len(mine) and token == mine[kept]
-                if not stays:
-                    break
-                kept += 1
-            self.writer.write(row, [*mine[:kept], token])
-            stood.append(kept)
-        return stood
+            self._settle(row, {k: heard[i][row] for i, k in enumerate(speaking)})
+        return model.carry(z, 0), loops
 
-    def _decide(self, row: int, drafted: list[int]) -> int:
-        """Decide a near tie of `row` after its first drafts by single steps."""
-        self.stats.rechecked += 1
-        texts = list(self.writer.new)
-        texts[row] = texts[row] + drafted
-        return self.reference.decide(row, texts)
+    def _settle(self, row: int, said: dict[int, Chosen]) -> None:
+        """Confirm what full depth said, then let the flight go on with the rest."""
+        flight, last = self.flights[row], self.lane.num_loops - 1
+        if last in said and flight.occupied(last):
+            said[last] = self._confirm(row, said[last])
+            self.stats.verifications += 1
+        flight.hear(said)
+        if self.writer.done[row]:
+            flight.end()
+
+    def _confirm(self, row: int, chosen: Chosen) -> Chosen:
+        """Write a token of full depth; a near tie is decided by single steps first."""
+        if chosen.unsure:
+            self.stats.rechecked += 1
+            chosen = Chosen(self.reference.decide(row, self.writer.new))
+        self.writer.write(row, [chosen.token])
+        return chosen

@@ -1,6 +1,7 @@
 """What the LM head sees of a state. Each class says which coordinates it hides; the static audit reads that."""
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import nn
 
@@ -11,6 +12,8 @@ from loopscale.stepping import State
 
 class RawReadout(nn.Module):
     """The head sees the state itself: every coordinate it does not map to zero."""
+
+    alike: ClassVar[bool] = True  # every exit is read in the same way
 
     def forward(self, z: State, last: bool) -> State:
         """Return `z`."""
@@ -23,6 +26,8 @@ class RawReadout(nn.Module):
 
 class NormReadout(nn.Module):
     """The head sees a normalised state: scale is hidden, and behind LayerNorm the mean as well."""
+
+    alike: ClassVar[bool] = True
 
     def __init__(self, norm: nn.Module, hidden_coordinates: frozenset[str]) -> None:
         super().__init__()
@@ -40,6 +45,8 @@ class NormReadout(nn.Module):
 
 class FinalNormReadout(NormReadout):
     """Raw at loops 1..K-1, normalised at the last: the intermediate exits keep scale visible."""
+
+    alike = False
 
     def forward(self, z: State, last: bool) -> State:
         """Return norm(z) at the final exit and `z` before."""

@@ -1,0 +1,169 @@
+"""The tokens of one row that are on their way through the loops, one loop apart from each other.
+
+Letters: B batch, D hidden, V vocabulary, K loops.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.decode.choice import Chosen
+from loopscale.decode.drafting import Drafting
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import State
+
+Exits = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Place:
+    """A token on its way. `draft`: what the latest exit said of it, None once full depth has confirmed it.
+
+    origin, gap: the exit that put it there, and how sure it was. chance: that it stands.
+    """
+
+    token: int
+    draft: Chosen | None = None
+    origin: int = 0
+    gap: float = 0.0
+    chance: float = 1.0
+
+
+@final
+class Flight:
+    """One row's tokens: `places[k]` is the one that loop k runs on in the coming pass. After it, all move on by one.
+
+    `columns[k]` is the column that loop k writes next, that of its token where it has one. A loop without a token
+    writes there too, and the token that comes later writes over it before anything can read it.
+    """
+
+    def __init__(self, num_loops: int, width: int, limit: int, ahead: int, drafting: Drafting) -> None:
+        self.places: list[Place | None] = [None] * num_loops
+        self.columns = [width] * num_loops
+        self.end_column = width + limit - 1  # of the last new token, which never runs
+        self.ahead = ahead
+        self.drafting = drafting
+        self.drafted = 0
+        self.accepted = 0
+
+    @property
+    def newest_token(self) -> int:
+        """What the first loop embeds: any token where none enters."""
+        return 0 if self.places[0] is None else self.places[0].token
+
+    def occupied(self, k: int) -> bool:
+        """Return whether loop k has a token."""
+        return self.places[k] is not None
+
+    def successor(self, k: int) -> Chosen | None:
+        """Return the draft that follows the token at loop k: what exit k is to judge."""
+        place = self._after(k)
+        return None if place is None else place.draft
+
+    def begin(self, chosen: Chosen) -> None:
+        """Let the first new token enter."""
+        self.places[0] = Place(chosen.token)
+
+    def end(self) -> None:
+        """Nothing more to run."""
+        self.places = [None] * len(self.places)
+
+    def hear(self, said: dict[int, Chosen]) -> None:
+        """Take in what the exits said after a pass, the deepest first, and move on."""
+        last = len(self.places) - 1
+        entering: Place | None = None
+        for k in range(last, -1, -1):
+            if self.places[k] is None:
+                continue
+            column = self.columns[k]  # of the token that ran; what exit k said stands in the next column
+            self.columns[k] = column + 1
+            if k not in said:
+                continue
+            follows, chosen = self._after(k), said[k]
+            if follows is not None and follows.token == chosen.token:
+                self._agree(follows, k, chosen)
+                continue
+            if follows is not None:
+                self._drop(k, column + 1)
+                self.drafting.learn(follows.origin, follows.gap, False)
+            if k == last:
+                entering = Place(chosen.token)
+            elif column + 1 < self.end_column:
+                entering = self._draft(k, chosen)
+            if entering is not None or follows is not None:
+                break  # nothing before this token is left
+        self.places = [entering, *self.places[:-1]]
+
+    def _agree(self, place: Place, k: int, chosen: Chosen) -> None:
+        if k < len(self.places) - 1:
+            place.draft, place.chance = chosen, self.drafting.chance(k, chosen.gap)
+            return
+        place.draft, place.chance = None, 1.0
+        self.accepted += 1
+        self.drafting.learn(place.origin, place.gap, True)
+
+    def _draft(self, k: int, chosen: Chosen) -> Place | None:
+        """Return the place of a token that exit k drafts, or None if it should wait for a deeper exit."""
+        chance = self.drafting.chance(k, chosen.gap)
+        together, unconfirmed = chance, 1
+        for place in self.places:
+            if place is not None and place.draft is not None:
+                together, unconfirmed = together * place.chance, unconfirmed + 1
+        if unconfirmed > self.ahead or not self.drafting.pays(together):
+            return None
+        self.drafted += 1
+        return Place(chosen.token, chosen, k, chosen.gap, chance)
+
+    def _after(self, k: int) -> Place | None:
+        """Return the token that follows the one at loop k."""
+        for place in reversed(self.places[:k]):
+            if place is not None:
+                return place
+        return None
+
+    def _drop(self, k: int, column: int) -> None:
+        """Forget every token behind the one at loop k, from `column` on: their cache is written over."""
+        self.places[:k] = [None] * k
+        self.columns[:k] = [min(before, column) for before in self.columns[:k]]
+
+
+def loops_to_run(flights: list[Flight]) -> range:
+    """Return the loops of the coming pass, from the first to the last that has a token in some row."""
+    busy = [k for k in range(len(flights[0].places)) if any(flight.places[k] is not None for flight in flights)]
+    return range(busy[0], busy[-1] + 1)
+
+
+def shifted(
+    entering: Float[Tensor, "new 1 hidden"],
+    carried: Float[Tensor, "before 1 hidden"],
+    loops: range,
+    carried_to: int,
+    batch: int,
+) -> Float[Tensor, "rows 1 hidden"]:
+    """Return what the loops of the coming pass receive, (loops * B, 1, D).
+
+    `entering` is for loop 0, (B, 1, D); `carried` for the loops from `carried_to` on. A loop without a token receives
+    anything.
+    """
+    start, stop = (max(k - carried_to, 0) * batch for k in (loops.start, loops.stop))
+    if loops.start > 0:
+        return carried[start:stop]
+    return torch.cat([entering.repeat(min(carried_to, loops.stop), 1, 1), carried[:stop]])
+
+
+def read_exits(
+    model: LoopedForCausalLM, z: State, loops: range, exits: list[int], batch: int
+) -> Float[Tensor, "rows vocab"]:
+    """Return the logits of some exits, (exits * B, V), from the states of the loops of a pass, (loops * B, 1, D)."""
+    first = (exits[0] - loops.start) * batch
+    lone = len(exits) * batch != len(z) - first  # some exits between have nothing to say
+    rows = torch.cat([z[(k - loops.start) * batch :][:batch] for k in exits]) if lone else z[first:]
+    final_exit = (model.config.trained_loops or model.num_loops) - 1
+    if model.readout_norm.alike or final_exit not in exits:
+        return model.readout(rows, 0, last=False)[:, 0]
+    cut = exits.index(final_exit) * batch
+    parts = (rows[:cut], False), (rows[cut : cut + batch], True), (rows[cut + batch :], False)
+    return model.lm_head(torch.cat([model.readout_state(part, 0, last) for part, last in parts]))[:, 0]

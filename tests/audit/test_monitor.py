@@ -2,6 +2,7 @@
 
 import logging
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -126,9 +127,27 @@ def test_bad_arguments_are_named():
         ScaleMonitor(scale_target=-1.0)
 
 
-def test_the_controller_stays_within_its_limits_and_recovers():
+def test_the_controller_stays_within_its_limits_and_leaves_them_at_once():
     controller = ScaleController(1.0)
     assert [controller.update(100.0) for _ in range(50)][-1] == controller.largest
-    assert controller.update(0.5) < controller.initial
+    assert controller.update(0.9) < controller.largest  # nothing has piled up against the limit
     assert [controller.update(0.01) for _ in range(50)][-1] == controller.smallest
-    assert controller.update(2.0) > controller.initial
+    assert controller.update(1.1) > controller.smallest
+
+
+def test_the_controller_waits_for_the_first_step_and_moves_in_small_ones():
+    controller = ScaleController(1.0)
+    assert controller.update(50.0) == controller.initial  # untrained weights say nothing of the penalty
+    coefficients = [controller.initial, *(controller.update(50.0) for _ in range(5))]
+    assert [b / a for a, b in pairwise(coefficients)] == pytest.approx([controller.step] * 5)
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.5])
+def test_the_controller_follows_a_scale_that_falls_by_itself(slope):
+    # as trained models do: s ~ coefficient^-slope, and less with time under any penalty
+    controller = ScaleController(2.0)
+    coefficient, scales = controller.start(), []
+    for reading in range(1, 41):
+        scales.append(20 * (0.01 / coefficient) ** slope * reading**-0.5)
+        coefficient = controller.update(scales[-1])
+    assert scales[-10:] == pytest.approx([2.0] * 10, rel=0.1)

@@ -73,6 +73,16 @@ def test_a_direction_that_the_loop_forgets_is_not_a_blind_spot():
     assert not any(d.blind for d in search(model, batches()).directions)
 
 
+def test_a_planted_direction_stands_out_from_those_that_only_rare_tokens_see():
+    model = PlantedLoop(hidden=32, vocab=61)
+    rows = torch.randint(0, 12, (48, 33))  # of 61 tokens 12 occur: the others' rows of the head are hardly felt
+    with torch.no_grad():
+        model.head.bias[12:] = -6.0
+    best = search(model, rows.split(8)).directions[0]
+    assert abs(torch.tensor(best.vector).float() @ model.planted) > 0.95
+    assert best.blind and best.visibility < 1e-6
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_hidden_channel_that_every_loop_writes_anew_is_not_a_blind_spot(seed):
     torch.manual_seed(seed)

@@ -28,28 +28,39 @@ WATCHED: tuple[Coordinate, ...] = (scale, mean)
 class ScaleController:
     """Holds the scale of the last loop at `target` by the norm penalty's coefficient.
 
-    A proportional-integral rule in logarithms: too large a scale by a factor f multiplies the coefficient by f to the
-    power `gain`, at once and again at every reading to the power `gain / readings`.
+    A proportional-integral rule in logarithms. At every reading a scale that is too large by a factor f multiplies the
+    coefficient by f to the power `rate`, and one that has grown by a factor f since the last by f to the power `gain`.
+    One reading changes it by a factor of `step` at most: early in training the scale swings by itself, and falls later
+    under any penalty. The first reading, of weights that have not been trained yet, changes nothing.
     """
 
     target: float
     initial: float = 0.01
-    gain: float = 2.0
-    readings: float = 10.0
+    gain: float = 0.5
+    rate: float = 1.0
+    step: float = 2.0
     smallest: float = 1e-6
     largest: float = 10.0
-    _integral: float = 0.0
+    _coefficient: float | None = None
+    _error: float = 0.0
+
+    def start(self) -> float:
+        """Forget earlier readings and return the coefficient to begin with."""
+        self._coefficient, self._error = None, 0.0
+        return self.initial
 
     def update(self, measured: float) -> float:
         """Return the coefficient to train with from now on."""
         error = math.log(measured / self.target)
-        proposed = self._coefficient(error, self._integral + error / self.readings)
-        if self.smallest < proposed < self.largest:  # or the integral would go on growing against the limit
-            self._integral += error / self.readings
-        return min(max(proposed, self.smallest), self.largest)
-
-    def _coefficient(self, error: float, integral: float) -> float:
-        return self.initial * math.exp(self.gain * (error + integral))
+        if self._coefficient is None:
+            self._coefficient = self.initial
+        else:
+            change = self.gain * (error - self._error) + self.rate * error
+            limit = math.log(self.step)
+            proposed = self._coefficient * math.exp(min(max(change, -limit), limit))
+            self._coefficient = min(max(proposed, self.smallest), self.largest)
+        self._error = error
+        return self._coefficient
 
 
 @final
@@ -143,7 +154,7 @@ class ScaleMonitor(TrainerCallback):
     def _take_up(self, state: TrainerState, num_loops: int) -> float:
         """Return the coefficient to begin with: a resumed run steers on from the readings in its log."""
         assert self.controller is not None  # asked only then
-        coefficient = self.controller.initial
+        coefficient = self.controller.start()
         for line in state.log_history:
             if "norm_penalty_coef" in line:
                 coefficient = self.controller.update(line[f"scale/{num_loops}"])

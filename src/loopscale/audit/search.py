@@ -4,8 +4,9 @@ A = E[g g^T] is the second moment of the unit gradients g that the losses send i
 at, and C = E[w (Jw)^T] the mean own-token Jacobian of one more loop, measured by Jacobian-vector products of random
 signs w. For a unit vector v, v^T A v is its mean squared visibility and v^T C v what is left of a move along it, with a
 standard error that M = E[(Jw)(Jw)^T] gives: the other channels of w, which J may bring into v, are its noise. The
-directions sought are the top of C v = lambda (A + floor^2) v, where `floor` is the visibility below which nothing
-counts as seen. Every second batch is kept out of the solution and measures what was found.
+directions sought are the top of C v = lambda (A + floor^2) v, where `floor` is a visibility of rounding's size. Were it
+larger, directions that only rare tokens see would stand as high as those that none does. Every second batch is kept out
+of the solution and measures what was found.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ from loopscale.errors import InputError
 from loopscale.stepping import Looped, State, evaluating
 
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
+FLOOR = 1e-6  # of visibility; float32 leaves about 1e-8 to 1e-7 of what a readout hides
 ERRORS = 2.0  # standard errors by which a retention must be above its threshold
 
 
@@ -111,7 +113,7 @@ def search(
     fit, held_out = halves
     if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
-    vectors = most_retained_per_visible(fit, thresholds.visible)[:, :num_directions]
+    vectors = most_retained_per_visible(fit, FLOOR)[:, :num_directions]
     null = null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
     directions = tuple(_measure(v, fit, held_out, null, thresholds) for v in vectors.T)
     blind = vectors[:, [d.blind for d in directions]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from loopscale.objective import build_supervision, exits_loss, fused_cross_entropy, token_cross_entropy
-from loopscale.objective.head import BYTES_PER_LOGIT
+from loopscale.objective.head import chunk_rows
 
 V, D = 17, 8
 
@@ -23,7 +23,7 @@ def test_fused_is_plain_in_float64_whatever_the_chunks(rows):
     plain = (token_cross_entropy(x, weight, labels).flatten() * row_weights).sum()
     expected = torch.autograd.grad(plain, (x, weight))
     total, losses = fused_cross_entropy(
-        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=rows * V * BYTES_PER_LOGIT
+        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=rows * V * 24
     )
     torch.testing.assert_close(total, plain)
     torch.testing.assert_close(losses.view(2, 5), token_cross_entropy(x, weight, labels).detach())
@@ -35,7 +35,8 @@ def test_fused_is_plain_in_float64_whatever_the_chunks(rows):
 def test_plain_in_chunks_is_plain_at_once(monkeypatch):
     (x, *_), weight, labels = problem()
     whole = token_cross_entropy(x, weight, labels)
-    monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", 3 * V * BYTES_PER_LOGIT)
+    monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", 3 * V * 24)
+    assert chunk_rows(weight, 3 * V * 24) == 3
     with torch.no_grad():
         torch.testing.assert_close(token_cross_entropy(x, weight, labels), whole.detach())
 

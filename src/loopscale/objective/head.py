@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 IGNORED = -100
 CHUNK_BYTES = 256 * 2**20  # of logits and their softmax alive at once; small chunks starve the matrix units
-BYTES_PER_LOGIT = 10  # logits and gradient in the head's precision, log-probabilities in float32
 
 
 def token_cross_entropy(
@@ -42,15 +41,15 @@ def fused_cross_entropy(
     pass and the logits are dropped: three matrix products, none of them twice. Under autocast they run in its
     precision.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        precision = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(precision), weight.to(precision)
-    return _FusedCrossEntropy.apply(x, weight, labels, row_weights, chunk_bytes)
+    kind = x.device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return _FusedCrossEntropy.apply(x, weight, labels, row_weights, precision, chunk_bytes)
 
 
 def chunk_rows(weight: Float[Tensor, "vocab hidden"], chunk_bytes: int) -> int:
-    """Return how many rows of logits fit into so many bytes; at least 1."""
-    return max(1, chunk_bytes // (weight.shape[0] * BYTES_PER_LOGIT))
+    """Return how many rows of logits fit in so many bytes: in the head's precision, and twice in float32 or better."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return max(1, chunk_bytes // (len(weight) * (weight.element_size() + 2 * wide.itemsize)))
 
 
 def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -62,32 +61,43 @@ def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, row_weights: Tensor, chunk_bytes: int
+        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, row_weights: Tensor, precision: torch.dtype, budget: int
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        rows = chunk_rows(weight, chunk_bytes)
-        losses = x.new_empty(len(x), dtype=wide)
-        grad_x = torch.empty_like(x)
-        grad_weight: Tensor | None = None
+        head, rows = weight.to(precision), x.to(precision)
+        wide = torch.promote_types(precision, torch.float32)
         kept = labels != IGNORED
         targets = labels.where(kept, 0)[:, None]  # (R, 1)
-        scales = (row_weights * kept).to(wide)[:, None]
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            logits = x[part] @ weight.T  # (r, V)
-            log_p = torch.log_softmax(logits, -1, dtype=wide)
-            losses[part] = -log_p.gather(1, targets[part]).squeeze(1) * kept[part]
-            grad = log_p.exp_().mul_(scales[part]).scatter_add_(1, targets[part], -scales[part]).to(x.dtype)
-            torch.mm(grad, weight, out=grad_x[part])
-            product = grad.T @ x[part]
-            grad_weight = product.to(wide) if grad_weight is None else grad_weight.add_(product)
-        ctx.save_for_backward(grad_x, grad_weight)
-        ctx.weight_dtype = weight.dtype
+        # rows are weighted on the thin side of the products, so that no pass over the logits is spent on it
+        weights = (row_weights * kept).to(wide)[:, None]
+        losses = x.new_empty(len(x), dtype=wide)
+        grad_x = torch.empty_like(rows)
+        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        # allocated once: fresh memory for every chunk costs more than what is computed in it
+        chunk = min(len(x), chunk_rows(head, budget))
+        logits_ = head.new_empty(chunk, len(head))
+        wide_, p_ = (head.new_empty(chunk, len(head), dtype=wide) for _ in range(2))
+        product, wide_product = torch.empty_like(head), torch.empty_like(grad_weight)
+        for start in range(0, len(x), chunk):
+            part = slice(start, start + chunk)
+            r = len(labels[part])
+            logits, p, target = logits_[:r], p_[:r], targets[part]  # (r, V), (r, V), (r, 1)
+            torch.mm(rows[part], head.T, out=logits)
+            torch.softmax(wide_[:r].copy_(logits), -1, out=p)
+            log_sum = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1 / V
+            losses[part] = ((log_sum - logits.gather(1, target)) * kept[part, None]).squeeze(1)
+            p.scatter_add_(1, target, -torch.ones_like(log_sum))  # the gradient of a row's cross-entropy by its logits
+            grad = p if precision == wide else logits.copy_(p)
+            torch.mm(grad, head, out=grad_x[part])
+            torch.mm(grad.T, (rows[part] * weights[part]).to(precision), out=product)
+            grad_weight += wide_product.copy_(product)
+        ctx.save_for_backward(grad_x.mul_(weights), grad_weight)
+        ctx.dtypes = x.dtype, weight.dtype
         ctx.mark_non_differentiable(losses)
         return (losses * row_weights).sum(), losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grad_sum, (grad_weight * grad_sum).to(ctx.weight_dtype), None, None, None
+        x_dtype, weight_dtype = ctx.dtypes
+        return (grad_x * grad_sum).to(x_dtype), (grad_weight * grad_sum).to(weight_dtype), None, None, None, None

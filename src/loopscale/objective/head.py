@@ -58,6 +58,11 @@ def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="none")
 
 
+def _into(buffer: Tensor, values: Tensor) -> Tensor:
+    """Return the values in the buffer's precision; where that is theirs, they are in the buffer already."""
+    return values if buffer.dtype == values.dtype else buffer.copy_(values)
+
+
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -73,23 +78,26 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_x = torch.empty_like(rows)
         grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         # allocated once: fresh memory for every chunk costs more than what is computed in it
-        chunk = min(len(x), chunk_rows(head, budget))
+        chunk = max(1, min(len(x), chunk_rows(head, budget)))
         logits_ = head.new_empty(chunk, len(head))
-        wide_, p_ = (head.new_empty(chunk, len(head), dtype=wide) for _ in range(2))
-        product, wide_product = torch.empty_like(head), torch.empty_like(grad_weight)
+        p_, product = head.new_empty(chunk, len(head), dtype=wide), torch.empty_like(head)
+        # in full precision nothing is widened
+        wide_, wide_product = (
+            (logits_, product) if precision == wide else (torch.empty_like(p_), torch.empty_like(grad_weight))
+        )
         for start in range(0, len(x), chunk):
             part = slice(start, start + chunk)
             r = len(labels[part])
             logits, p, target = logits_[:r], p_[:r], targets[part]  # (r, V), (r, V), (r, 1)
             torch.mm(rows[part], head.T, out=logits)
-            torch.softmax(wide_[:r].copy_(logits), -1, out=p)
+            torch.softmax(_into(wide_[:r], logits), -1, out=p)
             log_sum = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1 / V
             losses[part] = ((log_sum - logits.gather(1, target)) * kept[part, None]).squeeze(1)
             p.scatter_add_(1, target, -torch.ones_like(log_sum))  # the gradient of a row's cross-entropy by its logits
             grad = p if precision == wide else logits.copy_(p)
             torch.mm(grad, head, out=grad_x[part])
             torch.mm(grad.T, (rows[part] * weights[part]).to(precision), out=product)
-            grad_weight += wide_product.copy_(product)
+            grad_weight += _into(wide_product, product)
         ctx.save_for_backward(grad_x.mul_(weights), grad_weight)
         ctx.dtypes = x.dtype, weight.dtype
         ctx.mark_non_differentiable(losses)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from loopscale.objective import build_supervision, exits_loss, fused_cross_entropy, token_cross_entropy
-from loopscale.objective.head import chunk_rows
+from loopscale.objective.head import equal_parts
 
 V, D = 17, 8
 
@@ -16,14 +16,19 @@ def problem(dtype=torch.float64, loops=3):
     return inputs, weight, labels
 
 
-@pytest.mark.parametrize("rows", [1, 3, 100])
-def test_fused_is_plain_in_float64_whatever_the_chunks(rows):
+ROW_BYTES = V * 8  # of logits in float64
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3, 100])
+@pytest.mark.parametrize("block", [0, 2, 100])
+def test_fused_is_plain_in_float64_whatever_the_chunks_and_blocks(chunk, block, monkeypatch):
+    monkeypatch.setattr("loopscale.objective.head.BLOCK_BYTES", block * ROW_BYTES)
     (x, *_), weight, labels = problem()
     row_weights = torch.rand(10, dtype=torch.float64)
     plain = (token_cross_entropy(x, weight, labels).flatten() * row_weights).sum()
     expected = torch.autograd.grad(plain, (x, weight))
     total, losses = fused_cross_entropy(
-        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=rows * V * 24
+        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=chunk * ROW_BYTES
     )
     torch.testing.assert_close(total, plain)
     torch.testing.assert_close(losses.view(2, 5), token_cross_entropy(x, weight, labels).detach())
@@ -32,13 +37,28 @@ def test_fused_is_plain_in_float64_whatever_the_chunks(rows):
         torch.testing.assert_close(ours, 2 * theirs)
 
 
-def test_plain_in_chunks_is_plain_at_once(monkeypatch):
+@pytest.mark.parametrize(("chunk", "block"), [(0, 0), (3, 2), (100, 100)])
+def test_plain_in_chunks_and_blocks_is_plain_at_once(chunk, block, monkeypatch):
     (x, *_), weight, labels = problem()
     whole = token_cross_entropy(x, weight, labels)
-    monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", 3 * V * 24)
-    assert chunk_rows(weight, 3 * V * 24) == 3
+    monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", chunk * ROW_BYTES)
+    monkeypatch.setattr("loopscale.objective.head.BLOCK_BYTES", block * ROW_BYTES)
     with torch.no_grad():
         torch.testing.assert_close(token_cross_entropy(x, weight, labels), whole.detach())
+
+
+@pytest.mark.parametrize(("rows", "at_most", "lengths"), [(10, 4, [3, 3, 4]), (4, 9, [4]), (2, 0, [1, 1]), (0, 3, [])])
+def test_rows_are_split_into_the_fewest_parts_of_nearly_equal_size(rows, at_most, lengths):
+    parts = equal_parts(rows, at_most)
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [i for part in parts for i in range(rows)[part]] == list(range(rows))
+
+
+def test_no_rows_have_no_loss():
+    weight = torch.randn(V, D, requires_grad=True)
+    total, losses = fused_cross_entropy(torch.empty(0, D), weight, torch.empty(0, dtype=torch.long), torch.empty(0))
+    total.backward()
+    assert total == 0 and len(losses) == 0 and not weight.grad.any()
 
 
 @pytest.mark.parametrize(

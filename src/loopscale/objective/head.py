@@ -1,4 +1,8 @@
-"""The LM head's cross-entropy: plain, and fused for training so that no K x B x T x V tensor of logits ever exists."""
+"""The LM head's cross-entropy: plain, and fused for training so that no K x B x T x V tensor of logits ever exists.
+
+Logits come in chunks of rows, large enough for the matrix units. Passes over them go block by block on a CPU, so that
+all of a block's passes find it in the caches.
+"""
 
 from typing import Any
 
@@ -9,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 IGNORED = -100
-CHUNK_BYTES = 256 * 2**20  # of logits and their softmax alive at once; small chunks starve the matrix units
+CHUNK_BYTES = 128 * 2**20
+BLOCK_BYTES = 4 * 2**20
 
 
 def token_cross_entropy(
@@ -21,11 +26,14 @@ def token_cross_entropy(
     all logits are kept for autograd; without, they come and go in chunks of rows.
     """
     rows, targets = x.flatten(0, 1), labels.flatten()
-    size = len(rows) if torch.is_grad_enabled() else chunk_rows(weight, CHUNK_BYTES)
-    losses = [
-        _cross_entropy(rows[i : i + size], weight, targets[i : i + size]) for i in range(0, len(rows), max(1, size))
-    ]
-    return torch.cat(losses).view(labels.shape)
+    if torch.is_grad_enabled():
+        return _cross_entropy(F.linear(rows, weight), targets).view(labels.shape)
+    losses = targets.new_empty(len(rows), dtype=_wide(weight.dtype))
+    for chunk in _chunks(len(rows), weight, CHUNK_BYTES):
+        logits = F.linear(rows[chunk], weight)
+        for block in _blocks(logits):
+            losses[chunk][block] = _cross_entropy(logits[block], targets[chunk][block])
+    return losses.view(labels.shape)
 
 
 def fused_cross_entropy(
@@ -46,60 +54,33 @@ def fused_cross_entropy(
     return _FusedCrossEntropy.apply(x, weight, labels, row_weights, precision, chunk_bytes)
 
 
-def chunk_rows(weight: Float[Tensor, "vocab hidden"], chunk_bytes: int) -> int:
-    """Return how many rows of logits fit in so many bytes: in the head's precision, and twice in float32 or better."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return max(1, chunk_bytes // (len(weight) * (weight.element_size() + 2 * wide.itemsize)))
-
-
-def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    logits = F.linear(rows, weight)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="none")
-
-
-def _into(buffer: Tensor, values: Tensor) -> Tensor:
-    """Return the values in the buffer's precision; where that is theirs, they are in the buffer already."""
-    return values if buffer.dtype == values.dtype else buffer.copy_(values)
-
-
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, row_weights: Tensor, precision: torch.dtype, budget: int
     ) -> tuple[Tensor, Tensor]:
-        head, rows = weight.to(precision), x.to(precision)
-        wide = torch.promote_types(precision, torch.float32)
+        head, rows, wide = weight.to(precision), x.to(precision), _wide(precision)
         kept = labels != IGNORED
-        targets = labels.where(kept, 0)[:, None]  # (R, 1)
+        targets = labels.where(kept, 0)
         # rows are weighted on the thin side of the products, so that no pass over the logits is spent on it
         weights = (row_weights * kept).to(wide)[:, None]
-        losses = x.new_empty(len(x), dtype=wide)
-        grad_x = torch.empty_like(rows)
+        weighted = (rows * weights).to(precision)
+        losses, grad_x = x.new_empty(len(x), dtype=wide), torch.empty_like(rows)
         grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        chunks = _chunks(len(x), head, budget)
         # allocated once: fresh memory for every chunk costs more than what is computed in it
-        chunk = max(1, min(len(x), chunk_rows(head, budget)))
-        logits_ = head.new_empty(chunk, len(head))
-        p_, product = head.new_empty(chunk, len(head), dtype=wide), torch.empty_like(head)
-        # in full precision nothing is widened
-        wide_, wide_product = (
-            (logits_, product) if precision == wide else (torch.empty_like(p_), torch.empty_like(grad_weight))
-        )
-        for start in range(0, len(x), chunk):
-            part = slice(start, start + chunk)
-            r = len(labels[part])
-            logits, p, target = logits_[:r], p_[:r], targets[part]  # (r, V), (r, V), (r, 1)
-            torch.mm(rows[part], head.T, out=logits)
-            torch.softmax(_into(wide_[:r], logits), -1, out=p)
-            log_sum = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1 / V
-            losses[part] = ((log_sum - logits.gather(1, target)) * kept[part, None]).squeeze(1)
-            p.scatter_add_(1, target, -torch.ones_like(log_sum))  # the gradient of a row's cross-entropy by its logits
-            grad = p if precision == wide else logits.copy_(p)
-            torch.mm(grad, head, out=grad_x[part])
-            torch.mm(grad.T, (rows[part] * weights[part]).to(precision), out=product)
-            grad_weight += _into(wide_product, product)
+        logits_, product = head.new_empty(_longest(chunks), len(head)), torch.empty_like(head)
+        for chunk in chunks:
+            logits = logits_[: chunk.stop - chunk.start]
+            torch.mm(rows[chunk], head.T, out=logits)
+            losses[chunk] = _differentiate(logits, targets[chunk])
+            torch.mm(logits, head, out=grad_x[chunk])
+            torch.mm(logits.T, weighted[chunk], out=product)
+            for block in _blocks(grad_weight):
+                grad_weight[block] += product[block]
         ctx.save_for_backward(grad_x.mul_(weights), grad_weight)
         ctx.dtypes = x.dtype, weight.dtype
+        losses *= kept
         ctx.mark_non_differentiable(losses)
         return (losses * row_weights).sum(), losses
 
@@ -109,3 +90,52 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
         return (grad_x * grad_sum).to(x_dtype), (grad_weight * grad_sum).to(weight_dtype), None, None, None, None
+
+
+def _differentiate(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Return the cross-entropy of every row; overwrite its logits by its gradient by them, softmax - one-hot."""
+    blocks, wide = _blocks(logits), _wide(logits.dtype)
+    wide_, p_ = logits.new_empty(2, _longest(blocks), logits.shape[1], dtype=wide)
+    losses = logits.new_empty(len(logits), dtype=wide)
+    for rows in blocks:
+        block, target, r = logits[rows], targets[rows, None], rows.stop - rows.start
+        p = torch.softmax(wide_[:r].copy_(block), -1, out=p_[:r])
+        log_sum = block.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1 / V
+        losses[rows] = (log_sum - block.gather(1, target)).squeeze(1)
+        block.copy_(p.scatter_add_(1, target, -torch.ones_like(log_sum)))
+    return losses
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.to(_wide(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
+
+
+def _chunks(rows: int, head: Tensor, budget: int) -> list[slice]:
+    """Split rows into the fewest equal chunks whose logits fit in the budget.
+
+    Off the CPU a chunk is one block, whose passes need the logits twice more in float32 or better.
+    """
+    passes = 0 if head.device.type == "cpu" else 2 * _wide(head.dtype).itemsize
+    return equal_parts(rows, budget // (len(head) * (head.element_size() + passes)))
+
+
+def _blocks(x: Float[Tensor, "rows width"]) -> list[slice]:
+    """Split rows into blocks that fit in a CPU's caches in float32 or better; elsewhere they are one block."""
+    return equal_parts(
+        len(x), BLOCK_BYTES // (x.shape[1] * _wide(x.dtype).itemsize) if x.device.type == "cpu" else len(x)
+    )
+
+
+def equal_parts(rows: int, at_most: int) -> list[slice]:
+    """Return the fewest slices of `rows` with at most so many in each, but one at least, nearly equal in size."""
+    count = -(-rows // max(1, at_most))
+    return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+
+def _longest(parts: list[slice]) -> int:
+    return max((part.stop - part.start for part in parts), default=0)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return float32, or float64 where that is the precision."""
+    return torch.promote_types(dtype, torch.float32)

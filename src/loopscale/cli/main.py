@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
+from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError, unknown
 
 # name -> (module, one line of help); a module is imported only when its command runs
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = import_module(COMMANDS[name][0])
         parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
+        keep_freed_memory()
         return module.run(parser.read(rest))
     except InputError as error:
         print(f"loopscale {name}: {error}", file=sys.stderr)

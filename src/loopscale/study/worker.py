@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError
 from loopscale.study.measure import measure
 from loopscale.train import read_config, train
@@ -61,6 +62,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         sys.exit(main(Path(sys.argv[1])))
     except InputError as error:

@@ -10,12 +10,10 @@ FAULTS = """
 import resource, sys, torch
 from loopscale.allocator import keep_freed_memory
 assert sys.argv[1] == "default" or keep_freed_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(12):
     torch.ones(16 * 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(), faults()
-print(faults())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -25,7 +23,7 @@ def test_memory_is_not_fresh_for_ever():
         done = subprocess.run([sys.executable, "-c", FAULTS, allocator], capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    assert faults("kept") < faults("default") / 10
+    assert faults("kept") < faults("default") / 2  # it takes two or three until the heap has room
 
 
 def test_other_systems_are_left_alone(monkeypatch):

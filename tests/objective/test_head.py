@@ -23,17 +23,17 @@ ROW_BYTES = V * 8  # of logits in float64
 @pytest.mark.parametrize("block", [0, 2, 100])
 def test_fused_is_plain_in_float64_whatever_the_chunks_and_blocks(chunk, block, monkeypatch):
     monkeypatch.setattr("loopscale.objective.head.BLOCK_BYTES", block * ROW_BYTES)
-    (x, *_), weight, labels = problem()
-    row_weights = torch.rand(10, dtype=torch.float64)
-    plain = (token_cross_entropy(x, weight, labels).flatten() * row_weights).sum()
-    expected = torch.autograd.grad(plain, (x, weight))
+    exits, weight, labels = problem()
+    row_weights = torch.rand(3, 10, dtype=torch.float64)
+    plain = torch.stack([token_cross_entropy(x, weight, labels).flatten() for x in exits])
+    expected = torch.autograd.grad((plain * row_weights).sum(), (weight, *exits))
     total, losses = fused_cross_entropy(
-        x.flatten(0, 1), weight, labels.flatten(), row_weights, chunk_bytes=chunk * ROW_BYTES
+        [x.flatten(0, 1) for x in exits], weight, labels.flatten(), row_weights, chunk_bytes=chunk * ROW_BYTES
     )
-    torch.testing.assert_close(total, plain)
-    torch.testing.assert_close(losses.view(2, 5), token_cross_entropy(x, weight, labels).detach())
+    torch.testing.assert_close(total, (plain * row_weights).sum())
+    torch.testing.assert_close(losses, plain.detach())
     assert not losses.requires_grad
-    for ours, theirs in zip(torch.autograd.grad(2 * total, (x, weight)), expected, strict=True):
+    for ours, theirs in zip(torch.autograd.grad(2 * total, (weight, *exits)), expected, strict=True):
         torch.testing.assert_close(ours, 2 * theirs)
 
 
@@ -56,9 +56,10 @@ def test_rows_are_split_into_the_fewest_parts_of_nearly_equal_size(rows, at_most
 
 def test_no_rows_have_no_loss():
     weight = torch.randn(V, D, requires_grad=True)
-    total, losses = fused_cross_entropy(torch.empty(0, D), weight, torch.empty(0, dtype=torch.long), torch.empty(0))
+    labels = torch.empty(0, dtype=torch.long)
+    total, losses = fused_cross_entropy([torch.empty(0, D)], weight, labels, torch.empty(1, 0))
     total.backward()
-    assert total == 0 and len(losses) == 0 and not weight.grad.any()
+    assert total == 0 and losses.shape == (1, 0) and not weight.grad.any()
 
 
 @pytest.mark.parametrize(

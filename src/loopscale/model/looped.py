@@ -3,7 +3,9 @@
 Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
+from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +18,13 @@ from transformers.utils.generic import can_return_tuple
 
 from loopscale.errors import InputError
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
-from loopscale.model.blocks import StepContext
+from loopscale.model.blocks import StepContext, in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.outputs import CACHE, LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.objective import (
     IGNORED,
+    Supervision,
     build_supervision,
     exit_distribution,
     exits_loss,
@@ -124,14 +127,22 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         if position_ids is None:
             seen = 0 if cache is None else cache.get_seq_length()
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
-        step = self._checkpointed_step if self.checkpoint_loops and self.training else self.step
+        supervision = None if labels is None else self._supervision()
+        step, exit_input = self.step, self._exit_input
+        if self.checkpoint_loops and self.training:
+            step, exit_input = _recomputed(step), _recomputed(exit_input)
 
         h = self.model.embed_inputs(inputs_embeds, position_ids)
         context = self.model.context(h, attention_mask, position_ids, cache)
         states: list[Tensor] = []
+        exit_inputs: list[Tensor | None] = []
         for k in range(K):
             z = step(h, k, context)
             states.append(z)
+            # here, not after the loops: the backward pass then needs one exit's gradients at a time
+            if supervision is not None:
+                asked = not supervised_exits_only or supervision.supervises(k, K)
+                exit_inputs.append(exit_input(z, k) if asked else None)
             if k + 1 < K:
                 h = self.carry(z, k)
 
@@ -142,36 +153,27 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         if self.exit_gate is not None:
             gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
             output.exit_probabilities = exit_distribution(gates)
-        if labels is not None:
-            output.loss, output.loop_losses = self._objective(
-                states, labels, gates, supervised_exits_only, num_items_in_batch
-            )
+        if labels is not None and supervision is not None:
+            count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            loss, token_losses = exits_loss(supervision, exit_inputs, self.lm_head.weight, labels, gates, count)
+            output.loss = loss + self._norm_penalty(states, labels) / count
+            output.loop_losses = token_losses.sum((1, 2)) / count
         if labels is None or not self.training:
             output.logits = self.readout(_kept(states[-1], logits_to_keep), K - 1)
         return output
 
-    def _checkpointed_step(self, h: State, k: int, context: StepContext) -> State:
-        return checkpoint(self.step, h, k, context, use_reentrant=False)
+    def _supervision(self) -> Supervision:
+        return build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
 
-    def _objective(
-        self,
-        states: list[Tensor],
-        labels: Tensor,
-        gates: Tensor | None,
-        supervised_only: bool,
-        num_items: Tensor | int | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss and the (K,) cross-entropies of the exits."""
-        supervision = build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
-        mask = labels != IGNORED
-        count = mask.sum() if num_items is None else num_items
-        asked = [not supervised_only or supervision.supervises(k, len(states)) for k in range(len(states))]
-        inputs = [self.readout_state(z, k) if asked[k] else None for k, z in enumerate(states)]
-        loss, token_losses = exits_loss(supervision, inputs, self.lm_head.weight, labels, gates, count)
-        if self.config.norm_penalty_coef:
-            energy = torch.stack([state_energy(z, mask) for z in states]).mean()
-            loss = loss + self.config.norm_penalty_coef * energy / count
-        return loss, token_losses.sum((1, 2)) / count
+    def _exit_input(self, z: State, k: int) -> State:
+        return in_compute_precision(self.readout_state(z, k))
+
+    def _norm_penalty(self, states: list[Tensor], labels: Tensor) -> Tensor | float:
+        """Return the penalty summed over tokens, coefficient included."""
+        if not self.config.norm_penalty_coef:
+            return 0.0
+        energies = [state_energy(z, labels != IGNORED) for z in states]
+        return self.config.norm_penalty_coef * torch.stack(energies).mean()
 
     def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
         """Refuse an empty prompt before transformers stumbles over it."""
@@ -203,6 +205,11 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 f"prompt and new tokens need {needed} positions, but this model has {room} (max_position_embeddings): "
                 "shorten the prompt or ask for fewer new tokens."
             )
+
+
+def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the same function, computed again in the backward pass instead of keeping its activations."""
+    return partial(checkpoint, verb, use_reentrant=False)
 
 
 def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:

@@ -30,10 +30,8 @@ def exits_loss(
     carrier: Tensor | float = 0.0  # has the value 0 and the gradient of the supervised exits
     if torch.is_grad_enabled():
         weights = _token_weights(supervision, losses, gates, mask, count)
-        rows = torch.cat([x.flatten(0, 1) for k in seen if (x := exit_inputs[k]) is not None])
-        weighted, row_losses = fused_cross_entropy(
-            rows, weight, labels.flatten().repeat(len(seen)), weights[seen].flatten()
-        )
+        rows = [x.flatten(0, 1) for k in seen if (x := exit_inputs[k]) is not None]
+        weighted, row_losses = fused_cross_entropy(rows, weight, labels.flatten(), weights[seen].flatten(1))
         carrier = weighted - weighted.detach()
         losses[seen] = row_losses.view(len(seen), *labels.shape)
     with torch.no_grad():

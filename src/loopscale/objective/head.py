@@ -4,6 +4,8 @@ Logits come in chunks of rows, large enough for the matrix units. Passes over th
 all of a block's passes find it in the caches.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,59 +39,68 @@ def token_cross_entropy(
 
 
 def fused_cross_entropy(
-    x: Float[Tensor, "rows hidden"],
+    exits: Sequence[Float[Tensor, "rows hidden"]],
     weight: Float[Tensor, "vocab hidden"],
     labels: Int[Tensor, " rows"],
-    row_weights: Float[Tensor, " rows"],
+    row_weights: Float[Tensor, "exits rows"],
     chunk_bytes: int = CHUNK_BYTES,
-) -> tuple[Float[Tensor, ""], Float[Tensor, " rows"]]:
-    """Return the weighted sum of the rows' cross-entropies, and the cross-entropies themselves without a gradient.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "exits rows"]]:
+    """Return the weighted sum of all exits' cross-entropies, and the cross-entropies themselves without a gradient.
 
-    The gradient of a weighted sum is known as soon as its logits are, so it is computed chunk by chunk in the forward
-    pass and the logits are dropped: three matrix products, none of them twice. Under autocast they run in its
-    precision.
+    `exits` are what the head sees at each. The gradient of a weighted sum is known as soon as its logits are, so it is
+    computed chunk by chunk in the forward pass and the logits are dropped: three matrix products, none of them twice.
+    Under autocast they run in its precision.
     """
-    kind = x.device.type
-    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return _FusedCrossEntropy.apply(x, weight, labels, row_weights, precision, chunk_bytes)
+    kind = weight.device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return _FusedCrossEntropy.apply(weight, labels, row_weights, precision, chunk_bytes, *exits)
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, row_weights: Tensor, precision: torch.dtype, budget: int
+        ctx: Any,
+        weight: Tensor,
+        labels: Tensor,
+        row_weights: Tensor,
+        precision: torch.dtype,
+        budget: int,
+        *exits: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        head, rows, wide = weight.to(precision), x.to(precision), _wide(precision)
+        head, wide = weight.to(precision), _wide(precision)
         kept = labels != IGNORED
         targets = labels.where(kept, 0)
-        # rows are weighted on the thin side of the products, so that no pass over the logits is spent on it
-        weights = (row_weights * kept).to(wide)[:, None]
-        weighted = (rows * weights).to(precision)
-        losses, grad_x = x.new_empty(len(x), dtype=wide), torch.empty_like(rows)
-        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
-        chunks = _chunks(len(x), head, budget)
+        weights = (row_weights * kept).to(wide)
+        losses = torch.empty_like(weights)
+        grads = [torch.empty_like(x, dtype=precision) for x in exits]
+        grad_weight = torch.zeros_like(weight, dtype=wide)
+        chunks = _chunks(len(labels), head, budget)
         # allocated once: fresh memory for every chunk costs more than what is computed in it
         logits_, product = head.new_empty(_longest(chunks), len(head)), torch.empty_like(head)
-        for chunk in chunks:
-            logits = logits_[: chunk.stop - chunk.start]
-            torch.mm(rows[chunk], head.T, out=logits)
-            losses[chunk] = _differentiate(logits, targets[chunk])
-            torch.mm(logits, head, out=grad_x[chunk])
-            torch.mm(logits.T, weighted[chunk], out=product)
+        for k, chunk in itertools.product(range(len(exits)), chunks):
+            rows, logits = exits[k][chunk].to(precision), logits_[: chunk.stop - chunk.start]
+            torch.mm(rows, head.T, out=logits)
+            losses[k, chunk] = _differentiate(logits, targets[chunk])
+            # rows are weighted on the thin side of the products, so that no pass over the logits is spent on it
+            weight_of_row = weights[k, chunk, None]
+            torch.mm(logits, head, out=grads[k][chunk])
+            grads[k][chunk] *= weight_of_row
+            torch.mm(logits.T, (rows * weight_of_row).to(precision), out=product)
             for block in _blocks(grad_weight):
                 grad_weight[block] += product[block]
-        ctx.save_for_backward(grad_x.mul_(weights), grad_weight)
-        ctx.dtypes = x.dtype, weight.dtype
+        ctx.save_for_backward(grad_weight, *grads)
+        ctx.dtypes = weight.dtype, *(x.dtype for x in exits)
         losses *= kept
         ctx.mark_non_differentiable(losses)
         return (losses * row_weights).sum(), losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        x_dtype, weight_dtype = ctx.dtypes
-        return (grad_x * grad_sum).to(x_dtype), (grad_weight * grad_sum).to(weight_dtype), None, None, None, None
+    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_weight, *grads = (
+            (grad * grad_sum).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return grad_weight, None, None, None, None, *grads
 
 
 def _differentiate(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:

@@ -9,28 +9,37 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.audit_cost import audit_cost
+from benchmarks.decode_cost import decode_cost
 from benchmarks.exits import curve_cost
+from benchmarks.growth import by_length, by_loops, by_vocabulary
 from benchmarks.shapes import SHAPES, device
-from benchmarks.training import against_plain, growth, trainer_overhead
+from benchmarks.training import against_plain, trainer_overhead
+from loopscale.allocator import keep_freed_memory
 from loopscale.environment import environment
 
-PARTS = ("training", "growth", "trainer", "curve")
+PARTS = ("training", "growth", "trainer", "curve", "audit", "decode")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    presets = [shape.preset for shape in SHAPES[device()]]
+    parser.add_argument("--shapes", nargs="+", choices=presets, default=presets, help="growth: the first of them")
     parser.add_argument("--rounds", type=int, default=3, help="paired rounds behind every median")
     parser.add_argument("--compiled", action="store_true", help="measure torch.compile too (it compiles for a minute)")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     args = parser.parse_args()
     console, found, start = Console(), {"environment": environment()}, time.time()
-    small, large = SHAPES[device()]
+    keep_freed_memory()  # as every command does
+    shapes = [shape for shape in SHAPES[device()] if shape.preset in args.shapes]
     work = {
-        "training": lambda: [against_plain(shape, args.rounds, args.compiled) for shape in (small, large)],
-        "growth": lambda: growth(large if device() == "cuda" else small, args.rounds),
-        "trainer": trainer_overhead,
-        "curve": lambda: [curve_cost(shape, args.rounds) for shape in (small, large)],
+        "training": lambda: [against_plain(shape, args.rounds, args.compiled) for shape in shapes],
+        "growth": lambda: [grow(shapes[0], args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
+        "trainer": lambda: [trainer_overhead()],
+        "curve": lambda: [curve_cost(shape, args.rounds) for shape in shapes],
+        "audit": lambda: [audit_cost(shape, args.rounds) for shape in shapes],
+        "decode": lambda: [decode_cost(shape, args.rounds) for shape in shapes],
     }
     for part in args.only:
         console.print(f"[dim]{part} ({time.time() - start:.0f} s so far)")
@@ -41,26 +50,26 @@ def main() -> None:
     console.print(f"written to {args.out}")
 
 
-def show(console: Console, part: str, found: Any) -> None:
-    """Print one part; training as a table, the others as they are."""
-    if part != "training":
-        console.print_json(json.dumps(found))
-        return
+def show(console: Console, part: str, found: list[dict[str, Any]]) -> None:
+    """Print each result as a table; what is not a row stands in its title."""
     for result in found:
-        table = Table(title=f"{result['shape']}, bf16 matrix rate {result['bf16_rate'] / 1e9:.0f} GFLOP/s")
-        for heading in ("step", "seconds", "tokens/s", "times plain", "share of rate", "peak MiB", "first loss"):
-            table.add_column(heading, justify="right")
-        for kind, row in result["rows"].items():
-            table.add_row(
-                kind,
-                f"{row['seconds']:.3f}",
-                f"{row['tokens_per_second']:.0f}",
-                f"{row['times_plain']:.2f}",
-                f"{row['share_of_bf16_rate']:.0%}",
-                f"{row['peak_mib']:.0f}" if "peak_mib" in row else "",
-                f"{row['first_loss']:.4f}" if row["first_loss"] is not None else "",
-            )
+        facts = [f"{_words(name)} {_short(value)}" for name, value in result.items() if name not in {"shape", "rows"}]
+        table = Table(title=f"{part}: {', '.join([result['shape'], *facts])}")
+        for name in result["rows"][0]:
+            table.add_column(_words(name), justify="right")
+        for row in result["rows"]:
+            table.add_row(*(_short(value) for value in row.values()))
         console.print(table)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

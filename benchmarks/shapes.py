@@ -1,6 +1,6 @@
 """The shapes that are measured, and the training steps built at them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.plain import plain_loss
 from benchmarks.timing import Step
 from loopscale import LoopedForCausalLM
-from loopscale.model import preset_config
+from loopscale.model import LoopedConfig, preset_config
 from loopscale.train.run import computes_in_bf16
 
 
@@ -25,9 +25,15 @@ class Shape:
     def name(self) -> str:
         return f"{self.preset} B{self.batch} T{self.seq}"
 
+    def config(self, **overrides: Any) -> LoopedConfig:
+        return preset_config(self.preset, **overrides)
+
+    def at(self, **sizes: Any) -> "Shape":
+        return replace(self, **sizes)
+
 
 SHAPES = {
-    "cpu": (Shape("laptop", 8, 128), Shape("44m", 4, 256)),
+    "cpu": (Shape("laptop", 8, 128), Shape("44m", 4, 256), Shape("129m", 2, 256)),
     "cuda": (Shape("44m", 64, 256), Shape("129m", 32, 256)),
 }
 
@@ -38,7 +44,7 @@ def device() -> str:
 
 def build_model(shape: Shape, **overrides: Any) -> LoopedForCausalLM:
     torch.manual_seed(0)
-    return LoopedForCausalLM(preset_config(shape.preset, **overrides)).to(device())
+    return LoopedForCausalLM(shape.config(**overrides)).to(device())
 
 
 def build_batch(shape: Shape, vocab: int) -> tuple[Tensor, Tensor]:
@@ -46,9 +52,9 @@ def build_batch(shape: Shape, vocab: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1].to(device()), tokens[:, 1:].to(device())
 
 
-def train_step(shape: Shape, kind: str = "ours", num_loops: int = 4) -> Step:
+def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
     """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops) or `compiled`."""
-    model = build_model(shape, num_loops=num_loops).train()
+    model = build_model(shape, **overrides).train()
     ids, labels = build_batch(shape, model.config.vocab_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=kind != "plain")
     model.checkpoint_loops = kind == "saving"
@@ -69,13 +75,13 @@ def train_step(shape: Shape, kind: str = "ours", num_loops: int = 4) -> Step:
     return step
 
 
-def train_flops(shape: Shape, num_loops: int = 4) -> float:
+def train_flops(shape: Shape) -> float:
     """Count the matrix products of a training step: 6 per weight and token that reads it, and the attention scores."""
-    config = preset_config(shape.preset)
+    config = shape.config()
     with torch.device("meta"):
         layer = LoopedForCausalLM(config).model.layers[0]
     per_layer = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
     tokens = shape.batch * shape.seq
     scores = 4 * shape.seq * config.hidden_size  # q k^T and weights v, all pairs as a dense kernel computes them
     body = config.num_stack_layers * (6 * per_layer + 3 * scores)
-    return num_loops * tokens * (body + 6 * config.vocab_size * config.hidden_size)
+    return config.num_loops * tokens * (body + 6 * config.vocab_size * config.hidden_size)

@@ -1,4 +1,4 @@
-"""Paired timings and peak memory. Machines are noisy: rounds interleave the contestants, medians and ratios count."""
+"""Timings and peak memory. Machines are noisy: rounds interleave the contestants, medians and ratios count."""
 
 import multiprocessing
 import resource
@@ -6,13 +6,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from loopscale.allocator import keep_freed_memory
+
 Step = Callable[[], Any]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """How to build a step, and whether its process keeps freed memory, as our commands do and other programs do not."""
+
+    build: Callable[..., Step]
+    args: tuple[Any, ...]
+    keeps_memory: bool = True
 
 
 def seconds(step: Step) -> float:
@@ -37,6 +49,26 @@ def paired(steps: Mapping[str, Step], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def apart(contestants: Mapping[str, Contestant], rounds: int, calls: int) -> dict[str, dict[str, float]]:
+    """Time contestants in processes of their own, by turns: seconds (median of all calls), peak MiB, first value.
+
+    The peak is what the calls add to what building the step took.
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found[name].append(pool.apply(_measure, (contestant, calls)))
+    return {
+        name: {
+            "seconds": statistics.median(time for one in runs for time in one["seconds"]),
+            "peak_mib": statistics.median(one["peak_mib"] for one in runs),
+            "first_value": runs[0]["first_value"],
+        }
+        for name, runs in found.items()
+    }
+
+
 def matmul_rate(precision: torch.dtype, device: str, size: int = 2048) -> float:
     """Return the machine's floating-point operations per second in one large matrix product."""
     a, b = (torch.randn(size, size, device=device).to(precision) for _ in range(2))
@@ -44,27 +76,53 @@ def matmul_rate(precision: torch.dtype, device: str, size: int = 2048) -> float:
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(7))
 
 
-def peak_mib(build: Callable[..., Step], *args: Any) -> float:
-    """Return the peak MiB that two calls of a step add to what building it took, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak, (build, args))
-
-
-def _peak(build: Callable[..., Step], args: tuple[Any, ...]) -> float:
-    step = build(*args)
+def live_mib(step: Step) -> float:
+    """Return the peak MiB of tensors that one call has alive beyond those from before it, without the allocator's."""
+    step()
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(), step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return _cuda_peak(step)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak / 2**20
+
+
+def _measure(contestant: Contestant, calls: int) -> dict[str, Any]:
+    if contestant.keeps_memory:
+        keep_freed_memory()
+    step = contestant.build(*contestant.args)
+    times: list[float] = []
+    value: list[float] = []
+
+    def run() -> None:
+        value.append(float(step()))
+        times.extend(seconds(step) for _ in range(calls))
+
+    peak = _peak(run)
+    return {"seconds": times, "peak_mib": peak, "first_value": value[0]}
+
+
+def _peak(run: Step) -> float:
+    if torch.cuda.is_available():
+        return _cuda_peak(run)
     if not STATUS.exists():  # not Linux: the high-water mark since the process began
-        step(), step()
+        run()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     CLEAR.write_text("5")  # resets the high-water mark, which a child process inherits
     before = _kib("VmRSS")
-    step(), step()
+    run()
     return (_kib("VmHWM") - before) / 2**10
+
+
+def _cuda_peak(run: Step) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def _kib(key: str) -> int:

@@ -1,8 +1,6 @@
-"""Training steps: against plain, against the machine's matrix rate, by number of loops, and inside the Trainer."""
+"""Training steps against plain and against the machine's matrix rate, and the Trainer against a bare loop."""
 
-import math
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,60 +8,65 @@ from typing import Any
 import torch
 
 from benchmarks.shapes import Shape, device, train_flops, train_step
-from benchmarks.timing import matmul_rate, paired, peak_mib
+from benchmarks.timing import Contestant, apart, matmul_rate, seconds
 from loopscale.train import preset_run, train
 
-LOOPS = (1, 2, 4, 8, 16)
+ROWS_PER_ROUND = 20_000  # tokens a process steps through in a round, so that small shapes get more steps
 
 
 def against_plain(shape: Shape, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Return seconds, tokens per second, share of the matrix rate and peak memory of each kind of step."""
+    """Return time, tokens per second, share of the matrix rate and peak memory of each kind of step.
+
+    `plain` runs as it would from a script; the others as our commands run them, which keep freed memory.
+    """
     kinds = ["plain", "ours", "saving", *(["compiled"] if compiled else [])]
-    steps = {kind: train_step(shape, kind) for kind in kinds}
-    losses = {kind: float(step()) for kind, step in steps.items() if kind != "saving"}
-    times = paired(steps, rounds)
-    rate = matmul_rate(torch.bfloat16, device())
-    rows = {
-        kind: {
-            "seconds": time_,
-            "tokens_per_second": shape.batch * shape.seq / time_,
-            "times_plain": times["plain"] / time_,
-            "share_of_bf16_rate": train_flops(shape) / time_ / rate,
-            "first_loss": losses.get(kind),
+    calls = min(20, max(2, ROWS_PER_ROUND // (10 * shape.batch * shape.seq)))
+    steps = {kind: Contestant(train_step, (shape, kind), keeps_memory=kind != "plain") for kind in kinds}
+    steps["plain, memory kept"] = Contestant(train_step, (shape, "plain"))
+    found = apart(steps, rounds, calls)
+    rate, wide_rate = (matmul_rate(precision, device()) for precision in (torch.bfloat16, torch.float32))
+    rows = [
+        {
+            "step": kind,
+            "seconds": one["seconds"],
+            "tokens_per_second": shape.batch * shape.seq / one["seconds"],
+            "times_plain": found["plain"]["seconds"] / one["seconds"],
+            "share_of_bf16_rate": train_flops(shape) / one["seconds"] / rate,
+            "peak_mib": one["peak_mib"],
+            "first_loss": one["first_value"],
         }
-        for kind, time_ in times.items()
+        for kind, one in found.items()
+    ]
+    limit = found["plain"]["seconds"] * rate / train_flops(shape)
+    return {
+        "shape": shape.name,
+        "bf16_rate": rate,
+        "float32_rate": wide_rate,
+        "times_plain_at_the_bf16_rate": limit,
+        "rows": rows,
     }
-    for kind in ("plain", "ours", "saving"):
-        rows[kind]["peak_mib"] = peak_mib(train_step, shape, kind)
-    return {"shape": shape.name, "bf16_rate": rate, "float32_rate": matmul_rate(torch.float32, device()), "rows": rows}
 
 
-def growth(shape: Shape, rounds: int) -> dict[str, Any]:
-    """Return step time and peak memory by number of loops, and the exponent of the time's growth."""
-    times = {K: paired({"step": train_step(shape, "ours", K)}, rounds)["step"] for K in LOOPS}
-    memory = {K: peak_mib(train_step, shape, "saving", K) for K in LOOPS}
-    # what does not grow with K (optimizer, embedding) is taken out by the differences from one loop
-    points = [(math.log(K - 1), math.log(times[K] - times[1])) for K in LOOPS[1:] if times[K] > times[1]]
-    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
-    return {"shape": shape.name, "seconds": times, "exponent": slope, "saving_peak_mib": memory}
-
-
-def trainer_overhead(steps: int = 100) -> dict[str, float]:
-    """Return the time per step of a `laptop` run in the Trainer over that of a bare loop, logging included."""
-    bare = train_step(Shape("laptop", 8, 128), "ours")
+def trainer_overhead(steps: int = 100) -> dict[str, Any]:
+    """Return the time per step of a `laptop` run in the Trainer over that of a bare loop before and after it."""
+    shape = Shape("laptop", 8, 128)
+    bare = train_step(shape, "ours")
     bare()
+
+    def bare_steps() -> None:
+        for _ in range(steps // 2):
+            bare()
+
     with tempfile.TemporaryDirectory() as folder:
         run = preset_run("laptop")
-        short = replace(run, train=replace(run.train, max_steps=steps, save_every=10 * steps), out=f"{folder}/warm")
-        trained = train(replace(short, out=str(Path(folder, "run"))), quiet=True)
-    start = time.perf_counter()
-    for _ in range(steps):
-        bare()
-    alone = time.perf_counter() - start
+        settings = replace(run.train, max_steps=steps, save_every=10 * steps)
+        alone = seconds(bare_steps)
+        trained = train(replace(run, train=settings, out=str(Path(folder, "run"))), quiet=True)
+        alone += seconds(bare_steps)
     assert trained is not None
-    return {
+    row = {
         "bare_ms": 1e3 * alone / steps,
         "trainer_ms": 1e3 * trained.seconds / steps,
-        "ratio": trained.seconds / alone,
+        "trainer_over_bare": trained.seconds / alone,
     }
+    return {"shape": shape.name, "rows": [row]}

@@ -3,6 +3,8 @@
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +35,36 @@ def main() -> None:
     console, found, start = Console(), {"environment": environment()}, time.time()
     keep_freed_memory()  # as every command does
     shapes = [shape for shape in SHAPES[device()] if shape.preset in args.shapes]
-    work = {
-        "training": lambda: [against_plain(shape, args.rounds, args.compiled) for shape in shapes],
-        "growth": lambda: [grow(shapes[0], args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
-        "trainer": lambda: [trainer_overhead()],
-        "curve": lambda: [curve_cost(shape, args.rounds) for shape in shapes],
-        "audit": lambda: [audit_cost(shape, args.rounds) for shape in shapes],
-        "decode": lambda: [decode_cost(shape, args.rounds) for shape in shapes],
+    first = shapes[:1]
+    work: dict[str, list[Callable[[], dict[str, Any]]]] = {
+        "training": [partial(against_plain, shape, args.rounds, args.compiled) for shape in shapes],
+        "growth": [
+            partial(grow, shape, args.rounds) for grow in (by_loops, by_length, by_vocabulary) for shape in first
+        ],
+        "trainer": [trainer_overhead],
+        "curve": [partial(curve_cost, shape, args.rounds) for shape in shapes],
+        "audit": [partial(audit_cost, shape, args.rounds) for shape in shapes],
+        "decode": [partial(decode_cost, shape, args.rounds) for shape in shapes],
     }
-    for part in args.only:
-        console.print(f"[dim]{part} ({time.time() - start:.0f} s so far)")
-        found[part] = work[part]()
-        show(console, part, found[part])
+    jobs = [(part, job) for part in args.only for job in work[part]]
+    for i, (part, job) in enumerate(jobs, 1):
+        console.print(f"[dim]{part}, measurement {i} of {len(jobs)} ({time.time() - start:.0f} s so far)")
+        found.setdefault(part, []).append(job())
+        show(console, part, found[part][-1])
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"written to {args.out}")
 
 
-def show(console: Console, part: str, found: list[dict[str, Any]]) -> None:
-    """Print each result as a table; what is not a row stands in its title."""
-    for result in found:
-        facts = [f"{_words(name)} {_short(value)}" for name, value in result.items() if name not in {"shape", "rows"}]
-        table = Table(title=f"{part}: {', '.join([result['shape'], *facts])}")
-        for name in result["rows"][0]:
-            table.add_column(_words(name), justify="right")
-        for row in result["rows"]:
-            table.add_row(*(_short(value) for value in row.values()))
-        console.print(table)
+def show(console: Console, part: str, result: dict[str, Any]) -> None:
+    """Print one result as a table; what is not a row stands in its title."""
+    facts = [f"{_words(name)} {_short(value)}" for name, value in result.items() if name not in {"shape", "rows"}]
+    table = Table(title=f"{part}: {', '.join([result['shape'], *facts])}")
+    for name in result["rows"][0]:
+        table.add_column(_words(name), justify="right")
+    for row in result["rows"]:
+        table.add_row(*(_short(value) for value in row.values()))
+    console.print(table)
 
 
 def _words(name: str) -> str:

@@ -13,7 +13,7 @@ from loopscale.audit import audit
 
 def audit_cost(shape: Shape, rounds: int) -> dict[str, Any]:
     """Return seconds and peak memory of an audit and of a training step, each in a process of its own."""
-    found = apart({name: Contestant(build, (shape,)) for name, build in BUILDERS.items()}, rounds, calls=1)
+    found = apart({name: Contestant(build, (shape,)) for name, build in BUILDERS.items()}, rounds)
     step = found["training step"]
     rows = [
         {

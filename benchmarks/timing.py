@@ -15,6 +15,7 @@ import torch
 from loopscale.allocator import keep_freed_memory
 
 Step = Callable[[], Any]
+CALLS, SECONDS = 2, 4.0  # of one contestant in a round, at least
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -49,7 +50,7 @@ def paired(steps: Mapping[str, Step], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def apart(contestants: Mapping[str, Contestant], rounds: int, calls: int) -> dict[str, dict[str, float]]:
+def apart(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, dict[str, float]]:
     """Time contestants in processes of their own, by turns: seconds (median of all calls), peak MiB, first value.
 
     The peak is what the calls add to what building the step took.
@@ -58,7 +59,7 @@ def apart(contestants: Mapping[str, Contestant], rounds: int, calls: int) -> dic
     for _ in range(rounds):
         for name, contestant in contestants.items():
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found[name].append(pool.apply(_measure, (contestant, calls)))
+                found[name].append(pool.apply(_measure, (contestant,)))
     return {
         name: {
             "seconds": statistics.median(time for one in runs for time in one["seconds"]),
@@ -91,7 +92,7 @@ def live_mib(step: Step) -> float:
     return peak / 2**20
 
 
-def _measure(contestant: Contestant, calls: int) -> dict[str, Any]:
+def _measure(contestant: Contestant) -> dict[str, Any]:
     if contestant.keeps_memory:
         keep_freed_memory()
     step = contestant.build(*contestant.args)
@@ -99,8 +100,9 @@ def _measure(contestant: Contestant, calls: int) -> dict[str, Any]:
     value: list[float] = []
 
     def run() -> None:
-        value.append(float(step()))
-        times.extend(seconds(step) for _ in range(calls))
+        value.append(float(step()))  # the first call warms up
+        while len(times) < CALLS or sum(times) < SECONDS:
+            times.append(seconds(step))
 
     peak = _peak(run)
     return {"seconds": times, "peak_mib": peak, "first_value": value[0]}

@@ -11,8 +11,6 @@ from benchmarks.shapes import Shape, device, train_flops, train_step
 from benchmarks.timing import Contestant, apart, matmul_rate, seconds
 from loopscale.train import preset_run, train
 
-ROWS_PER_ROUND = 20_000  # tokens a process steps through in a round, so that small shapes get more steps
-
 
 def against_plain(shape: Shape, rounds: int, compiled: bool) -> dict[str, Any]:
     """Return time, tokens per second, share of the matrix rate and peak memory of each kind of step.
@@ -20,10 +18,9 @@ def against_plain(shape: Shape, rounds: int, compiled: bool) -> dict[str, Any]:
     `plain` runs as it would from a script; the others as our commands run them, which keep freed memory.
     """
     kinds = ["plain", "ours", "saving", *(["compiled"] if compiled else [])]
-    calls = min(20, max(2, ROWS_PER_ROUND // (10 * shape.batch * shape.seq)))
     steps = {kind: Contestant(train_step, (shape, kind), keeps_memory=kind != "plain") for kind in kinds}
     steps["plain, memory kept"] = Contestant(train_step, (shape, "plain"))
-    found = apart(steps, rounds, calls)
+    found = apart(steps, rounds)
     rate, wide_rate = (matmul_rate(precision, device()) for precision in (torch.bfloat16, torch.float32))
     rows = [
         {

@@ -150,6 +150,33 @@ def test_checkpointed_loops_give_the_same_gradients():
     torch.testing.assert_close(*gradients)
 
 
+def saved_bytes(model, num_loops):
+    """Return the bytes that one forward pass keeps for the backward pass, parameters aside."""
+    parameters = {p.data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(x):
+        kept[x.untyped_storage().data_ptr()] = x  # alive, so that its address stays its own
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss = model(IDS, labels=IDS, num_loops=num_loops).loss
+    assert loss.requires_grad
+    return sum(x.untyped_storage().nbytes() for address, x in kept.items() if address not in parameters)
+
+
+def test_a_checkpointed_loop_keeps_its_state_and_the_gradient_of_its_exit_alone():
+    model = tiny_model().train()
+    state = IDS.numel() * model.config.hidden_size * 4  # bytes
+
+    def per_loop():
+        return saved_bytes(model, 5) - saved_bytes(model, 4)
+
+    assert per_loop() > 10 * state
+    model.checkpoint_loops = True
+    assert per_loop() == 2 * state
+
+
 def test_seeds_make_the_same_model_and_init_is_torchs():
     torch.manual_seed(5)
     a = tiny_model()

@@ -35,12 +35,9 @@ def main() -> None:
     console, found, start = Console(), {"environment": environment()}, time.time()
     keep_freed_memory()  # as every command does
     shapes = [shape for shape in SHAPES[device()] if shape.preset in args.shapes]
-    first = shapes[:1]
     work: dict[str, list[Callable[[], dict[str, Any]]]] = {
         "training": [partial(against_plain, shape, args.rounds, args.compiled) for shape in shapes],
-        "growth": [
-            partial(grow, shape, args.rounds) for grow in (by_loops, by_length, by_vocabulary) for shape in first
-        ],
+        "growth": [partial(grow, shapes[0], args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
         "trainer": [trainer_overhead],
         "curve": [partial(curve_cost, shape, args.rounds) for shape in shapes],
         "audit": [partial(audit_cost, shape, args.rounds) for shape in shapes],

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.shapes import Shape, build_batch, build_model
+from benchmarks.shapes import Shape, build_model, build_windows
 from benchmarks.timing import paired
 from loopscale import run_loops
 from loopscale.evaluate import depth_curve
@@ -17,8 +17,8 @@ def curve_cost(shape: Shape, rounds: int) -> dict[str, Any]:
     The K - 1 heads are what a curve must cost more than one exit; what the curve adds to them is ours to keep small.
     """
     model = build_model(shape).eval()
-    ids, labels = build_batch(shape, model.config.vocab_size)
-    batch = torch.cat([ids, labels[:, -1:]], 1)
+    windows = build_windows(shape, model.config.vocab_size)
+    ids, labels = windows[:, :-1], windows[:, 1:]
 
     @torch.no_grad()
     def one_pass(first_exit: int) -> None:
@@ -31,7 +31,7 @@ def curve_cost(shape: Shape, rounds: int) -> dict[str, Any]:
         {
             "pass, last exit": lambda: one_pass(last),
             "pass, all exits": lambda: one_pass(0),
-            "depth curve": lambda: depth_curve(model, [batch], model.num_loops),
+            "depth curve": lambda: depth_curve(model, [windows], model.num_loops),
         },
         rounds,
     )

@@ -47,13 +47,19 @@ def build_model(shape: Shape, **overrides: Any) -> LoopedForCausalLM:
     return LoopedForCausalLM(shape.config(**overrides)).to(device())
 
 
+def build_windows(shape: Shape, vocab: int) -> Tensor:
+    """Return random tokens, (batch, seq + 1)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, vocab, (shape.batch, shape.seq + 1), generator=generator).to(device())
+
+
 def build_batch(shape: Shape, vocab: int) -> tuple[Tensor, Tensor]:
-    tokens = torch.randint(0, vocab, (shape.batch, shape.seq + 1), generator=torch.Generator().manual_seed(0))
-    return tokens[:, :-1].to(device()), tokens[:, 1:].to(device())
+    windows = build_windows(shape, vocab)
+    return windows[:, :-1], windows[:, 1:]
 
 
 def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
-    """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops) or `compiled`."""
+    """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops), `compiled`, `float32`."""
     model = build_model(shape, **overrides).train()
     ids, labels = build_batch(shape, model.config.vocab_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=kind != "plain")
@@ -61,7 +67,8 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
     if kind == "compiled":
         for layer in model.model.layers:
             layer.compile(fullgraph=True)
-    autocast = computes_in_bf16("auto") and (kind != "plain" or device() == "cuda")
+    in_float32 = kind == "float32" or (kind == "plain" and device() == "cpu")
+    autocast = computes_in_bf16("auto") and not in_float32
 
     def step() -> float:
         with torch.autocast(device(), torch.bfloat16, enabled=autocast):

@@ -10,8 +10,8 @@ NEVER, NONE = -1, 0
 def keep_freed_memory() -> bool:
     """Let glibc reuse freed memory instead of handing it back; return whether this machine's C library can.
 
-    By default every large tensor is mapped anew, and the kernel zeroes its pages one fault at a time: that was an
-    eighth of a training step at 44M parameters (docs/performance.md). It holds for the whole process and until its
+    By default every large tensor is mapped anew, and the kernel zeroes its pages one fault at a time: that was a
+    tenth of a training step at 44M parameters (docs/performance.md). It holds for the whole process and until its
     end, so a command calls it for itself, and a program that trains from Python may.
     """
     if sys.platform != "linux":

@@ -65,8 +65,7 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), fused=kind != "plain")
     model.checkpoint_loops = kind == "saving"
     if kind == "compiled":
-        for layer in model.model.layers:
-            layer.compile(fullgraph=True)
+        model.compile_regions()
     in_float32 = kind == "float32" or (kind == "plain" and device() == "cpu")
     autocast = computes_in_bf16("auto") and not in_float32
 

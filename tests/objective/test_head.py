@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from loopscale.objective import build_supervision, exits_loss, fused_cross_entropy, token_cross_entropy
-from loopscale.objective.head import equal_parts
+from loopscale.objective.passes import differentiate, differentiate_at_once, equal_parts
 
 V, D = 17, 8
 
@@ -21,14 +21,15 @@ ROW_BYTES = V * 8  # of logits in float64
 
 @pytest.mark.parametrize("chunk", [0, 1, 3, 100])
 @pytest.mark.parametrize("block", [0, 2, 100])
-def test_fused_is_plain_in_float64_whatever_the_chunks_and_blocks(chunk, block, monkeypatch):
-    monkeypatch.setattr("loopscale.objective.head.BLOCK_BYTES", block * ROW_BYTES)
+@pytest.mark.parametrize("passes", [differentiate, differentiate_at_once])
+def test_fused_is_plain_in_float64_whatever_the_chunks_blocks_and_passes(chunk, block, passes, monkeypatch):
+    monkeypatch.setattr("loopscale.objective.passes.CPU_BLOCK_BYTES", block * ROW_BYTES)
     exits, weight, labels = problem()
     row_weights = torch.rand(3, 10, dtype=torch.float64)
     plain = torch.stack([token_cross_entropy(x, weight, labels).flatten() for x in exits])
     expected = torch.autograd.grad((plain * row_weights).sum(), (weight, *exits))
     total, losses = fused_cross_entropy(
-        [x.flatten(0, 1) for x in exits], weight, labels.flatten(), row_weights, chunk_bytes=chunk * ROW_BYTES
+        [x.flatten(0, 1) for x in exits], weight, labels.flatten(), row_weights, chunk * ROW_BYTES, passes
     )
     torch.testing.assert_close(total, (plain * row_weights).sum())
     torch.testing.assert_close(losses, plain.detach())
@@ -42,7 +43,7 @@ def test_plain_in_chunks_and_blocks_is_plain_at_once(chunk, block, monkeypatch):
     (x, *_), weight, labels = problem()
     whole = token_cross_entropy(x, weight, labels)
     monkeypatch.setattr("loopscale.objective.head.CHUNK_BYTES", chunk * ROW_BYTES)
-    monkeypatch.setattr("loopscale.objective.head.BLOCK_BYTES", block * ROW_BYTES)
+    monkeypatch.setattr("loopscale.objective.passes.CPU_BLOCK_BYTES", block * ROW_BYTES)
     with torch.no_grad():
         torch.testing.assert_close(token_cross_entropy(x, weight, labels), whole.detach())
 

@@ -24,8 +24,11 @@ from loopscale.model.outputs import CACHE, LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.objective import (
     IGNORED,
+    Passes,
     Supervision,
     build_supervision,
+    compiled_passes,
+    differentiate,
     exit_distribution,
     exits_loss,
     state_energy,
@@ -38,6 +41,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
 
     _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
     checkpoint_loops = False  # recompute each loop in the backward pass instead of keeping its activations
+    head_passes: Passes = staticmethod(differentiate)
 
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__(config)
@@ -155,12 +159,21 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             output.exit_probabilities = exit_distribution(gates)
         if labels is not None and supervision is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            loss, token_losses = exits_loss(supervision, exit_inputs, self.lm_head.weight, labels, gates, count)
+            weight = self.lm_head.weight
+            loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
             output.loss = loss + self._norm_penalty(states, labels) / count
             output.loop_losses = token_losses.sum((1, 2)) / count
         if labels is None or not self.training:
             output.logits = self.readout(_kept(states[-1], logits_to_keep), K - 1)
         return output
+
+    def compile_regions(self, **options: Any) -> None:
+        """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
+        the head's passes over logits. `options` are torch.compile's.
+        """
+        for layer in self.model.layers:
+            layer.compile(fullgraph=True, **options)
+        self.head_passes = compiled_passes(**options)
 
     def _supervision(self) -> Supervision:
         return build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)

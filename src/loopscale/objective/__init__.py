@@ -2,6 +2,7 @@
 
 from loopscale.objective.exits import exits_loss
 from loopscale.objective.head import IGNORED, fused_cross_entropy, token_cross_entropy
+from loopscale.objective.passes import Passes, compiled_passes, differentiate
 from loopscale.objective.penalty import norm_penalty, state_energy
 from loopscale.objective.supervision import (
     ExitGate,
@@ -15,10 +16,13 @@ from loopscale.objective.supervision import (
 __all__ = [
     "IGNORED",
     "ExitGate",
+    "Passes",
     "PerLoop",
     "Supervision",
     "Terminal",
     "build_supervision",
+    "compiled_passes",
+    "differentiate",
     "exit_distribution",
     "exits_loss",
     "fused_cross_entropy",

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loopscale.objective.head import IGNORED, fused_cross_entropy, token_cross_entropy
+from loopscale.objective.passes import Passes, differentiate
 from loopscale.objective.supervision import Count, Gates, Supervision, TokenLosses
 
 
@@ -17,11 +18,12 @@ def exits_loss(
     labels: Int[Tensor, "batch seq"],
     gates: Gates | None,
     count: Count,
+    passes: Passes = differentiate,
 ) -> tuple[Float[Tensor, ""], TokenLosses]:
     """Return the loss in nats per token, and the token losses of every exit without a gradient.
 
     `exit_inputs` are what the head sees at each exit; None leaves out an exit that is not supervised (its losses are
-    NaN). Exits that are not supervised never get a gradient.
+    NaN). Exits that are not supervised never get a gradient. `passes` differentiate a chunk of logits.
     """
     K, mask = len(exit_inputs), labels != IGNORED
     wide = torch.promote_types(weight.dtype, torch.float32)
@@ -31,7 +33,9 @@ def exits_loss(
     if torch.is_grad_enabled():
         weights = _token_weights(supervision, losses, gates, mask, count)
         rows = [x.flatten(0, 1) for k in seen if (x := exit_inputs[k]) is not None]
-        weighted, row_losses = fused_cross_entropy(rows, weight, labels.flatten(), weights[seen].flatten(1))
+        weighted, row_losses = fused_cross_entropy(
+            rows, weight, labels.flatten(), weights[seen].flatten(1), passes=passes
+        )
         carrier = weighted - weighted.detach()
         losses[seen] = row_losses.view(len(seen), *labels.shape)
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """The LM head's cross-entropy: plain, and fused for training so that no K x B x T x V tensor of logits ever exists.
 
-Logits come in chunks of rows, large enough for the matrix units. Passes over them go block by block on a CPU, so that
-all of a block's passes find it in the caches.
+Logits come in chunks of rows, large enough for the matrix units; what is done to a chunk is in `passes`.
 """
 
 import itertools
@@ -14,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest, widened
+
 IGNORED = -100
 CHUNK_BYTES = 128 * 2**20
-BLOCK_BYTES = 4 * 2**20
 
 
 def token_cross_entropy(
@@ -30,10 +30,10 @@ def token_cross_entropy(
     rows, targets = x.flatten(0, 1), labels.flatten()
     if torch.is_grad_enabled():
         return _cross_entropy(F.linear(rows, weight), targets).view(labels.shape)
-    losses = targets.new_empty(len(rows), dtype=_wide(weight.dtype))
+    losses = targets.new_empty(len(rows), dtype=widened(weight.dtype))
     for chunk in _chunks(len(rows), weight, CHUNK_BYTES):
         logits = F.linear(rows[chunk], weight)
-        for block in _blocks(logits):
+        for block in blocks_of(logits):
             losses[chunk][block] = _cross_entropy(logits[block], targets[chunk][block])
     return losses.view(labels.shape)
 
@@ -44,6 +44,7 @@ def fused_cross_entropy(
     labels: Int[Tensor, " rows"],
     row_weights: Float[Tensor, "exits rows"],
     chunk_bytes: int = CHUNK_BYTES,
+    passes: Passes = differentiate,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "exits rows"]]:
     """Return the weighted sum of all exits' cross-entropies, and the cross-entropies themselves without a gradient.
 
@@ -53,7 +54,7 @@ def fused_cross_entropy(
     """
     kind = weight.device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return _FusedCrossEntropy.apply(weight, labels, row_weights, precision, chunk_bytes, *exits)
+    return _FusedCrossEntropy.apply(weight, labels, row_weights, precision, chunk_bytes, passes, *exits)
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
@@ -65,9 +66,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
         row_weights: Tensor,
         precision: torch.dtype,
         budget: int,
+        passes: Passes,
         *exits: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        head, wide = weight.to(precision), _wide(precision)
+        head, wide = weight.to(precision), widened(precision)
         kept = labels != IGNORED
         targets = labels.where(kept, 0)
         weights = (row_weights * kept).to(wide)
@@ -76,17 +78,17 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=wide)
         chunks = _chunks(len(labels), head, budget)
         # allocated once: fresh memory for every chunk costs more than what is computed in it
-        logits_, product = head.new_empty(_longest(chunks), len(head)), torch.empty_like(head)
+        logits_, product = head.new_empty(longest(chunks), len(head)), torch.empty_like(head)
         for k, chunk in itertools.product(range(len(exits)), chunks):
             rows, logits = exits[k][chunk].to(precision), logits_[: chunk.stop - chunk.start]
             torch.mm(rows, head.T, out=logits)
-            losses[k, chunk] = _differentiate(logits, targets[chunk])
+            losses[k, chunk] = passes(logits, targets[chunk])
             # rows are weighted on the thin side of the products, so that no pass over the logits is spent on it
             weight_of_row = weights[k, chunk, None]
             torch.mm(logits, head, out=grads[k][chunk])
             grads[k][chunk] *= weight_of_row
             torch.mm(logits.T, (rows * weight_of_row).to(precision), out=product)
-            for block in _blocks(grad_weight):
+            for block in blocks_of(grad_weight):
                 grad_weight[block] += product[block]
         ctx.save_for_backward(grad_weight, *grads)
         ctx.dtypes = weight.dtype, *(x.dtype for x in exits)
@@ -100,53 +102,13 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_weight, *grads = (
             (grad * grad_sum).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return grad_weight, None, None, None, None, *grads
-
-
-def _differentiate(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """Return the cross-entropy of every row; overwrite its logits by its gradient by them, softmax - one-hot."""
-    blocks, wide = _blocks(logits), _wide(logits.dtype)
-    wide_, p_ = logits.new_empty(2, _longest(blocks), logits.shape[1], dtype=wide)
-    losses = logits.new_empty(len(logits), dtype=wide)
-    for rows in blocks:
-        block, target, r = logits[rows], targets[rows, None], rows.stop - rows.start
-        p = torch.softmax(wide_[:r].copy_(block), -1, out=p_[:r])
-        log_sum = block.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1 / V
-        losses[rows] = (log_sum - block.gather(1, target)).squeeze(1)
-        block.copy_(p.scatter_add_(1, target, -torch.ones_like(log_sum)))
-    return losses
+        return grad_weight, None, None, None, None, None, *grads
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits.to(_wide(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
+    return F.cross_entropy(logits.to(widened(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
 
 
 def _chunks(rows: int, head: Tensor, budget: int) -> list[slice]:
-    """Split rows into the fewest equal chunks whose logits fit in the budget.
-
-    Off the CPU a chunk is one block, whose passes need the logits twice more in float32 or better.
-    """
-    passes = 0 if head.device.type == "cpu" else 2 * _wide(head.dtype).itemsize
-    return equal_parts(rows, budget // (len(head) * (head.element_size() + passes)))
-
-
-def _blocks(x: Float[Tensor, "rows width"]) -> list[slice]:
-    """Split rows into blocks that fit in a CPU's caches in float32 or better; elsewhere they are one block."""
-    return equal_parts(
-        len(x), BLOCK_BYTES // (x.shape[1] * _wide(x.dtype).itemsize) if x.device.type == "cpu" else len(x)
-    )
-
-
-def equal_parts(rows: int, at_most: int) -> list[slice]:
-    """Return the fewest slices of `rows` with at most so many in each, but one at least, nearly equal in size."""
-    count = -(-rows // max(1, at_most))
-    return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
-
-
-def _longest(parts: list[slice]) -> int:
-    return max((part.stop - part.start for part in parts), default=0)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Return float32, or float64 where that is the precision."""
-    return torch.promote_types(dtype, torch.float32)
+    """Split rows into the fewest equal chunks whose logits fit in the budget."""
+    return equal_parts(rows, budget // (len(head) * head.element_size()))

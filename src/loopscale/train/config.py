@@ -50,7 +50,7 @@ class TrainConfig:
         save_every: optimizer steps between two checkpoints to resume from; a multiple of log_every.
         evaluate_every: optimizer steps between two validation losses; 0 is never.
         checkpoint_loops: recompute each loop in the backward pass, so that memory does not grow with loops.
-        compile: torch.compile the layers of the shared stack, once for every loop and depth.
+        compile: torch.compile the shared stack, once for every loop and depth, and the head's passes over logits.
         workers: processes that load data.
         report_to: trackers of transformers' Trainer (tensorboard, wandb, trackio).
         monitor_every: optimizer steps between two readings of scale, visibility and angular step; 0 is never.

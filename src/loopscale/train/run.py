@@ -87,8 +87,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     )
     model.checkpoint_loops = config.train.checkpoint_loops
     if config.train.compile:
-        for layer in model.model.layers:
-            layer.compile(fullgraph=True)
+        model.compile_regions()
     if args.should_save:
         corpus = {"name": data.corpus.name, "sha256": data.corpus.sha256}
         write_config(config, corpus=corpus, environment=environment())

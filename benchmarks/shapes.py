@@ -10,7 +10,7 @@ from benchmarks.plain import plain_loss
 from benchmarks.timing import Step
 from loopscale import LoopedForCausalLM
 from loopscale.model import LoopedConfig, preset_config
-from loopscale.train.run import computes_in_bf16
+from loopscale.train.arguments import computes_in_bf16
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
     in_float32 = kind == "float32" or (kind == "plain" and device() == "cpu")
     autocast = computes_in_bf16("auto") and not in_float32
 
-    def step() -> float:
+    def step() -> Tensor:
         with torch.autocast(device(), torch.bfloat16, enabled=autocast):
             loss = plain_loss(model, ids, labels) if kind == "plain" else model(ids, shift_labels=labels).loss
         loss.backward()

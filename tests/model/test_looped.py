@@ -117,6 +117,14 @@ def test_labels_are_shifted_and_shift_labels_are_not():
     torch.testing.assert_close(model(IDS, labels=IDS).loss, model(IDS, shift_labels=shifted).loss)
 
 
+def test_exit_probabilities_sum_to_one_under_autocast():
+    model = tiny_model(supervision="exit_gate")
+    with torch.autocast("cpu", torch.bfloat16):
+        p = model(torch.arange(20).view(2, 10)).exit_probabilities
+    assert p.dtype == torch.float32
+    torch.testing.assert_close(p.sum(0), torch.ones(2, 10))
+
+
 def test_parts_of_a_step_add_up_to_the_whole():
     model = tiny_model(norm_penalty_coef=0.01, supervision="exit_gate").double()
     labels = IDS.clone()

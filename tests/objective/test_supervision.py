@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from loopscale import InputError
 from loopscale.objective import build_supervision, exit_distribution, norm_penalty, token_cross_entropy
 
 # 2 loops, 1 sequence of 2 tokens; the second token is ignored
@@ -46,12 +47,22 @@ def test_a_sure_gate_has_no_nan_gradient():
 
 def test_norm_penalty_is_the_mean_square_over_loops_tokens_and_channels():
     states = [torch.full((1, 2, 4), 2.0), torch.full((1, 2, 4), 4.0)]
-    assert norm_penalty(states) == 10.0
+    assert norm_penalty(states, torch.ones(1, 2, dtype=torch.bool), 2) == 10.0
     states[0][0, 1] = 100.0
-    assert norm_penalty(states, MASK) == 10.0
+    assert norm_penalty(states, MASK, 1) == 10.0
 
 
 def test_token_cross_entropy_by_hand_and_ignored_tokens():
     x, weight = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
     loss = token_cross_entropy(x, weight, torch.tensor([[0, -100]]))
     torch.testing.assert_close(loss, torch.tensor([[math.log(1 + math.exp(-1)), 0.0]]))
+
+
+def test_weights_that_no_exit_that_ran_has_are_told():
+    with pytest.raises(InputError, match="run more loops"):
+        build_supervision("per_loop", [0.0, 0.0, 1.0]).loss(LOSSES, None, MASK, 1.0)
+
+
+def test_an_unknown_supervision_is_told_with_a_guess():
+    with pytest.raises(InputError, match="did you mean 'per_loop'"):
+        build_supervision("per_lop")

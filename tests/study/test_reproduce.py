@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from dataclasses import replace
 from io import StringIO
 
@@ -8,9 +10,10 @@ from rich.console import Console
 from loopscale import InputError
 from loopscale.study import load, worker
 from loopscale.study.conditions import CONDITIONS, chosen
-from loopscale.study.executor import Job, LocalExecutor
+from loopscale.study.executor import Job, LocalExecutor, process_environment
 from loopscale.study.reproduce import plan, reproduce
-from loopscale.train import preset_run
+from loopscale.train import preset_run, write_config
+from loopscale.train.folder import last_checkpoint, only_one
 from tests.helpers import TINY
 
 CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]
@@ -98,6 +101,40 @@ def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"run broken failed .*not readable as a run"):
         LocalExecutor(1).execute([Job("broken", tmp_path)], lambda: None)
+
+
+def test_an_executor_that_is_asked_to_end_leaves_no_process_behind(base, tmp_path):
+    run = plan(replace(base(), train=replace(base().train, max_steps=10_000)), CHOSEN[:1], [1], tmp_path / "out")[0]
+    write_config(run.config)
+    folder = run.config.folder
+
+    def end_once_it_trains():
+        if (folder / worker.PROGRESS_FILE).exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(1).execute([Job(run.name, folder)], end_once_it_trains)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert last_checkpoint(folder) is not None
+    with only_one(folder):
+        pass  # nobody trains there any more
+
+
+def test_every_process_has_a_gpu_of_those_that_are_shown(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert [process_environment(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["4", "5", "4"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [process_environment(place, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["0", "1"]
+
+
+def test_a_study_on_another_text_is_refused(base, tmp_path):
+    out, text = tmp_path / "study", tmp_path / "text.txt"
+    study(base(), out, conditions=CHOSEN[:1])
+    text.write_text(text.read_text().replace("squared", "cubed"))
+    with pytest.raises(InputError, match="was trained on another text"):
+        study(base(), out, conditions=CHOSEN)
 
 
 def test_the_executor_never_starts_more_than_its_width():

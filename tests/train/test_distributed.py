@@ -4,34 +4,58 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from loopscale.train import train
+from loopscale.train.folder import last_checkpoint
+
+SCRIPT = """
+import json, os, signal, sys
+from transformers import TrainerCallback
+from loopscale.train import RunConfig, train
+
+class Kill(TrainerCallback):
+    def on_step_begin(self, args, state, control, **_):
+        if os.environ["RANK"] == sys.argv[2] and state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+train(RunConfig.from_dict(json.load(open(sys.argv[1]))), [Kill()], quiet=True)
+"""
 
 
-def test_two_processes_make_the_steps_of_one(run_config, tmp_path):
-    # a sampler deals window i to process i % 2, so that two halves of a step are the whole
-    one = run_config("one", model={"dropout": 0.0}, max_steps=3)
+@pytest.fixture
+def two_processes(tmp_path):
+    """Train in two processes; the one of rank `killed` is sent a SIGTERM in its second step."""
+
+    def run(config, killed: int | None = None) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+        (tmp_path / "script.py").write_text(SCRIPT)
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+        done = subprocess.run(
+            [*command, str(tmp_path / "script.py"), str(tmp_path / "config.json"), str(killed)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+def test_two_processes_make_the_steps_of_one_also_when_one_of_them_is_stopped(run_config, two_processes):
+    # a sampler deals window i to process i % 2, so that two halves of a step are the whole; no loss reads the gate
+    model = {"dropout": 0.0, "exit_gate": True}
+    one = run_config("one", model=model, max_steps=3)
     train(one, quiet=True)
-    two = run_config("two", model={"dropout": 0.0}, max_steps=3, batch_size=2)
-    (tmp_path / "two.json").write_text(json.dumps(two.to_dict()))
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import json, sys\n"
-        "from loopscale.train import RunConfig, train\n"
-        "train(RunConfig.from_dict(json.load(open(sys.argv[1]))), quiet=True)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "two.json")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    two = run_config("two", model=model, max_steps=3, batch_size=2)
+    two_processes(two, killed=1)
+    checkpoint = last_checkpoint(two.folder)
+    assert checkpoint is not None and checkpoint.endswith("-2")
+    two_processes(two)
     ours, theirs = (load_file(Path(config.out, "model.safetensors")) for config in (one, two))
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, atol=1e-5, rtol=1e-4)

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from loopscale import InputError
 from loopscale.train import check_folder, train
+from loopscale.train.folder import only_one, write_config
 
 
 class KillAt(TrainerCallback):
@@ -123,6 +125,40 @@ def test_bad_data_leaves_nothing_that_blocks_the_next_start(run_config, tmp_path
     with pytest.raises(InputError):
         train(replace(config, data=replace(config.data, corpus=str(empty))), quiet=True)
     assert train(config, quiet=True).steps == 6
+
+
+def test_a_text_too_short_for_one_step_is_told_and_nothing_is_trained(run_config):
+    config = run_config(batch_size=2048)
+    with pytest.raises(InputError, match=r"makes \d+ training windows of 16 tokens, and a step takes 2048"):
+        train(config, quiet=True)
+    assert not Path(config.out).exists()
+
+
+def test_another_text_is_refused_by_a_stopped_run_and_a_finished_one(run_config, text):
+    config, before = run_config(), Path(text).read_text()
+    train(config, [KillAt(3)], quiet=True)
+    Path(text).write_text(before.replace("loops", "hoops"))
+    with pytest.raises(InputError, match="was trained on another text"):
+        train(config, quiet=True)
+    Path(text).write_text(before)
+    assert train(config, quiet=True).steps == 6
+    Path(text).write_text(before.replace("loops", "hoops"))
+    with pytest.raises(InputError, match="was trained on another text"):
+        train(config, quiet=True)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(run_config):
+    config = run_config()
+    write_config(config)
+    with only_one(config.folder), pytest.raises(InputError, match="another process is training"):
+        train(config, quiet=True)
+    assert train(config, quiet=True).steps == 6
+
+
+def test_a_run_that_diverged_says_so_in_its_log(run_config):
+    history = train(run_config(learning_rate=1e30), quiet=True).history
+    last = [line for line in history if "loss" in line][-1]
+    assert math.isnan(last["loop_losses/1"]) and math.isnan(last["loop_norms/3"])
 
 
 def test_a_vocabulary_too_small_is_told(run_config):

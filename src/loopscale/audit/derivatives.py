@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscale.objective import IGNORED
+from loopscale.precision import widened
 from loopscale.stepping import Looped, State
 
 Labels = Int[Tensor, "batch seq"]
@@ -67,7 +68,7 @@ def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[Stat
 def exit_losses(model: Looped, z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
     """Return the cross-entropy of every token at exit k, in float32 or better; 0 where the label is ignored."""
     logits = model.readout(z, k)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = logits.to(widened(logits.dtype))
     losses = F.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
     return losses.view(labels.shape)
 

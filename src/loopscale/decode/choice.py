@@ -16,6 +16,7 @@ from transformers.generation.logits_process import (
 )
 
 from loopscale.errors import InputError
+from loopscale.precision import widened
 
 # The two largest logits are a near tie within this many rounding steps (of the dtype, at the largest logit). A pass
 # over several tokens moved logits by at most 10 steps in float32 and 2 in bfloat16 (docs/decode.md).
@@ -111,7 +112,7 @@ class Sampled(Choice):
 
     def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """Return the distribution that is sampled from, in float32 or better."""
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        wide = logits.to(widened(logits.dtype))
         no_prefix = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)  # these warpers read none
         return self.warpers(no_prefix, wide).softmax(-1)
 

@@ -21,7 +21,6 @@ from loopscale.decode.threads import enough_threads
 from loopscale.decode.wavefront import Exits, Flight, loops_to_run, read_exits, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
-from loopscale.objective import build_supervision
 from loopscale.stepping import Tokens
 
 
@@ -78,9 +77,8 @@ def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, 
         )
     if draft_tokens < 1:
         raise InputError(f"draft_tokens is {draft_tokens}: draft at least 1 token.")
-    trained = model.config.trained_loops or model.num_loops
-    supervision = build_supervision(model.config.supervision, model.config.loop_weights, model.config.entropy_coef)
-    taught = [k < trained and supervision.supervises(k, trained) for k in range(num_loops)]
+    trained = model.trained_loops
+    taught = [k < trained and model.supervision.supervises(k, trained) for k in range(num_loops)]
     if not taught[draft_loops - 1]:
         warnings.warn(
             f"exit {draft_loops} was not trained ({model.config.supervision} supervision of {trained} loops): its "

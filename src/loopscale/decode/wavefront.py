@@ -161,7 +161,7 @@ def read_exits(
     first = (exits[0] - loops.start) * batch
     lone = len(exits) * batch != len(z) - first  # some exits between have nothing to say
     rows = torch.cat([z[(k - loops.start) * batch :][:batch] for k in exits]) if lone else z[first:]
-    final_exit = (model.config.trained_loops or model.num_loops) - 1
+    final_exit = model.trained_loops - 1
     if model.readout_norm.alike or final_exit not in exits:
         return model.readout(rows, 0, last=False)[:, 0]
     cut = exits.index(final_exit) * batch

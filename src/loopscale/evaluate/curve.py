@@ -14,6 +14,7 @@ from loopscale.errors import InputError, unknown
 from loopscale.evaluate.scoring import Batch, read_batches, readings_of, trained_depth
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.objective import IGNORED
+from loopscale.precision import widened
 from loopscale.stepping import Looped, State, evaluating, run_loops
 
 SAFE_RELATIVE_PERPLEXITY = 1.01
@@ -199,7 +200,7 @@ def _batch_sums(
 
 
 def _norms(z: State) -> Float[Tensor, "batch seq"]:
-    return torch.linalg.vector_norm(z, dim=-1, dtype=torch.promote_types(z.dtype, torch.float32))
+    return torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype))
 
 
 def _exp(x: float) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
+from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
 
 Scores = Float[Tensor, "batch seq"]
@@ -278,8 +279,8 @@ class CalibratedRule:
 def _wide(x: Tensor | None) -> Tensor:
     """Return the tensor in float32 or better."""
     assert x is not None  # a rule that reads logits says so, and whoever runs it gives them
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(widened(x.dtype))
 
 
 def _never(z: State) -> Scores:
-    return torch.full(z.shape[:-1], NEVER, dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
+    return torch.full(z.shape[:-1], NEVER, dtype=widened(z.dtype), device=z.device)

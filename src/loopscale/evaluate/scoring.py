@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import IGNORED, token_cross_entropy
+from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
 
 Batch = Tensor | tuple[Tensor, Tensor]
@@ -109,7 +110,7 @@ def _our_losses(model: LoopedForCausalLM, last: bool | None) -> ExitLosses:
 
 def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
     """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
+    wide = widened(logits.dtype)
     pieces = zip(logits.flatten(0, 1).split(WIDE_TOKENS), labels.flatten().split(WIDE_TOKENS), strict=True)
     losses = [
         nn.functional.cross_entropy(some.to(wide), wanted, ignore_index=IGNORED, reduction="none")
@@ -120,8 +121,6 @@ def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
 
 def trained_depth(model: Looped) -> int:
     """Return the number of loops the loss saw; for a model that does not say so, the number it runs."""
-    if isinstance(model, LoopedForCausalLM):
-        return model.config.trained_loops or model.num_loops
     return model.trained_loops if isinstance(model, TrainedAtDepth) else model.num_loops
 
 

@@ -77,10 +77,14 @@ class LoopedModel(LoopedPreTrainedModel):
                     f"{inputs_embeds.shape[1]} tokens are more than the {room} positions this model has "
                     "(max_position_embeddings): shorten the input."
                 )
-            if position_ids is None:
-                position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
-            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+            positions = self.positions(inputs_embeds) if position_ids is None else position_ids
+            inputs_embeds = inputs_embeds + self.embed_positions(positions)
         return self.dropout(inputs_embeds)
+
+    def positions(self, h: State, cache: Cache | None = None, slot: int = 0) -> Positions:
+        """Return 0, 1, ... after what the cache has seen at `slot`."""
+        seen = 0 if cache is None else cache.get_seq_length(slot)
+        return torch.arange(h.shape[1], device=h.device)[None] + seen
 
     def context(
         self,
@@ -95,13 +99,13 @@ class LoopedModel(LoopedPreTrainedModel):
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens. `slot` is the cache slot whose
         length tells how many tokens came before.
         """
-        if position_ids is None:
-            position_ids = torch.arange(h.shape[1], device=h.device)[None] + (
-                cache.get_seq_length(slot) if cache else 0
-            )
+        # positions are handed on only if given: transformers would look through them for packed sequences, which syncs;
         # the cache by position: its keyword changed its name between the versions of transformers that we support
         mask = create_causal_mask(self.config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
-        return StepContext(mask, None if self.rotary_emb is None else self.rotary_emb(h, position_ids), cache)
+        if self.rotary_emb is None:
+            return StepContext(mask, None, cache)
+        positions = self.positions(h, cache, slot) if position_ids is None else position_ids
+        return StepContext(mask, self.rotary_emb(h, positions), cache)
 
     def step(self, h: State, k: int, context: StepContext | None = None) -> State:
         """Apply the shared stack once. Without a `context`: plain causal attention from position 0."""

@@ -31,8 +31,9 @@ from loopscale.objective import (
     differentiate,
     exit_distribution,
     exits_loss,
-    state_energy,
+    norm_penalty,
 )
+from loopscale.precision import widened
 from loopscale.stepping import Logits, Positions, State, Tokens
 
 
@@ -62,6 +63,11 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         """K, the loops a call runs unless it says otherwise."""
         return self.config.num_loops
 
+    @property
+    def trained_loops(self) -> int:
+        """The loops that the loss saw."""
+        return self.config.trained_loops or self.num_loops
+
     def embed(self, input_ids: Tokens, position_ids: Positions | None = None) -> State:
         """Return what the first loop receives (verb 1)."""
         return self.model.embed(input_ids, position_ids)
@@ -80,13 +86,14 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
 
     def readout_state(self, z: State, k: int, last: bool | None = None) -> State:
         """Return what the LM head sees of the state."""
-        return self.readout_norm(z, k + 1 == self.config.trained_loops if last is None else last)
+        return self.readout_norm(z, k + 1 == self.trained_loops if last is None else last)
 
     def exit_probability(self, z: State, k: int) -> Float[Tensor, "batch seq"]:
         """Return the gate's probability of leaving at loop k once it is reached (it reads the carried state)."""
         if self.exit_gate is None:
             raise InputError("this model has no exit gate: train it with exit_gate=true.")
-        return torch.sigmoid(self.exit_gate(self.carry(z, k))).squeeze(-1)
+        logits = self.exit_gate(self.carry(z, k)).squeeze(-1)
+        return torch.sigmoid(logits.to(widened(logits.dtype)))  # products of these are to sum to 1
 
     @can_return_tuple
     def forward(
@@ -128,15 +135,13 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             cache = DynamicCache(config=_at_depth(self.config, K))
         if cache is not None:
             _check_depth(cache, (K - 1) * len(self.model.layers))
-        if position_ids is None:
-            seen = 0 if cache is None else cache.get_seq_length()
-            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
-        supervision = None if labels is None else self._supervision()
+        supervision = None if labels is None else self.supervision
         step, exit_input = self.step, self._exit_input
         if self.checkpoint_loops and self.training:
             step, exit_input = _recomputed(step), _recomputed(exit_input)
 
-        h = self.model.embed_inputs(inputs_embeds, position_ids)
+        positions = self.model.positions(inputs_embeds, cache) if position_ids is None else position_ids
+        h = self.model.embed_inputs(inputs_embeds, positions)
         context = self.model.context(h, attention_mask, position_ids, cache)
         states: list[Tensor] = []
         exit_inputs: list[Tensor | None] = []
@@ -161,7 +166,9 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             weight = self.lm_head.weight
             loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
-            output.loss = loss + self._norm_penalty(states, labels) / count
+            if coefficient := self.config.norm_penalty_coef:
+                loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
+            output.loss = loss
             output.loop_losses = token_losses.sum((1, 2)) / count
         if labels is None or not self.training:
             output.logits = self.readout(_kept(states[-1], logits_to_keep), K - 1)
@@ -175,18 +182,13 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             layer.compile(fullgraph=True, **options)
         self.head_passes = compiled_passes(**options)
 
-    def _supervision(self) -> Supervision:
+    @property
+    def supervision(self) -> Supervision:
+        """Which exits the loss sees, and how they make one number."""
         return build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
 
     def _exit_input(self, z: State, k: int) -> State:
         return in_compute_precision(self.readout_state(z, k))
-
-    def _norm_penalty(self, states: list[Tensor], labels: Tensor) -> Tensor | float:
-        """Return the penalty summed over tokens, coefficient included."""
-        if not self.config.norm_penalty_coef:
-            return 0.0
-        energies = [state_energy(z, labels != IGNORED) for z in states]
-        return self.config.norm_penalty_coef * torch.stack(energies).mean()
 
     def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
         """Refuse an empty prompt before transformers stumbles over it."""
@@ -264,9 +266,4 @@ def _check_depth(cache: Cache, deepest: int) -> None:
 def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:
     """Return the mean L2 norm of every state, detached and without a sync."""
     with torch.no_grad():
-        return torch.stack(
-            [
-                torch.linalg.vector_norm(z, dim=-1, dtype=torch.promote_types(z.dtype, torch.float32)).mean()
-                for z in states
-            ]
-        )
+        return torch.stack([torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype)).mean() for z in states])

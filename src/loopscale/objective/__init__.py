@@ -3,7 +3,7 @@
 from loopscale.objective.exits import exits_loss
 from loopscale.objective.head import IGNORED, fused_cross_entropy, token_cross_entropy
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
-from loopscale.objective.penalty import norm_penalty, state_energy
+from loopscale.objective.penalty import norm_penalty
 from loopscale.objective.supervision import (
     ExitGate,
     PerLoop,
@@ -27,6 +27,5 @@ __all__ = [
     "exits_loss",
     "fused_cross_entropy",
     "norm_penalty",
-    "state_energy",
     "token_cross_entropy",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 from loopscale.objective.head import IGNORED, fused_cross_entropy, token_cross_entropy
 from loopscale.objective.passes import Passes, differentiate
 from loopscale.objective.supervision import Count, Gates, Supervision, TokenLosses
+from loopscale.precision import widened
 
 
 def exits_loss(
@@ -26,31 +27,34 @@ def exits_loss(
     NaN). Exits that are not supervised never get a gradient. `passes` differentiate a chunk of logits.
     """
     K, mask = len(exit_inputs), labels != IGNORED
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    losses = torch.zeros(K, *labels.shape, dtype=wide, device=labels.device)
-    seen = [k for k in range(K) if supervision.supervises(k, K)]
+    zero = torch.zeros(labels.shape, dtype=widened(weight.dtype), device=labels.device)
+    losses: dict[int, Tensor] = {}  # tensors are chosen by Python's own numbers: indexing by a list would sync
     carrier: Tensor | float = 0.0  # has the value 0 and the gradient of the supervised exits
     if torch.is_grad_enabled():
-        weights = _token_weights(supervision, losses, gates, mask, count)
-        rows = [x.flatten(0, 1) for k in seen if (x := exit_inputs[k]) is not None]
-        weighted, row_losses = fused_cross_entropy(
-            rows, weight, labels.flatten(), weights[seen].flatten(1), passes=passes
+        seen = {k: x for k, x in enumerate(exit_inputs) if x is not None and supervision.supervises(k, K)}
+        weights = _token_weights(supervision, zero.expand(K, *labels.shape), gates, mask, count)
+        weighted, rows = fused_cross_entropy(
+            [x.flatten(0, 1) for x in seen.values()],
+            weight,
+            labels.flatten(),
+            torch.stack([weights[k].flatten() for k in seen]),
+            passes=passes,
         )
         carrier = weighted - weighted.detach()
-        losses[seen] = row_losses.view(len(seen), *labels.shape)
+        losses = {k: row.view(labels.shape) for k, row in zip(seen, rows, strict=True)}
     with torch.no_grad():
         for k, x in enumerate(exit_inputs):
-            if x is not None and not (k in seen and torch.is_tensor(carrier)):
+            if x is not None and k not in losses:
                 losses[k] = token_cross_entropy(x, weight, labels)
-    loss = supervision.loss(losses, gates, mask, count) + carrier
-    unknown = [k for k, x in enumerate(exit_inputs) if x is None]
-    return loss, losses.index_fill(0, torch.tensor(unknown, dtype=torch.long, device=losses.device), torch.nan)
+    loss = supervision.loss(torch.stack([losses.get(k, zero) for k in range(K)]), gates, mask, count) + carrier
+    unknown = torch.full_like(zero, torch.nan)
+    return loss, torch.stack([losses.get(k, unknown) for k in range(K)])
 
 
 def _token_weights(
-    supervision: Supervision, like: TokenLosses, gates: Gates | None, mask: Tensor, count: Count
+    supervision: Supervision, at: TokenLosses, gates: Gates | None, mask: Tensor, count: Count
 ) -> TokenLosses:
     """Return the derivative of the loss by each token loss: the loss is linear in them, so any values will do."""
-    at = torch.zeros_like(like, requires_grad=True)
+    at = at.clone().requires_grad_()
     loss = supervision.loss(at, None if gates is None else gates.detach(), mask, count)
     return torch.autograd.grad(loss, at)[0]

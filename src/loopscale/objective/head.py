@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest, widened
+from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
+from loopscale.precision import widened
 
 IGNORED = -100
 CHUNK_BYTES = 128 * 2**20

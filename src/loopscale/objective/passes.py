@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscale.precision import widened
+
 Passes = Callable[[Tensor, Tensor], Tensor]
 
 CPU_BLOCK_BYTES = 4 * 2**20
@@ -60,8 +62,3 @@ def equal_parts(rows: int, at_most: int) -> list[slice]:
 def longest(parts: Sequence[slice]) -> int:
     """Return the most rows that one of the parts has."""
     return max((part.stop - part.start for part in parts), default=0)
-
-
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """Return float32, or float64 where that is the precision."""
-    return torch.promote_types(dtype, torch.float32)

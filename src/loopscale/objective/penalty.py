@@ -6,19 +6,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-def state_energy(
-    z: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None = None
-) -> Float[Tensor, ""]:
-    """Return the sum over unmasked tokens of the squared scale (mean over channels of z^2), in float32 or better."""
-    wide = z.to(torch.promote_types(z.dtype, torch.float32))
-    energy = wide.square().mean(-1)  # (B, T)
-    return energy.sum() if mask is None else (energy * mask).sum()
+from loopscale.objective.supervision import Count
+from loopscale.precision import widened
 
 
 def norm_penalty(
-    states: Sequence[Float[Tensor, "batch seq hidden"]], mask: Bool[Tensor, "batch seq"] | None = None
+    states: Sequence[Float[Tensor, "batch seq hidden"]], mask: Bool[Tensor, "batch seq"], count: Count
 ) -> Float[Tensor, ""]:
-    """Return the mean over loops, unmasked tokens and channels of z^2 (arXiv 2606.24898), before its coefficient."""
-    energy = torch.stack([state_energy(z, mask) for z in states]).mean()
-    return energy / (states[0][..., 0].numel() if mask is None else mask.sum())
+    """Return the mean over loops, tokens and channels of z^2 (arXiv 2606.24898), before its coefficient.
+
+    Tokens outside the mask do not count; `count` is the number of tokens the mean is taken over.
+    """
+    return torch.stack([_energy(z, mask) for z in states]).mean() / count
+
+
+def _energy(z: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, ""]:
+    """Return the sum over unmasked tokens of the squared scale (mean over channels of z^2)."""
+    return (z.to(widened(z.dtype)).square().mean(-1) * mask).sum()

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from loopscale.errors import InputError, unknown
+
 TokenLosses = Float[Tensor, "loops batch seq"]
 Gates = Float[Tensor, "loops batch seq"]
 Mask = Bool[Tensor, "batch seq"]
-Count = Shaped[Tensor, ""] | float
+Count = Shaped[Tensor, ""] | float | int
 
 
 class Supervision(ABC):
@@ -57,12 +59,18 @@ class PerLoop(Supervision):
         return self.weights is None or (k < len(self.weights) and self.weights[k] != 0)
 
     def loss(self, token_losses: TokenLosses, gates: Gates | None, mask: Mask, count: Count) -> Float[Tensor, ""]:
-        """Return the weighted mean over exits of their mean cross-entropy; weights are normalised to sum 1."""
+        """Return the weighted mean over exits of their mean cross-entropy; weights are normalised to sum 1.
+
+        Raises `InputError` if no exit that ran has a weight.
+        """
         per_exit = token_losses.sum((1, 2)) / count
         if self.weights is None:
             return per_exit.mean()
-        weights = per_exit.new_tensor(self.weights)[: len(per_exit)]
-        return per_exit[: len(weights)] @ (weights / weights.sum())
+        weights = self.weights[: len(per_exit)]
+        total = sum(weights)
+        if not total:
+            raise InputError(f"loop_weights give no exit of the first {len(per_exit)} any weight: run more loops.")
+        return torch.stack([w / total * exit_ for w, exit_ in zip(weights, per_exit, strict=False)]).sum()
 
 
 @final
@@ -97,10 +105,12 @@ def exit_distribution(gates: Gates) -> Float[Tensor, "loops batch seq"]:
 
 
 def build_supervision(name: str, weights: Sequence[float] | None = None, entropy_coef: float = 0.0) -> Supervision:
-    """Return the supervision of that name: `terminal`, `per_loop` or `exit_gate`."""
+    """Return the supervision of that name: `terminal`, `per_loop` or `exit_gate`. Raises `InputError` for others."""
     built: Mapping[str, Supervision] = {
         "terminal": Terminal(),
         "per_loop": PerLoop(None if weights is None else tuple(weights)),
         "exit_gate": ExitGate(entropy_coef),
     }
+    if name not in built:
+        raise unknown("supervision", name, built)
     return built[name]

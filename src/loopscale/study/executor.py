@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -52,7 +55,11 @@ class LocalExecutor:
 
     def execute(self, jobs: Sequence[Job], tick: Callable[[], None]) -> None:
         """Run the jobs; on an interruption every process saves and stops before this returns."""
-        waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes]]]()
+        with _ends_are_interruptions():
+            self._execute(list(jobs), tick)
+
+    def _execute(self, waiting: list[Job], tick: Callable[[], None]) -> None:
+        running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
         try:
             while waiting or running:
                 for place in range(self.processes):
@@ -73,19 +80,43 @@ class LocalExecutor:
                 process.wait()
 
     def _start(self, job: Job, place: int) -> subprocess.Popen[bytes]:
-        threads = max(1, (os.cpu_count() or 1) // self.processes)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        if torch.cuda.device_count() > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
         with (job.folder / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "loopscale.study.worker", str(job.folder)],
-                env=environment,
+                env=process_environment(place, self.processes),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C reaches the executor alone, which asks its processes to save
             )
+
+
+def process_environment(place: int, processes: int) -> dict[str, str]:
+    """Return the environment of one of so many processes: its share of the cores, and one of the GPUs shown to us."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    if (count := torch.cuda.device_count()) > 1:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        environment["CUDA_VISIBLE_DEVICES"] = shown.split(",")[place % count]
+    return environment
+
+
+@contextmanager
+def _ends_are_interruptions() -> Iterator[None]:
+    """Raise KeyboardInterrupt also where this process is asked to end, so that it does not leave its own behind."""
+    if threading.current_thread() is not threading.main_thread():  # where signals never arrive
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _failure(job: Job, status: int) -> str:

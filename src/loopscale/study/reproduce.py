@@ -13,13 +13,14 @@ from rich.console import Console
 
 from loopscale.environment import environment
 from loopscale.errors import InputError
+from loopscale.files import write_json
 from loopscale.study.conditions import chosen
 from loopscale.study.executor import Executor, Job, LocalExecutor
 from loopscale.study.progress import Monitor
 from loopscale.study.report import render, write_report
 from loopscale.study.results import ConditionResult, Results, Run
-from loopscale.study.worker import RESULT_FILE, write_json
-from loopscale.train import RunConfig, check_folder, differences, load_run_data, started, write_config
+from loopscale.study.worker import RESULT_FILE
+from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
 
 STUDY_FILE = "study.json"
 
@@ -72,6 +73,8 @@ def reproduce(
         check_folder(run.config)
     with console.status("reading the corpus"):
         data = load_run_data(base)
+    for run in runs:
+        check_corpus(run.config.folder, data)
     pending = [run for run in runs if not run.finished]
     for run in pending:
         write_config(run.config)

@@ -1,6 +1,5 @@
 """One run of a study in a process of its own: `python -m loopscale.study.worker FOLDER` trains, measures, writes."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError
+from loopscale.files import write_json
 from loopscale.study.measure import measure
 from loopscale.train import read_config, train
 
@@ -33,13 +33,6 @@ class ReportProgress(TrainerCallback):
 def report(folder: Path, progress: dict[str, Any]) -> None:
     """Write the progress of a run, whole."""
     write_json(folder / PROGRESS_FILE, progress)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    staging = path.with_suffix(".tmp")
-    staging.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    staging.replace(path)
 
 
 def main(folder: Path) -> int:

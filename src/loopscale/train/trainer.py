@@ -49,8 +49,11 @@ class LoopedTrainer(Trainer):
         """Add the mean loss and norm of every loop since the last line: one transfer per line, not per step."""
         if "loss" in logs and self._loop_sums is not None:
             means = self.accelerator.reduce(self._loop_sums / self._loop_batches, "mean")
-            for name, values in zip(LOOP_METRICS, means.tolist(), strict=True):
-                logs |= {f"{name}/{k}": value for k, value in enumerate(values, 1) if value == value}
+            supervision = self.accelerator.unwrap_model(self.model).supervision
+            losses, norms = means.tolist()
+            seen = [k for k in range(len(losses)) if supervision.supervises(k, len(losses))]
+            logs |= {f"loop_losses/{k + 1}": losses[k] for k in seen}
+            logs |= {f"loop_norms/{k}": norm for k, norm in enumerate(norms, 1)}
             self._loop_sums, self._loop_batches = None, 0
         super().log(logs, start_time)
 
@@ -63,6 +66,7 @@ class LoopedTrainer(Trainer):
         folder = Path(super()._get_output_dir(trial))
         if self.args.should_save:
             shutil.rmtree(folder / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._saving = True
         try:
             super()._save_checkpoint(model, trial)
@@ -81,10 +85,13 @@ class LoopedTrainer(Trainer):
 
 
 class StopOnSignal(TrainerCallback):
-    """Save and stop after the step in which SIGTERM or SIGINT arrives, so that the run resumes exactly there."""
+    """Save and stop after the step in which SIGTERM or SIGINT arrives, so that the run resumes exactly there.
+
+    Several processes agree at log lines, where they meet anyway: a signal may reach them in different steps.
+    """
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self.received = False
         self._before: dict[int, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -94,7 +101,13 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint and a stop."""
-        if self.received is not None:
+        if args.world_size > 1:
+            if not control.should_log:
+                return
+            anyone = torch.tensor(float(self.received), device=args.device)
+            torch.distributed.all_reduce(anyone)
+            self.received = bool(anyone)
+        if self.received:
             control.should_log = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -103,7 +116,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self.received = True
 
 
 def _sync(folder: Path) -> None:

@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks.shapes import device
 from loopscale.adapters import load_model, load_tokenizer_of
 from loopscale.data import load_data
 from loopscale.decode import (
@@ -44,11 +45,11 @@ def run(
     run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, corpus: str = "stdlib"
 ) -> dict[str, Any]:
     """Measure one run's checkpoint on prompts from the validation text; return a JSON-able dict."""
-    model = load_model(run_dir)
+    model = load_model(run_dir).to(device())
     length = PROMPT + _room(model)
     data = load_data(corpus, load_tokenizer_of(run_dir), vocab_size=model.config.vocab_size, sequence_length=length)
     windows = data.valid
-    texts = torch.stack([windows[i * len(windows) // prompts][:length] for i in range(prompts)])
+    texts = torch.stack([windows[i * len(windows) // prompts][:length] for i in range(prompts)]).to(device())
     few = texts[: max(1, prompts // 10)]
     return {
         "run": Path(run_dir).parent.name,

@@ -28,7 +28,7 @@ class MyLoopedModel(nn.Module):
         return self.tokens(input_ids)
 
     def step(self, h, k):  # verb 2: the shared stack, once
-        past = torch.arange(1, h.shape[1] + 1)[:, None]
+        past = torch.arange(1, h.shape[1] + 1, device=h.device)[:, None]
         h = h + self.mix(self.norm(h).cumsum(1) / past)
         return h + self.down(F.silu(self.up(self.norm(h))))
 

@@ -3,9 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopscale.batches import inputs_and_labels
 from loopscale.errors import InputError
 from loopscale.evaluate import depth_curve, sliding_windows
-from loopscale.evaluate.scoring import inputs_and_labels, logit_losses
+from loopscale.evaluate.scoring import logit_losses
 from loopscale.objective import IGNORED
 from tests.helpers import tiny_model
 
@@ -42,12 +43,12 @@ def test_sliding_windows_reject_what_does_not_fit(stride, length, sentence):
     ids=["flat", "float", "one token"],
 )
 def test_a_batch_of_another_form_is_an_input_error(batch):
-    with pytest.raises(InputError, match="LongTensors"):
+    with pytest.raises(InputError, match="LongTensor"):
         inputs_and_labels(batch)
 
 
 def test_inputs_and_labels_must_match():
-    with pytest.raises(InputError, match="give both as"):
+    with pytest.raises(InputError, match="pair"):
         inputs_and_labels((torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long)))
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from loopscale.batches import device_of
 from loopscale.errors import InputError
 from loopscale.stepping import Looped, Tokens, run_loops
 
@@ -26,6 +27,7 @@ def stream_plainly(
 
     Raises `InputError` for an empty prompt, no token to add, or fewer than 1 loop.
     """
+    input_ids = input_ids.to(device_of(model))
     depth = model.num_loops if num_loops is None else num_loops
     if input_ids.numel() == 0:
         raise InputError("the prompt is empty: give at least one token.")

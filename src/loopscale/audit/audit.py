@@ -8,8 +8,8 @@ from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_nul
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
 from loopscale.audit.report import AuditReport
-from loopscale.audit.streams import Batch
 from loopscale.audit.verdict import Thresholds
+from loopscale.batches import Batch
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped, evaluating
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate
-from loopscale.audit.streams import Batch, Counted, inputs_and_labels
+from loopscale.audit.streams import Counted, scored_windows
+from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.objective import IGNORED
 from loopscale.stepping import Looped, State
@@ -30,7 +31,7 @@ def checked(model: Looped | Any, batches: Iterable[Batch | Any]) -> tuple[Window
     Raises `InputError` for a model that is no looped one, a verb that breaks a promise, and batches of another form.
     """
     check_presence(model)
-    windows = inputs_and_labels(model, batches)
+    windows = scored_windows(model, batches)
     first = next(windows)  # where there is none, it says so
     vocab_size = check_verbs(model, first[0])
     return first, (_with_known_labels(window, vocab_size) for window in chain([first], windows))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from loopscale.audit.checks import check_presence, checked, runs_past_trained_depth
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, LoopMeans
+from loopscale.audit.streams import LoopMeans
+from loopscale.batches import Batch
 from loopscale.stepping import Looped, State, evaluating, run_loops
 
 

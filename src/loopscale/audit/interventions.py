@@ -11,7 +11,8 @@ from loopscale.audit.checks import check_presence, checked
 from loopscale.audit.curves import radial_increment, unit_rms
 from loopscale.audit.derivatives import exit_losses
 from loopscale.audit.report import PerLoop
-from loopscale.audit.streams import Batch, Counted, LoopMeans
+from loopscale.audit.streams import Counted, LoopMeans
+from loopscale.batches import Batch
 from loopscale.stepping import Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)

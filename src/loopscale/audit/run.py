@@ -8,7 +8,7 @@ from loopscale.audit.audit import audit
 from loopscale.audit.curves import LoopCurves, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.audit.report import plain
-from loopscale.audit.streams import Batch
+from loopscale.batches import Batch
 from loopscale.stepping import Looped
 
 

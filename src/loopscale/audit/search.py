@@ -21,8 +21,9 @@ from loopscale.audit.coordinates import Direction
 from loopscale.audit.derivatives import exit_gradient, gate_gradient, push
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
 from loopscale.audit.moments import Moments, most_retained_per_visible, null_visibility
-from loopscale.audit.streams import Batch, Counted
+from loopscale.audit.streams import Counted
 from loopscale.audit.verdict import Thresholds
+from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.stepping import Looped, State, evaluating
 

@@ -1,17 +1,17 @@
 """Figures gathered batch by batch in memory that does not grow with them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
+from loopscale.batches import Batch, device_of, inputs_and_labels
 from loopscale.errors import InputError
 from loopscale.objective import IGNORED
 from loopscale.stepping import Looped
 
-Batch = Int[Tensor, "batch seq_plus_1"] | Sequence[Int[Tensor, "batch seq"]]
 Counted = Bool[Tensor, "batch seq"]
 CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of them up to here, a fair sample beyond
 
@@ -68,50 +68,18 @@ class Sample:
         return float(self._kept[1].quantile(q))
 
 
-def inputs_and_labels(model: Looped, batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
+def scored_windows(model: Looped, batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
     """Yield inputs, labels and the tokens that count (label not ignored) of every batch, where the model's weights lie.
-
-    A batch is a LongTensor (batch, seq + 1), or a pair (input_ids, labels) of two (batch, seq) ones. -100 is no token:
-    it may fill the end of a row, where causal models do not look, and stand for labels of a pair that do not count.
 
     Raises `InputError` for a batch of another form, or where no batch or no token that counts is left.
     """
-    device = next(model.parameters()).device if isinstance(model, nn.Module) else None
+    device = device_of(model)
     found, tokens = 0, 0
     for batch in batches:
-        ids, labels = _pair(batch)
+        ids, labels = inputs_and_labels(batch)
         counted = labels != IGNORED
         found, tokens = found + 1, tokens + int(counted.sum())
-        yield _filled(ids).to(device), labels.to(device), counted.to(device)
+        yield ids.to(device), labels.to(device), counted.to(device)
     if not tokens:
         what = f"no label of the {found} batches counts: all are {IGNORED}" if found else "there are no batches"
         raise InputError(f"{what}: give at least one (batch, seq + 1) LongTensor of tokens.")
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return input ids and labels of a batch."""
-    match batch:
-        case Tensor() if batch.dtype == torch.long and batch.ndim == 2 and batch.shape[1] >= 2:
-            return batch[:, :-1], batch[:, 1:]
-        case (Tensor() as ids, Tensor() as labels) if (
-            ids.dtype == labels.dtype == torch.long and ids.ndim == 2 and ids.shape == labels.shape
-        ):
-            return ids, labels
-    found = f"{batch.dtype} {list(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-    if isinstance(batch, list | tuple):
-        found += f" of {len(batch)}"
-    raise InputError(
-        "a batch must be a LongTensor (batch, seq + 1) with at least 2 tokens a row, or a pair (input_ids, labels) of "
-        f"LongTensors (batch, seq), got {found}."
-    )
-
-
-def _filled(ids: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-    """Return the ids with token 0 where a row's end is filled with -100."""
-    ignored = ids == IGNORED
-    if bool((ignored[:, :-1] & ~ignored[:, 1:]).any()):
-        raise InputError(
-            f"a batch has {IGNORED} before tokens, so that the tokens there are lost: give a pair (input_ids, labels) "
-            f"with {IGNORED} among the labels alone."
-        )
-    return ids.masked_fill(ignored, 0)

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from loopscale.adapters import InjectedLoop, load_model, load_tokenizer_of
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
 from loopscale.audit.config_file import read_config
 from loopscale.audit.report import plain
@@ -30,29 +29,25 @@ from loopscale.audit.tables import (
     verdict_table,
 )
 from loopscale.cli.parser import Parser
-from loopscale.data import Data, batches, load_data
+from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
+from loopscale.data import batches
 from loopscale.errors import InputError
-from loopscale.model import LoopedForCausalLM
-from loopscale.stepping import Looped
 
 BLIND_SPOT = 3
 WIDTH = 160  # of tables in a log; a terminal knows its own
-SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the model or configuration, the corpus, what to measure and where to write it."""
     parser.add_argument("model", type=str | None, nargs="?", help="folder or hub id of a looped model")
     parser.add_argument("--config", type=str | None, help="judge this config.json, run.json or run YAML unmeasured")
-    parser.add_argument("--corpus", type=str, default="stdlib", help="name or path of the text, as in training")
-    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
+    add_window_arguments(parser)
     parser.add_argument("--windows", type=int, default=32, help="windows of validation text to measure on")
     parser.add_argument("--batch_size", type=int, default=4, help="windows at a time; memory grows with it")
-    parser.add_argument("--sequence_length", type=int | None, help="default: the model's positions, at most 256")
     parser.add_argument("--supervision", type=str | None, help="what the loss saw, where the model does not say")
     parser.add_argument("--norm_penalty_coef", type=float | None, help="likewise, of the norm penalty")
     parser.add_class_arguments(Thresholds, "thresholds")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
+    add_model_arguments(parser)
     parser.add_argument("--full", action="store_true", help="also lemma 2 over 30 loops, and interventions")
     parser.add_argument("--search", action="store_true", help="also look for blind directions without a name")
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
@@ -76,8 +71,8 @@ def _judge(args: Namespace) -> int:
 
 
 def _measure(args: Namespace) -> int:
-    model = load_model(args.model, trust_remote_code=args.trust_remote_code)
-    data = _data(args, model)
+    model = load_subject(args, args.model)
+    data, _ = load_windows(args, args.model, model)
     console = _console()
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}
     thresholds = Thresholds(**args.thresholds.as_dict())
@@ -114,21 +109,6 @@ def _measure(args: Namespace) -> int:
 
 def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
-
-
-def _data(args: Namespace, model: Looped) -> Data:
-    """Return the corpus in windows, under the model's own tokenizer."""
-    positions, vocab_size = SEQUENCE_LENGTH, None
-    if isinstance(model, LoopedForCausalLM):
-        positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
-    elif isinstance(model, InjectedLoop):
-        positions = min(positions, model.positions)
-    return load_data(
-        args.corpus,
-        args.tokenizer or load_tokenizer_of(args.model),
-        sequence_length=args.sequence_length or positions,
-        vocab_size=vocab_size,
-    )
 
 
 def _write(path: str | None, found: dict[str, Any]) -> None:

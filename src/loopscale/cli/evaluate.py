@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from loopscale.adapters import load_model, load_tokenizer_of
+from loopscale.batches import Batch, inputs_and_labels
 from loopscale.cli.parser import Parser
-from loopscale.data import Data, batches, load_data
+from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
+from loopscale.data import Data, batches
 from loopscale.environment import environment
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
     RULES,
-    Batch,
     CalibratedRule,
     DepthCurve,
     FrontierPoint,
@@ -47,7 +47,6 @@ from loopscale.evaluate import (
     token_flops,
 )
 from loopscale.evaluate.frontier import points_table
-from loopscale.evaluate.scoring import inputs_and_labels
 from loopscale.evaluate.summary import plain
 from loopscale.evaluate.tables import (
     depth_table,
@@ -56,11 +55,9 @@ from loopscale.evaluate.tables import (
     halting_table,
     halting_time_table,
 )
-from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 from loopscale.study.published import points_129m
 
-SEQUENCE_LENGTH = 256  # where the model does not say how many positions it has
 PIPE_WIDTH = 120  # of tables that go to a file
 LEVELS: tuple[Level, ...] = ("sequence", "token")
 T = TypeVar("T")
@@ -69,9 +66,7 @@ T = TypeVar("T")
 def add_arguments(parser: Parser) -> None:
     """Add models, corpus, depths, halting and where to write."""
     parser.add_argument("models", type=str, nargs="+", help="folders or hub ids of looped models")
-    parser.add_argument("--corpus", type=str, default="stdlib", help="name or path of the text, as in training")
-    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside each model")
-    parser.add_argument("--sequence_length", type=int | None, help="default: the model's positions, at most 256")
+    add_window_arguments(parser)
     parser.add_argument("--stride", type=int | None, help="score by sliding windows, this many new tokens each")
     parser.add_argument("--limit", type=int, default=256, help="windows of validation text to measure on, 0 for all")
     parser.add_argument("--batch_size", type=int, default=16, help="windows at a time; memory grows with it")
@@ -84,7 +79,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
     parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
     parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
+    add_model_arguments(parser)
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
     parser.add_argument("--figures", type=str | None, help="draw into this folder")
 
@@ -152,13 +147,8 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def _subject(args: Namespace, name: str, label: str) -> Subject:
-    model = load_model(name, trust_remote_code=args.trust_remote_code)
-    positions, vocab_size = SEQUENCE_LENGTH, None
-    if isinstance(model, LoopedForCausalLM):
-        positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
-    length = args.sequence_length or positions
-    tokenizer = args.tokenizer or load_tokenizer_of(name)
-    data = load_data(args.corpus, tokenizer, sequence_length=length, vocab_size=vocab_size)
+    model = load_subject(args, name)
+    data, length = load_windows(args, name, model)
     windows, described = _windows(args, data, length)
     return Subject(label, model, windows, described, data.bytes_per_token)
 

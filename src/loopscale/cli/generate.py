@@ -12,8 +12,9 @@ from rich.console import Console
 from torch import Tensor
 from transformers import TextStreamer
 
-from loopscale.adapters import load_model, load_tokenizer_of, require_native, stream_plainly
+from loopscale.adapters import load_tokenizer_of, require_native, stream_plainly
 from loopscale.cli.parser import Parser
+from loopscale.cli.subject import add_model_arguments, load_subject
 from loopscale.decode import DecodeStats, Generation, early_exit_generate, full_depth_generate, speculative_generate
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
@@ -41,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
         default="recompute",
         help="cache of the loops a token left out: recompute (exact) or share_last",
     )
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
+    add_model_arguments(parser)
     parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
 
 
@@ -52,7 +53,7 @@ def run(args: Namespace) -> int:
     if not args.prompt:
         raise InputError("the prompt is empty: give some text with --prompt.")
     console = Console(stderr=True)
-    model = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    model = load_subject(args, args.model)
     tokenizer = load_tokenizer_of(args.model)
     input_ids = tokenizer(args.prompt, return_tensors="pt").input_ids
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)

@@ -72,8 +72,9 @@ def early_exit_generate(
         logits = exits.prefill(prompts.ids)
         while True:
             tokens = choice.choose(logits)
+            chosen = tokens[:, 0].tolist()
             for row in writer.unfinished:
-                writer.write(row, [int(tokens[row])])
+                writer.write(row, [chosen[row]])
             if not writer.unfinished:
                 return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * len(prompts.pads)))
             logits = exits.step(tokens, writer.unfinished)
@@ -125,7 +126,8 @@ class EarlyExit:
                 logits = read()[:, -1] if logits is None else torch.where(leaves, read()[:, -1], logits)
                 left = left | leaves
             h = model.carry(group, k)
-            if last or bool((left if rows is None else left[rows]).all()):
+            gone = left[:, 0].tolist()
+            if last or all(gone if rows is None else (gone[row] for row in rows)):
                 break
         if not last:
             self._leave(k, h)

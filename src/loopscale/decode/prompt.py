@@ -35,7 +35,7 @@ def check_prompts(
     batch, width = input_ids.shape
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1 new token.")
-    mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.long()
+    mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.to(model.device).long()
     pads = [0] * batch if mask is None else (width - mask.sum(1)).tolist()
     if width == 0 or max(pads) == width:
         raise InputError("the prompt is empty: give at least one token.")
@@ -132,11 +132,6 @@ class Writer:
     def unfinished(self) -> list[int]:
         """Rows that go on."""
         return [row for row, done in enumerate(self.done) if not done]
-
-    @property
-    def remaining(self) -> int:
-        """Tokens that the unfinished row furthest behind may still get."""
-        return max(self.limit - len(self.new[row]) for row in self.unfinished)
 
     def write(self, row: int, tokens: list[int]) -> None:
         """Append tokens to a row as far as they count."""

@@ -23,7 +23,7 @@ class SingleSteps:
         self.prompts = prompts
         self.num_loops = num_loops
         self.cache = DynamicCache()
-        self.fed: list[Tensor] = []  # (batch, 1) tokens fed after the prompt
+        self.fed: list[list[int]] = []  # tokens fed after the prompt, one per row
         self.logits: list[Tensor] = []  # (batch, vocab) after the prompt and after every token fed
 
     def decide(self, row: int, new_tokens: list[list[int]]) -> int:
@@ -32,14 +32,13 @@ class SingleSteps:
             self._feed(self.prompts.ids)
         wanted = new_tokens[row]
         agreeing = 0
-        while agreeing < min(len(wanted), len(self.fed)) and int(self.fed[agreeing][row, 0]) == wanted[agreeing]:
+        while agreeing < min(len(wanted), len(self.fed)) and self.fed[agreeing][row] == wanted[agreeing]:
             agreeing += 1
         self._forget(len(self.fed) - agreeing if agreeing < len(wanted) else 0)
         for t in range(len(self.fed), len(wanted)):
             column = [tokens[t] if t < len(tokens) else 0 for tokens in new_tokens]
-            tokens = torch.tensor(column, device=self.prompts.ids.device)[:, None]
-            self._feed(tokens)
-            self.fed.append(tokens)
+            self._feed(torch.tensor(column, device=self.prompts.ids.device)[:, None])
+            self.fed.append(column)
         return int(self.logits[len(wanted)][row].argmax())
 
     def _forget(self, steps: int) -> None:

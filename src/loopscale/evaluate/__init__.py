@@ -1,5 +1,6 @@
 """What each exit is worth, what it costs, and when to stop: depth curve, frontier, calibrated halting."""
 
+from loopscale.batches import Batch
 from loopscale.evaluate.calibration import (
     Calibration,
     HaltingResult,
@@ -32,7 +33,7 @@ from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, Haltin
 from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.evaluate.halting_trace import ExitTrace, trace_exits
 from loopscale.evaluate.oracle import OraclePoint, oracle
-from loopscale.evaluate.scoring import Batch, sliding_windows
+from loopscale.evaluate.scoring import sliding_windows
 from loopscale.evaluate.statistics import Interval
 from loopscale.evaluate.summary import describe_depth, measure_depth, run_depth, run_halting
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from loopscale.evaluate.scoring import device_of
+from loopscale.batches import device_of
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.stepping import Looped, evaluating, run_loops
 
@@ -57,6 +57,7 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
 
 def counted_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
     """Return the operations per token that PyTorch's counter sees in each of the four verbs, for (batch, seq) ids."""
+    input_ids = input_ids.to(device_of(model))
 
     def count(verb: Callable[[], Tensor]) -> tuple[Tensor, float]:
         # the counter knows attention only as the matrix multiplications of this backend

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscale.batches import Batch
 from loopscale.errors import InputError, unknown
-from loopscale.evaluate.scoring import Batch, read_batches, readings_of, trained_depth
+from loopscale.evaluate.scoring import read_batches, readings_of, trained_depth
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.objective import IGNORED
 from loopscale.precision import widened

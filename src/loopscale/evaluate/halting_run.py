@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from loopscale.batches import device_of
 from loopscale.errors import InputError
 from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
-from loopscale.evaluate.scoring import device_of
 from loopscale.stepping import Logits, Looped, Tokens, evaluating, run_loops
 
 LeavingLogits = Float[Tensor, "leaving seq vocab"]

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level
-from loopscale.evaluate.scoring import Batch, logit_losses, read_batches
+from loopscale.evaluate.scoring import logit_losses, read_batches
 from loopscale.objective import IGNORED
 from loopscale.stepping import Looped, evaluating, run_loops
 

@@ -1,8 +1,4 @@
-"""From batches to the cross-entropy of every token at an exit, for our models and for any other `Looped`.
-
-A batch is a LongTensor (batch, seq + 1), inputs `[:, :-1]` and labels `[:, 1:]`, or a pair (input_ids, labels) of two
-(batch, seq) tensors, where a label of -100 is not scored.
-"""
+"""From batches to the cross-entropy of every token at an exit, for our models and for any other `Looped`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
@@ -11,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from loopscale.batches import Batch, device_of, inputs_and_labels
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import IGNORED, token_cross_entropy
 from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
 
-Batch = Tensor | tuple[Tensor, Tensor]
 Labels = Int[Tensor, "batch seq"]
 TokenLosses = Float[Tensor, "batch seq"]
 ExitLosses = Callable[[State, int, Labels], TokenLosses]
@@ -30,20 +26,6 @@ class TrainedAtDepth(Protocol):
     """A looped model that knows the depth its loss saw, beside the depth it runs."""
 
     trained_loops: int
-
-
-def inputs_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the (batch, seq) inputs and labels of a batch. Raises `InputError` for any other form."""
-    if isinstance(batch, Tensor):
-        if batch.ndim != 2 or batch.shape[1] < 2 or batch.is_floating_point():
-            raise InputError(
-                f"a batch of shape {tuple(batch.shape)} and type {batch.dtype}: give LongTensors (batch, seq + 1)."
-            )
-        return batch[:, :-1], batch[:, 1:]
-    inputs, labels = batch
-    if inputs.ndim != 2 or inputs.shape != labels.shape:
-        raise InputError(f"inputs {tuple(inputs.shape)} with labels {tuple(labels.shape)}: give both as (batch, seq).")
-    return inputs, labels
 
 
 def read_batches(model: Looped, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,8 +104,3 @@ def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
 def trained_depth(model: Looped) -> int:
     """Return the number of loops the loss saw; for a model that does not say so, the number it runs."""
     return model.trained_loops if isinstance(model, TrainedAtDepth) else model.num_loops
-
-
-def device_of(model: Looped) -> torch.device:
-    """Return where the model's weights lie."""
-    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")

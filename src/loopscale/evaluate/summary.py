@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from loopscale.batches import Batch, inputs_and_labels
 from loopscale.evaluate.calibration import (
     HaltingResult,
     RelativePerplexity,
@@ -22,7 +23,7 @@ from loopscale.evaluate.halting_run import time_halting
 from loopscale.evaluate.halting_trace import trace_exits
 from loopscale.evaluate.oracle import oracle
 from loopscale.evaluate.progress import Track, untracked
-from loopscale.evaluate.scoring import Batch, inputs_and_labels, trained_depth
+from loopscale.evaluate.scoring import trained_depth
 from loopscale.stepping import Looped
 
 SPEED_BATCH_SIZE = 8

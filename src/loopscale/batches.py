@@ -26,16 +26,17 @@ def inputs_and_labels(batch: Batch | Any) -> tuple[Tokens, Tokens]:
 
 def device_of(model: Looped) -> torch.device:
     """Return where the model's weights lie."""
-    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
+    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return input ids and labels of a batch."""
     match batch:
-        case Tensor() if batch.dtype == torch.long and batch.ndim == 2 and batch.shape[1] >= 2:
+        case Tensor() if batch.dtype == torch.long and batch.ndim == 2 and len(batch) and batch.shape[1] >= 2:
             return batch[:, :-1], batch[:, 1:]
         case (Tensor() as ids, Tensor() as labels) if (
-            ids.dtype == labels.dtype == torch.long and ids.ndim == 2 and ids.shape == labels.shape
+            ids.dtype == labels.dtype == torch.long and ids.ndim == 2 and ids.numel() and ids.shape == labels.shape
         ):
             return ids, labels
     found = f"{batch.dtype} {list(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__

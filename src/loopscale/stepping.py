@@ -64,13 +64,13 @@ def continue_loops(model: Looped, h: State, first: int, num_loops: int) -> Itera
 
 @contextmanager
 def evaluating(model: Looped) -> Iterator[None]:
-    """Run in eval mode and without gradients; the model is left in the mode it was in."""
-    was_training = isinstance(model, nn.Module) and model.training
+    """Run in eval mode and without gradients; every part of the model is left in the mode it was in."""
+    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
     if isinstance(model, nn.Module):
         model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)
+        for part in training:
+            part.training = True

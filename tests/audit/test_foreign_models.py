@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from loopscale import InputError
-from loopscale.audit import audit, intervene, loop_curves, run_audit, search
+from loopscale.audit import Coordinate, audit, intervene, loop_curves, run_audit, search
 from loopscale.audit.derivatives import push
 
 VOCAB, HIDDEN = 43, 20
@@ -296,6 +296,8 @@ def in_place(self, h, k):
         ({"readout": lambda self, z, k: self.head(z).argmax(-1)}, "readout.*floating-point"),
         ({"readout": lambda self, z, k: self.head(z)[..., : VOCAB - k]}, "readout.*43 logits at k = 0 and 42 at k = 1"),
         ({"readout": not_finite_late}, "gradient of exit 1 is not finite"),
+        ({"carry": lambda self, z, k: z.detach()}, "carry.*no gradient"),
+        ({"readout": lambda self, z, k: 0 * self.head(z)}, "gradient of exit 1 is zero at every token"),
         ({"step": lambda self, h, k: 1e-4 * torch.rand_like(h) + 0 * h}, "step.*differently"),
     ],
 )
@@ -303,6 +305,89 @@ def test_a_wrong_verb_is_told_so_in_words(verbs, sentence):
     for measure in (audit, search):
         with pytest.raises(InputError, match=sentence):
             measure(Wrong(**verbs), batches(2))
+
+
+@pytest.mark.parametrize(
+    "gate, sentence",
+    [
+        (lambda z, k: 0.5, "returned float"),
+        (lambda z, k: z.mean(), r"returned \(\)"),
+        (lambda z, k: z.detach().mean(-1).sigmoid(), "without detach"),
+        (lambda z, k: z.mean(-1) / 0 * 0, "gradient of the gate of loop 1 is not finite"),
+        (lambda z, k: z.nothing, "failed with AttributeError"),
+    ],
+)
+@pytest.mark.parametrize("measure", [audit, search])
+def test_a_wrong_gate_is_told_so_in_words(measure, gate, sentence):
+    model = Base()
+    model.exit_probability = gate
+    with pytest.raises(InputError, match=sentence):
+        measure(model, batches(2), supervision="exit_gate")
+
+
+def test_a_padded_vocabulary_may_be_masked():
+    class Masked(Base):
+        def readout(self, z, k):
+            return super().readout(z, k).index_fill(-1, torch.tensor([VOCAB - 1]), -torch.inf)
+
+    data = [batch.clamp_max(VOCAB - 2) for batch in batches(2)]
+    assert audit(Masked(), data).coordinates["scale"].verdict == "blind_spot"
+
+
+def test_a_second_batch_that_a_model_cannot_embed_is_told():
+    class Short(Base):
+        def embed(self, input_ids):
+            return self.tokens(input_ids) + torch.zeros(12, HIDDEN)[: input_ids.shape[1], :]
+
+    data = [*batches(1), torch.randint(0, VOCAB, (3, 20))]
+    for measure in (audit, search):
+        with pytest.raises(InputError, match=r"embed.*failed on"):
+            measure(Short(), data)
+
+
+def test_one_loop_that_cannot_be_repeated_carries_nothing():
+    class Once(Base):
+        def step(self, h, k):
+            assert k == 0
+            return super().step(h, k)
+
+    for measure in (audit, search):
+        with pytest.raises(InputError, match="nothing is carried on"):
+            measure(Once(num_loops=1), batches(2))
+
+
+def test_a_coordinate_whose_tangent_does_not_move_it_is_told():
+    class Crossed(Coordinate):
+        name = "crossed"
+
+        def value(self, z):
+            return z[..., 0]
+
+        def tangent(self, z):
+            return torch.eye(z.shape[-1])[1].expand_as(z)
+
+    with pytest.raises(InputError, match="'crossed' does not move along its tangent"):
+        audit(Base(), batches(1), coordinates=[Crossed()])
+
+
+def test_a_model_may_name_its_own_supervision_and_have_no_weights():
+    class Plain:
+        num_loops, trained_loops, supervision = 3, 2, "terminal"
+
+        def __init__(self):
+            self.base = Base()
+            self.embed, self.step, self.carry = self.base.embed, self.base.step, self.base.carry
+            self.readout = self.base.readout
+
+    report = audit(Plain(), batches(1))
+    assert (report.num_loops, report.supervision, report.supervised_loops) == (2, "terminal", (2,))
+
+
+def test_every_part_keeps_its_mode():
+    model = Base().train()
+    model.norm.eval()
+    audit(model, batches(1))
+    assert model.training and model.up.training and not model.norm.training
 
 
 @pytest.mark.parametrize("measure", [loop_curves, intervene, run_audit])

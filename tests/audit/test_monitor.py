@@ -135,6 +135,16 @@ def test_the_controller_stays_within_its_limits_and_leaves_them_at_once():
     assert controller.update(1.1) > controller.smallest
 
 
+@pytest.mark.parametrize("reading", [math.nan, math.inf, 0.0])
+def test_a_reading_that_is_no_length_changes_nothing(reading):
+    controller = ScaleController(2.0)
+    controller.start()
+    assert controller.update(reading) == controller.initial
+    controller.update(2.0)
+    before = controller.update(3.0)
+    assert controller.update(reading) == before
+
+
 def test_the_controller_waits_for_the_first_step_and_moves_in_small_ones():
     controller = ScaleController(1.0)
     assert controller.update(50.0) == controller.initial  # untrained weights say nothing of the penalty

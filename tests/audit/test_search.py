@@ -67,6 +67,21 @@ def test_a_penalty_sees_the_planted_direction():
     assert not any(d.blind for d in report.directions)
 
 
+def test_a_direction_whose_sign_the_loop_turns_is_found():
+    model = PlantedLoop()
+    model.carry = lambda z, k: z - 2 * (z @ model.planted)[..., None] * model.planted
+    best = search(model, batches()).directions[0]
+    assert best.blind and best.retention < -0.8
+    assert abs(torch.tensor(best.vector).float() @ model.planted) > 0.95
+
+
+def test_where_all_are_blind_there_may_be_more():
+    report = search(PlantedLoop(), batches(), num_directions=1)
+    assert any("there may be more" in note for note in report.notes)
+    with pytest.raises(InputError, match="probes 0"):
+        search(PlantedLoop(), batches(), probes=0)
+
+
 def test_a_direction_that_the_loop_forgets_is_not_a_blind_spot():
     model = PlantedLoop()
     model.carry = lambda z, k: z @ model.project

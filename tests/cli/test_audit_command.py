@@ -1,6 +1,7 @@
 """`loopscale audit`: exit statuses, output, files."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from loopscale.cli.main import main
 from loopscale.data import load_corpus, load_tokenizer
 from loopscale.model import LoopedForCausalLM
+from loopscale.train import preset_run
 from tests.helpers import tiny_config
 
 TEXT = "a loop carries what no loss can see; the readout hides it.\n" * 600
@@ -46,6 +48,19 @@ def test_a_blind_spot_is_status_3_and_everything_is_written(folder, tmp_path, ca
     assert "lemma2.png" in names and "scale.svg" in names and len(names) == 12
 
 
+def test_a_device_that_is_not_there_is_status_2(folder, capsys):
+    assert audit(folder, "raw", "--device", "toaster") == 2
+    assert "--device toaster cannot be used here" in capsys.readouterr().err
+
+
+def test_weights_of_another_shape_are_status_2_and_named(folder, tmp_path, capsys):
+    shutil.copytree(folder / "raw", tmp_path / "raw")
+    config = json.loads((tmp_path / "raw" / "config.json").read_text())
+    (tmp_path / "raw" / "config.json").write_text(json.dumps({**config, "hidden_size": 32, "intermediate_size": None}))
+    assert main(["audit", str(tmp_path / "raw"), "--corpus", str(folder / "text.txt")]) == 2
+    assert "has shape (16, 64) where its config asks for (32, 128)" in capsys.readouterr().err
+
+
 def test_no_blind_spot_is_status_0(folder, capsys):
     assert audit(folder, "raw") == 0
     assert "blind_spot" not in capsys.readouterr().out
@@ -57,7 +72,9 @@ def test_no_blind_spot_is_status_0(folder, capsys):
         ("readout: rmsnorm", 3),
         ("preset: laptop\nmodel: {readout: raw}", 0),
         ("model: {norm_penalty_coef: 1e-2}", 0),
-        ('{"config": {"preset": "44m", "model": {"recurrence": "damped"}}}', 3),
+        (json.dumps({"config": preset_run("44m").with_model(recurrence="damped").to_dict()}), 3),
+        ("model: {norm_penalty_coef: 1, loop_weights: [0, 0, 0, 1]}", 0),
+        ("train: {scale_target: 4, monitor_every: 10}", 0),
     ],
 )
 def test_a_configuration_is_judged_without_weights(tmp_path, capsys, text, status):
@@ -77,8 +94,17 @@ def test_a_saved_models_configuration_is_judged(folder):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("model: {redout: raw}", "did you mean 'readout'"),
-        ("model: {readout: rwa}", "expected one of"),
+        ("model: {redout: raw}", "did you mean --model.readout"),
+        ("modle: {readout: raw}\npreset: laptop", "did you mean --model.readout"),
+        ("train: {lerning_rate: 1}", "did you mean --train.learning_rate"),
+        ("model: {readout: rwa}", "--model.readout: expected one of"),
+        ("readout: rwa", "expected one of"),
+        ("model: raw", "give its fields"),
+        ("config: 5", "unknown field"),
+        ("preset: [laptop]", "--preset: expected text"),
+        ("1: 2", "holds no configuration"),
+        ("num_attention_heads: 0", "give at least 1"),
+        ("trained_loops: -3", "give at least 1"),
         ("preset: laptopp", "did you mean 'laptop'"),
         ("model_type: llama", "llama model"),
         ("- 1", "holds no configuration"),
@@ -101,6 +127,10 @@ def test_a_bad_configuration_is_status_2_and_a_sentence(tmp_path, capsys, text, 
         (["nowhere-at-all"], "nowhere-at-all"),
         (["somewhere", "--config", "x.json"], "either a MODEL"),
         (["x", "--windws", "3"], "did you mean --windows"),
+        (["x", "--windows", "1.5"], "--windows: expected a whole number, got 1.5"),
+        (["x", "--json", "."], "is a folder"),
+        (["x", "--figures", __file__], "cannot write in"),
+        (["--config", "x.yaml", "--search"], "--search goes with a MODEL"),
     ],
 )
 def test_bad_words_are_status_2_and_a_sentence(capsys, words, sentence):

@@ -30,7 +30,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
         ([str(tmp_path / "ours"), str(tmp_path / "ours")], "--overwrite"),
         ([str(tmp_path / "ours"), str(tmp_path / "new"), "--to", "uoro"], "did you mean 'ouro'"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "new")], "no checkpoint at"),
-        ([str(tmp_path / "ours")], "destination"),
+        ([str(tmp_path / "ours")], "DESTINATION must be given"),
     ):
         capsys.readouterr()
         assert main(["convert", *words]) == 2

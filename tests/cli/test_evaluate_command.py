@@ -95,7 +95,14 @@ def test_sliding_windows_score_the_whole_text(evaluate, tmp_path):
         (["runs/a/seed-1", "--limit", "-1"], "--limit -1"),
         (["runs/a/seed-1", "--halting", "kl", "--limit", "2", "--max_loops", "1"], "at least 4 windows"),
         (["runs/a/seed-1", "--halting", "kl", "--limit", "8", "--relative_perplexity", "0.5"], "at least 1"),
-        (["runs/a/seed-1", "--limit", "2", "--max_loops", "1", "--json", "no/such/folder.json"], "cannot write"),
+        (["runs/a/seed-1", "--limit", "2", "--max_loops", "1", "--json", f"{__file__}/x.json"], "cannot write in"),
+        (["runs/a/seed-1", "--figures", __file__], "cannot write in"),
+        (["runs/a/seed-1", "--halting", "kl", "kl"], "given twice"),
+        (["runs/a/seed-1", "--halting", "all", "kl"], "name none beside it"),
+        (["runs/a/seed-1", "--save_rules", "rules"], "does nothing without --halting"),
+        (["runs/a/seed-1", "--mean_loops", "2"], "does nothing without --halting"),
+        (["runs/a/seed-1", "--sequence_length", "0"], "sequence_length"),
+        (["runs/a/seed-1", "runs/../runs/a/seed-1"], "given twice"),
     ],
 )
 def test_bad_input_is_one_sentence(evaluate, words, sentence, capsys):

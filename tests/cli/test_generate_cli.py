@@ -65,6 +65,13 @@ def test_early_exit_runs_a_calibrated_rule(folder, rule, capsys):
         assert "executed loops per token" in stats
 
 
+def test_a_rule_of_another_model_is_noted(folder, rule, capsys):
+    rule.write_text(json.dumps({**json.loads(rule.read_text()), "model": "another"}))
+    status, _, notes = generate(capsys, folder, "--prompt", "loop ", "--early_exit", rule)
+    assert status == 0
+    assert "note: the halting rule was calibrated on another model" in notes
+
+
 def test_an_untrained_drafting_exit_is_noted(tmp_path, capsys):
     folder = saved(tmp_path, supervision="terminal")
     status, _, notes = generate(capsys, folder, "--prompt", "loop ", "--speculate")
@@ -82,6 +89,11 @@ def test_an_untrained_drafting_exit_is_noted(tmp_path, capsys):
         (["--prompt", "x", "--speculate", "--early_exit", "rule.json"], "choose one"),
         (["--prompt", "x", "--early_exit", "nowhere.json"], "no halting rule at 'nowhere.json'"),
         (["--prompt", "x", "--top_k", "3"], "give a temperature"),
+        (["--prompt", "x", "--temperature", "1e-50"], "sample from 1e-06 on"),
+        (["--prompt", "x", "--seed", str(2**70)], "--seed is"),
+        (["--prompt", "\udcff bad"], "not UTF-8"),
+        (["--prompt", "x", "--draft_loops", "2"], "does nothing without --speculate"),
+        (["--prompt", "x", "--exit_slots", "share_last"], "does nothing without --early_exit"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(folder, words, sentence, capsys):

@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 from loopscale import InputError
 from loopscale.decode import speculative_generate
 from loopscale.decode.choice import Greedy
+from loopscale.decode.prompt import check_prompts
 from tests.helpers import tiny_model
 
 PAD = 30
@@ -290,13 +291,28 @@ def test_a_trained_one_is_not():
         ({"temperature": 1.0, "top_k": 0}, "top_k is 0"),
         ({"tie_margin": -1.0}, "tie_margin is -1"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.long), "attention_mask": None}, "prompt is empty"),
-        ({"attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]])}, "padded on the right"),
+        ({"input_ids": torch.full((1, 7), 300)}, "the model knows 0 to 30"),
+        ({"attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]])}, "pad on the left alone"),
         ({"attention_mask": torch.zeros(1, 7, dtype=torch.long)}, "prompt is empty"),
     ],
 )
 def test_bad_input_is_named(options, words):
     with pytest.raises(InputError, match=words):
         speculate(tiny_model(), prompts(pads=(0,)), **options)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "words"),
+    [
+        (torch.zeros(7, dtype=torch.long), None, "give a LongTensor"),
+        (torch.zeros(0, 7, dtype=torch.long), None, "give a LongTensor"),
+        (torch.zeros(1, 7), None, "give a LongTensor"),
+        (torch.zeros(1, 7, dtype=torch.long), torch.ones(1, 3), r"the mask is \[1, 3\]"),
+    ],
+)
+def test_prompts_of_another_form_are_named(ids, mask, words):
+    with pytest.raises(InputError, match=words):
+        check_prompts(tiny_model(), ids, mask, 3)
 
 
 def test_more_than_one_prompt_cannot_stream():

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from loopscale.errors import InputError
 from loopscale.evaluate import RULES, CalibratedRule, Exit, is_gated, rule_named
+from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.objective import exit_distribution
 from tests.evaluate.models import Injecting
 from tests.helpers import tiny_model
@@ -124,12 +126,37 @@ def test_a_rule_survives_a_file(tmp_path):
         ({"level": "word"}, "unknown halting level 'word'"),
         ({"threshold": ...}, "'threshold' is missing"),
         ({"threshold": "high"}, "threshold"),
+        ({"threshold": math.nan}, "threshold"),
+        ({"num_loops": 4.9}, "num_loops"),
+        ({"num_loops": math.inf}, "num_loops"),
+        ({"rule": ["kl"]}, "rule must be a name"),
     ],
 )
 def test_a_bad_rule_is_one_sentence(change, sentence):
     description = CalibratedRule(RULES["kl"], -0.25, "token", 4).to_dict() | change
     with pytest.raises(InputError, match=sentence):
         CalibratedRule.from_dict({k: v for k, v in description.items() if v is not ...})
+
+
+def test_a_rule_knows_its_model_in_any_precision():
+    torch.manual_seed(0)
+    model, other = tiny_model(), tiny_model()
+    rule = CalibratedRule(RULES["kl"], -0.25, "token", 3, fingerprint(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rule.require_fit(model, 3)
+        rule.require_fit(model.bfloat16(), 3)
+    with pytest.warns(UserWarning, match="calibrated on another model"):
+        rule.require_fit(other, 3)
+    with pytest.raises(InputError, match="for 3 loops, not for 4"):
+        rule.require_fit(model, 4)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{"])
+def test_a_file_that_holds_no_rule_is_told(tmp_path, content):
+    (tmp_path / "rule.json").write_bytes(content)
+    with pytest.raises(InputError, match="no halting rule at"):
+        CalibratedRule.load(tmp_path / "rule.json")
 
 
 def test_no_file_and_no_name_are_input_errors(tmp_path):

@@ -53,6 +53,10 @@ metadata:
     return path
 
 
+NEWLINE = 10
+PREFIX = {"loopscale": {}, "hf": {"prefix_token_id": NEWLINE}}
+
+
 def _bits_per_byte(folder: Path, model: str = "loopscale", **model_args) -> float:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -60,7 +64,8 @@ def _bits_per_byte(folder: Path, model: str = "loopscale", **model_args) -> floa
     importlib.import_module("loopscale.evaluate.harness")  # registers the model
     found = simple_evaluate(
         model=model,
-        model_args={"pretrained": str(folder), "max_length": LENGTH, "prefix_token_id": 0, **model_args},
+        # the tokenizer has no token that begins a text: ours takes a newline then, hf must be told
+        model_args={"pretrained": str(folder), "max_length": LENGTH, **PREFIX[model], **model_args},
         tasks=["texts"],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         device="cpu",
@@ -76,7 +81,7 @@ def _expected(folder: Path, num_loops: int) -> float:
     model, tokenizer = load_model(str(folder), num_loops=num_loops), load_tokenizer_of(str(folder))
     total = 0.0
     for text in TEXTS:
-        ids = torch.tensor([0, *tokenizer.encode(text)])
+        ids = torch.tensor([NEWLINE, *tokenizer.encode(text)])
         window = min(LENGTH, len(ids) - 1)
         with torch.no_grad():
             for inputs, labels in sliding_windows(ids, window, window, 1):
@@ -101,7 +106,7 @@ def test_a_halting_rule_is_a_model_argument(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("level", "loops", "sentence"), [("sequence", 3, "level token"), ("token", 4, "set num_loops")]
+    ("level", "loops", "sentence"), [("sequence", 3, "level token"), ("token", 4, "for 4 loops, not for 3")]
 )
 def test_a_rule_that_does_not_fit_is_an_input_error(folder, tmp_path, level, loops, sentence):
     CalibratedRule(RULES["entropy"], 0.0, level, loops).save(tmp_path / "rule.json")

@@ -12,6 +12,10 @@ from loopscale.model import preset_config
         ({"num_loops": 0}, "at least 1 loop"),
         ({"loop_weights": [1.0, 2.0]}, "one weight per loop"),
         ({"share_loop_norm": True}, "no norm to share"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"trained_loops": 0}, "trained_loops is 0"),
+        ({"norm_penalty_coef": float("nan")}, "norm_penalty_coef is nan"),
+        ({"loop_weights": [0.0] * 4}, "one of them above 0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_told_in_words(fields, words):
@@ -27,9 +31,18 @@ def test_unknown_preset_gets_a_guess():
 def test_virtual_depth_follows_the_loops():
     config = LoopedConfig(num_stack_layers=3, num_loops=4)
     assert config.num_hidden_layers == 12
+    with pytest.raises(InputError, match="multiple of the stack's 3 layers"):
+        config.num_hidden_layers = 2
     config.num_hidden_layers = 6
     assert config.num_loops == 2
     assert config.trained_loops == 4
+
+
+def test_json_writes_one_for_one_point_zero_and_wrong_values_are_told():
+    config = LoopedConfig.from_dict({"dropout": 0, "loop_weights": [0, 0, 0, 1]})
+    assert config.loop_weights == [0.0, 0.0, 0.0, 1.0]
+    with pytest.raises(InputError, match="'readout' expected one of"):
+        LoopedConfig.from_dict({"readout": "rawr"})
 
 
 def test_a_round_trip_keeps_every_field(tmp_path):

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from transformers import DynamicCache, TextStreamer
+from transformers import DynamicCache, StaticCache, TextStreamer
 
 from loopscale import InputError
 from tests.helpers import tiny_model
@@ -102,6 +102,12 @@ def test_other_depths_on_one_cache_are_refused():
         model(ids[:, :1], cache=cache, num_loops=3)
 
 
+def test_a_cache_of_fewer_slots_than_the_call_needs_is_refused():
+    model = tiny_model()
+    with pytest.raises(InputError, match="has 6 slots, one per layer and loop, too few"):
+        model(torch.zeros(1, 5, dtype=torch.long), cache=StaticCache(model.config, max_cache_len=9), num_loops=6)
+
+
 def test_fewer_loops_from_some_token_on_are_fine_until_the_depth_returns():
     model, cache = tiny_model(), DynamicCache()
     ids = torch.randint(0, PAD, (1, 5))
@@ -118,6 +124,7 @@ def test_fewer_loops_from_some_token_on_are_fine_until_the_depth_returns():
         (0, {}, "prompt is empty"),
         (5, {"num_loops": 0}, "num_loops is 0"),
         (5, {"num_loops": -2}, "num_loops is -2"),
+        (5, {"num_loops": 1.5}, "num_loops is 1.5"),
         (44, {}, "need 49 positions, but this model has 48"),
     ],
 )

@@ -117,6 +117,13 @@ def test_labels_are_shifted_and_shift_labels_are_not():
     torch.testing.assert_close(model(IDS, labels=IDS).loss, model(IDS, shift_labels=shifted).loss)
 
 
+def test_a_tuple_begins_with_the_loss_or_the_logits():
+    model, ids = tiny_model(), torch.arange(20).view(2, 10)
+    assert model(ids)[0].shape == (2, 10, 31)
+    loss, logits, *_ = model(ids, labels=ids, return_dict=False)
+    assert loss.shape == () and logits.shape == (2, 10, 31)
+
+
 def test_exit_probabilities_sum_to_one_under_autocast():
     model = tiny_model(supervision="exit_gate")
     with torch.autocast("cpu", torch.bfloat16):

@@ -3,13 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from loopscale.audit.checks import check_coordinates, check_presence, checked, few_tokens, runs_past_trained_depth
+from loopscale.audit.checks import (
+    check_coordinates,
+    check_gate,
+    check_presence,
+    checked,
+    few_tokens,
+    runs_past_trained_depth,
+)
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
 from loopscale.audit.report import AuditReport
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batch
+from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped, evaluating
 
@@ -44,10 +52,15 @@ def audit(
     coordinates = default_coordinates(model) if coordinates is None else coordinates
     with evaluating(model):
         (inputs, _, _), windows = checked(model, batches)
-        check_coordinates(coordinates, model.step(model.embed(few_tokens(model, inputs)), 0))
+        z = model.step(model.embed(few_tokens(model, inputs)), 0)
+        check_coordinates(coordinates, z)
+        if (gate := gate_of(model, losses)) is not None:
+            check_gate(gate, z)
         goes_on = runs_past_trained_depth(model, inputs, losses.num_loops)
+        if losses.num_loops == 1 and not goes_on:
+            raise InputError("the model has one loop and cannot run another: nothing is carried on.")
         steps = losses.num_loops if goes_on else losses.num_loops - 1
-        run = Pass(model, coordinates, losses, gate_of(model, losses), steps)
+        run = Pass(model, coordinates, losses, gate, steps)
         run.run(windows)
     return AuditReport(
         num_loops=losses.num_loops,

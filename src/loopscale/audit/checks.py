@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate
+from loopscale.audit.losses import Gate
 from loopscale.audit.streams import Counted, scored_windows
 from loopscale.batches import Batch
 from loopscale.errors import InputError
@@ -63,8 +64,29 @@ def check_verbs(model: object, input_ids: Tensor) -> int:
         _check_gradient(model, "step", h, k)
         _check_gradient(model, "readout", z, k)
         if k + 1 < K:
+            _check_gradient(model, "carry", z, k)
             h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
     return sizes[0]
+
+
+def check_gate(gate: Gate, z: State) -> None:
+    """Try an exit gate on a state; raises `InputError` unless it gives (batch, seq) numbers that a gradient reaches."""
+    with torch.enable_grad():
+        try:
+            p = gate(z.detach().requires_grad_(), 0)
+        except Exception as error:  # whatever someone else's code raises
+            raise InputError(f"`exit_probability(z, k)` failed with {type(error).__name__}: {error}.") from error
+    if not (isinstance(p, Tensor) and p.shape == z.shape[:2] and p.requires_grad):
+        found = _shape(p) if isinstance(p, Tensor) else type(p).__name__
+        raise InputError(
+            f"`exit_probability(z, k)` returned {found} for a state {_shape(z)}: return (batch, seq) probabilities "
+            "computed from the state, without detach or no_grad."
+        )
+
+
+def first_state(model: Looped, input_ids: Tensor) -> State:
+    """Return the state of loop 1; what `embed` and `step` raise on this batch becomes a sentence."""
+    return _call(model, "step", _call(model, "embed", input_ids), 0)
 
 
 def check_coordinates(coordinates: Sequence[Coordinate | Any], z: State) -> None:
@@ -119,6 +141,16 @@ def require_finite(x: Tensor, what: str) -> None:
         raise InputError(f"{what} is not finite: there is nothing to measure.")
 
 
+def check_exit_gradient(gradient: Tensor, k: int) -> None:
+    """Check that the gradient of exit k's counted tokens can tell anything; raises `InputError`."""
+    require_finite(gradient, f"the gradient of exit {k + 1}")
+    if gradient.numel() and not gradient.any():
+        raise InputError(
+            f"the gradient of exit {k + 1} is zero at every token: a head of zeros or losses of zero see nothing. "
+            "Audit a model that has been trained a little, or on another text."
+        )
+
+
 def check_presence(model: object) -> None:
     """Check that the four verbs and `num_loops` are there; raises `InputError`."""
     missing = [f"`{VERBS[verb]}`" for verb in VERBS if not callable(getattr(model, verb, None))]
@@ -162,7 +194,7 @@ def _repeatable(model: object, verb: str, x: Tensor, k: int) -> Tensor:
         raise _broken(verb, "changes its input in place", "work on a copy")
     _call(model, verb, x.flip(0, 1) * 0.5 + 1.0, 0)
     again = _floats(verb, _call(model, verb, original.clone(), k))
-    rounding = 1e-6 * float(first.abs().max())  # of sums that cancel, at the size of what is summed
+    rounding = 1e-6 * float(first[first.isfinite()].abs().max())  # of sums that cancel, at the size of what is summed
     if again.shape != first.shape or not torch.allclose(again, first, rtol=1e-4, atol=rounding):
         raise _broken(
             verb,
@@ -178,7 +210,8 @@ def _floats(verb: str, x: Any) -> Tensor:
         raise _broken(verb, f"returned {found}", "return a floating-point tensor")
     if x.dtype.itemsize < 4:
         raise _broken(verb, f"returned {x.dtype}, whose rounding hides what is measured", "audit model.float()")
-    if not torch.isfinite(x).all():
+    usable = torch.isfinite(x) | (x == -torch.inf) if verb == "readout" else torch.isfinite(x)  # -inf: never a token
+    if not usable.all():
         raise _broken(verb, "returned numbers that are not finite", "check the weights")
     return x
 
@@ -197,7 +230,7 @@ def _check_gradient(model: object, verb: str, x: Tensor, k: int) -> None:
         if out.requires_grad:
             (gradient,) = torch.autograd.grad(out.square().sum(), x, allow_unused=True)
     if gradient is None:
-        remedy = "compute the result from its first argument, without detach or no_grad"
+        remedy = "compute the result from its first argument, without detach or no_grad, also if training cuts loops"
         raise _broken(verb, "passes no gradient to the state it is given", remedy)
 
 

@@ -23,7 +23,7 @@ class Described(Protocol):
     """A looped model that says how it was trained, as the adapters of other people's models do."""
 
     trained_loops: int
-    supervision: SupervisionRule
+    supervision: SupervisionRule | str
 
 
 @runtime_checkable
@@ -90,8 +90,9 @@ def losses_for(
         norm_penalty_coef = own.norm_penalty_coef if norm_penalty_coef is None else norm_penalty_coef
     elif isinstance(model, Described):
         num_loops = model.trained_loops
-        if supervision is None:
+        if supervision is None and isinstance(model.supervision, SupervisionRule):
             return _losses(num_loops, model.supervision, norm_penalty_coef or 0.0)
+        supervision = supervision or str(model.supervision)
     else:
         num_loops = model.num_loops
     return describe_losses(num_loops, supervision or "per_loop", loop_weights, norm_penalty_coef or 0.0)
@@ -112,7 +113,7 @@ def gate_of(model: Looped, losses: Losses) -> Gate | None:
 
 
 def _losses(num_loops: int, rule: SupervisionRule, norm_penalty_coef: float) -> Losses:
-    if norm_penalty_coef < 0:
+    if not norm_penalty_coef >= 0:
         raise InputError(f"norm_penalty_coef is {norm_penalty_coef}: give 0 (no penalty) or more.")
     supervised = tuple(rule.supervises(k, num_loops) for k in range(num_loops))
     return Losses(num_loops, NAMES[type(rule)], supervised, norm_penalty_coef > 0, isinstance(rule, ExitGate))

@@ -6,13 +6,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import Window, require_finite
+from loopscale.audit.checks import Window, check_exit_gradient, first_state, require_finite
 from loopscale.audit.coordinates import Coordinate
 from loopscale.audit.derivatives import alignment, exit_gradient, gate_gradient, push
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses
 from loopscale.audit.report import CoordinateReport, ScaleStats
 from loopscale.audit.streams import Counted, LoopMeans, Sample
-from loopscale.audit.verdict import Thresholds, half_life, judge, retention_per_loop
+from loopscale.audit.verdict import Thresholds, judge, retention_per_loop
+from loopscale.errors import InputError
 from loopscale.stepping import Looped, State
 
 
@@ -70,7 +71,13 @@ class CoordinateMeter:
         coordinate, value = self.coordinate, self.coordinate.value
         xi = coordinate.tangent(z.detach())
         start, moved = push(value, z.detach(), xi)
-        counted = counted & (moved != 0)  # a state of length zero cannot be made longer
+        moves = counted & (moved != 0)  # a state of length zero cannot be made longer
+        if counted.any() and not moves.any():
+            raise InputError(
+                f"coordinate '{coordinate.name}' does not move along its tangent at any token after loop {k + 1}: its "
+                "value and tangent do not belong together, or the states there are zero."
+            )
+        counted = moves
         share = torch.where(counted, 1 / moved, 0.0)
 
         def left(state: State, weights: Tensor) -> float:
@@ -116,7 +123,6 @@ class CoordinateMeter:
             retention=kept,
             carry_retention=carried,
             retained=retained,
-            half_life=half_life(retained),
             value=self.value.means(),
             drift=self.drift.means(),
             unit=self.coordinate.unit,
@@ -141,7 +147,7 @@ class Pass:
     def run(self, windows: Iterable[Window]) -> None:
         """Measure every batch; only two states are alive at a time."""
         for inputs, labels, counted in windows:
-            z = self.model.step(self.model.embed(inputs), 0)
+            z = first_state(self.model, inputs)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
                 require_finite(z, f"the state of loop {k + 1}")
@@ -153,13 +159,14 @@ class Pass:
         """Measure what every loss sees of the state of loop k."""
         self.scale.add(k, z, counted)
         gradient, losses = exit_gradient(self.model, z, k, labels)
-        require_finite(gradient[counted], f"the gradient of exit {k + 1}")
+        check_exit_gradient(gradient[counted], k)
         self.cross_entropy.add(k, losses, counted)
         gradients = {CROSS_ENTROPY: gradient}
         if self.losses.penalty:
             gradients[PENALTY] = z  # the gradient of mean z^2, but for its length
         if self.gate is not None:
             gradients[EXIT_GATE] = gate_gradient(self.gate, z, k)
+            require_finite(gradients[EXIT_GATE][counted], f"the gradient of the gate of loop {k + 1}")
         for meter in self.coordinates:
             meter.value.add(k, meter.coordinate.value(z), counted)
             for loss, g in gradients.items():

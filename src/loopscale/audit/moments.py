@@ -56,13 +56,16 @@ class Moments:
 
 
 def most_retained_per_visible(moments: Moments, floor: float) -> Square:
-    """Return unit eigenvectors of C v = lambda (A + floor^2) v as columns, largest lambda first."""
+    """Return unit eigenvectors of C v = lambda (A + floor^2) v as columns, largest magnitude of lambda first.
+
+    A negative lambda is retained with its sign turned at every loop.
+    """
     A = moments.visible
     L = torch.linalg.cholesky(A + floor**2 * torch.eye(len(A)).to(A))
     whitened = torch.linalg.solve_triangular(L, moments.retained, upper=False)
     whitened = torch.linalg.solve_triangular(L, whitened.T, upper=False)
-    _, y = torch.linalg.eigh((whitened + whitened.T) / 2)
-    v = torch.linalg.solve_triangular(L.T, y.flip(1), upper=True)
+    eigenvalues, y = torch.linalg.eigh((whitened + whitened.T) / 2)
+    v = torch.linalg.solve_triangular(L.T, y[:, eigenvalues.abs().argsort(descending=True)], upper=True)
     return v / torch.linalg.vector_norm(v, dim=0)
 
 

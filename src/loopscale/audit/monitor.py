@@ -50,7 +50,9 @@ class ScaleController:
         return self.initial
 
     def update(self, measured: float) -> float:
-        """Return the coefficient to train with from now on."""
+        """Return the coefficient to train with from now on; a reading that is no length changes nothing."""
+        if not 0 < measured < math.inf:
+            return self.initial if self._coefficient is None else self._coefficient
         error = math.log(measured / self.target)
         if self._coefficient is None:
             self._coefficient = self.initial
@@ -93,7 +95,7 @@ class ScaleMonitor(TrainerCallback):
             )
         self.every, self.rows, self.warn_factor, self.stop_scale, self.log = every, rows, warn_factor, stop_scale, log
         self.controller = ScaleController(scale_target) if isinstance(scale_target, int | float) else scale_target
-        if self.controller is not None and self.controller.target <= 0:
+        if self.controller is not None and not 0 < self.controller.target < math.inf:
             raise InputError(f"scale_target is {self.controller.target}: give a scale (RMS) above 0.")
         self._handles: list[RemovableHandle] = []
         self._due = False

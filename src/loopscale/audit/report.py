@@ -33,7 +33,7 @@ class CoordinateReport:
     penalty_visibility, gate_visibility: the same share for the norm penalty and the gate, where there is one.
     retention: d value(z_{k+1}) / d value(z_k), all tokens moved together, as the paper's ds_{k+1}/ds_k; the last entry
     is one loop past the trained depth. log_retention: d log / d log, for lengths. carry_retention: through carry alone.
-    retained: the geometric mean of retention over trained loops, which the verdict reads; half_life: in loops.
+    retained: the geometric mean of retention over trained loops, which the verdict reads.
     value: mean per loop; drift: mean change to the next loop (of the logarithm, for lengths).
     """
 
@@ -47,7 +47,6 @@ class CoordinateReport:
     retention: PerLoop
     carry_retention: PerLoop
     retained: float
-    half_life: float | None
     value: PerLoop
     drift: PerLoop
     unit: str

@@ -16,7 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import Window, check_presence, checked, require_finite, runs_past_trained_depth
+from loopscale.audit.checks import (
+    Window,
+    check_exit_gradient,
+    check_gate,
+    check_presence,
+    checked,
+    few_tokens,
+    first_state,
+    require_finite,
+    runs_past_trained_depth,
+)
 from loopscale.audit.coordinates import Direction
 from loopscale.audit.derivatives import exit_gradient, gate_gradient, push
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
@@ -38,7 +48,7 @@ class FoundDirection:
 
     visibility: root mean squared share of the losses' gradients along it; retention: share of a move along it that the
     next loop leaves there, and its standard error. blind: visibility below the threshold and below the null's,
-    retention above its own by two standard errors.
+    the retention's magnitude above its own by two standard errors.
     """
 
     vector: tuple[float, ...]
@@ -100,14 +110,16 @@ def search(
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
     if not (any(losses.supervised) or losses.penalty):
         raise InputError("no loss looks at any loop: there is nothing that could see a direction.")
+    if num_directions < 1 or probes < 1:
+        raise InputError(f"num_directions is {num_directions} and probes {probes}: give at least 1 of each.")
     halves = (Moments(), Moments())
     with evaluating(model):
         gate = gate_of(model, losses)
         (inputs, _, _), windows = checked(model, batches)
         if losses.num_loops == 1 and not runs_past_trained_depth(model, inputs, 1):
-            raise InputError(
-                "the model has one loop and cannot run another: there is none that could keep a direction."
-            )
+            raise InputError("the model has one loop and cannot run another: nothing is carried on.")
+        if gate is not None:
+            check_gate(gate, first_state(model, few_tokens(model, inputs)))
         signs = torch.Generator(inputs.device).manual_seed(0)  # the same search finds the same
         for i, window in enumerate(windows):
             _gather(halves[i % 2], model, losses, gate, window, probes, signs)
@@ -126,18 +138,18 @@ def search(
         tokens=fit.tokens,
         held_out_tokens=held_out.tokens,
         thresholds=thresholds,
-        notes=_notes(min(fit.tokens, held_out.tokens), vectors.shape[0]),
+        notes=_notes(min(fit.tokens, held_out.tokens), vectors.shape[0], all(d.blind for d in directions)),
     )
 
 
-def _notes(tokens: int, hidden: int) -> tuple[str, ...]:
-    """Say so where there is too little to find anything by."""
-    if tokens >= TOKENS_PER_CHANNEL * hidden:
-        return ()
-    return (
+def _notes(tokens: int, hidden: int, all_blind: bool) -> tuple[str, ...]:
+    """Say so where there is too little to find anything by, and where there may be more than was asked for."""
+    few = (
         f"{tokens} tokens in a half for {hidden} channels may miss a direction that is there: "
-        f"give {TOKENS_PER_CHANNEL * hidden}.",
+        f"give {TOKENS_PER_CHANNEL * hidden}."
     )
+    more = "every direction that was asked for is blind: there may be more (num_directions)."
+    return tuple(note for note, applies in ((few, tokens < TOKENS_PER_CHANNEL * hidden), (more, all_blind)) if applies)
 
 
 def _gather(
@@ -152,17 +164,19 @@ def _gather(
     """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
     inputs, labels, counted = window
     moments.tokens += int(counted.sum())
-    z = model.step(model.embed(inputs), 0)
+    z = first_state(model, inputs)
     for k in range(losses.num_loops):
         require_finite(z, f"the state of loop {k + 1}")
         if losses.looks(CROSS_ENTROPY, k):
             gradient = exit_gradient(model, z, k, labels)[0]
-            require_finite(gradient[counted], f"the gradient of exit {k + 1}")
+            check_exit_gradient(gradient[counted], k)
             moments.see(gradient, counted)
         if losses.looks(PENALTY, k):
             moments.see(z, counted)
         if gate is not None and losses.looks(EXIT_GATE, k):
-            moments.see(gate_gradient(gate, z, k), counted)
+            gradient = gate_gradient(gate, z, k)
+            require_finite(gradient[counted], f"the gradient of the gate of loop {k + 1}")
+            moments.see(gradient, counted)
         if k + 1 < max(losses.num_loops, 2):
             z = _push_probes(moments, _one_loop(model, k), z, counted, probes, signs)
 
@@ -199,5 +213,5 @@ def _measure(v: Tensor, fit: Moments, held_out: Moments, null: float, thresholds
         retention,
         error,
         *figures(fit),
-        blind=visibility < min(thresholds.visible, null) and retention - ERRORS * error > thresholds.retained,
+        blind=visibility < min(thresholds.visible, null) and abs(retention) - ERRORS * error > thresholds.retained,
     )

@@ -1,6 +1,7 @@
 """The verdict before training, from a configuration alone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from loopscale.audit.coordinates import Coordinate, mean, scale
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Losses, losses_of
@@ -8,14 +9,18 @@ from loopscale.audit.verdict import Verdict, judge
 from loopscale.model import READOUTS, RECURRENCES, LoopedConfig
 
 
-def static_verdict(config: LoopedConfig) -> Mapping[str, Verdict]:
+def static_verdict(config: LoopedConfig, penalty: bool = False) -> Mapping[str, Verdict]:
     """Return the verdict on `scale` and `mean` that the audit of a trained model of this configuration comes to.
+
+    `penalty` says that training will penalise the norm whatever the coefficient in `config`, as `scale_target` does.
 
     It knows what a configuration decides: which coordinates a readout hides, a recurrence removes, a gate reads, and
     that a norm penalty sees them all. What weights decide stays with the measurement: how far `damped` shrinks, how
     much of the mean survives a division by the scale in an inter-loop norm, the directions of a trained head.
     """
-    return {coordinate.name: _verdict(coordinate, config) for coordinate in (scale, mean)}
+    losses = losses_of(config)
+    losses = replace(losses, penalty=losses.penalty or penalty)
+    return {coordinate.name: _verdict(coordinate, config, losses) for coordinate in (scale, mean)}
 
 
 def static_warning(config: LoopedConfig) -> str | None:
@@ -25,14 +30,13 @@ def static_warning(config: LoopedConfig) -> str | None:
         return None
     lines = [
         f"blind spot: no supervised loss sees the {name} of the state, and recurrence '{config.recurrence}' carries it "
-        f"from loop to loop, so nothing controls it. To mend it: {verdict.remedy}."
+        f"from loop to loop, so no exit controls it. To mend it: {verdict.remedy}."
         for name, verdict in blind.items()
     ]
     return "\n".join(lines)
 
 
-def _verdict(coordinate: Coordinate, config: LoopedConfig) -> Verdict:
-    losses = losses_of(config)
+def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Verdict:
     readout = READOUTS[config.readout](config)
     removed = coordinate.name in RECURRENCES[config.recurrence](config).removes
     K = losses.num_loops

@@ -17,12 +17,10 @@ def verdict_table(report: AuditReport) -> Table:
     """Return one row per coordinate with its figures, verdict and remedy."""
     table = _table("coordinate", "visible at loops", "retained", "drift per loop", "verdict", "remedy")
     for name, c in report.coordinates.items():
-        halves = c.removed_by is None and c.half_life is not None
-        half_life = f" (half-life {c.half_life:.2g} loops)" if halves else ""
         table.add_row(
             name,
             _seen(c.seen_by) or f"none (at most {max(c.visibility):.1e})",
-            f"{c.retained:.3g}{half_life}",
+            f"{c.retained:.3g}",
             _numbers(c.drift),
             _verdict(c.verdict, c.removed_by),
             c.remedy or "",

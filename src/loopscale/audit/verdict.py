@@ -54,14 +54,7 @@ def judge(coordinate: Coordinate, seen_by: Mapping[str, Sequence[int]], removed_
 
 
 def retention_per_loop(retention: Sequence[float]) -> float:
-    """Return the share left per loop when all these loops follow each other: the geometric mean of magnitudes."""
+    """Return the share that one loop leaves, over all these loops: the geometric mean of magnitudes."""
     if not retention or any(r == 0 for r in retention):
         return 0.0
     return math.exp(sum(math.log(abs(r)) for r in retention) / len(retention))
-
-
-def half_life(share: float) -> float | None:
-    """Return the loops after which half of a change is left, None where it does not shrink."""
-    if share >= 1:
-        return None
-    return 0.0 if share <= 0 else math.log(0.5) / math.log(share)

@@ -5,7 +5,6 @@ weights on a corpus, or --config to judge a configuration before training. Exit 
 any, 2 on bad input.
 """
 
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -18,7 +17,6 @@ from rich.progress import track
 from torch import Tensor
 
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
-from loopscale.audit.config_file import read_config
 from loopscale.audit.report import plain
 from loopscale.audit.tables import (
     curves_line,
@@ -28,6 +26,8 @@ from loopscale.audit.tables import (
     static_table,
     verdict_table,
 )
+from loopscale.cli.config_file import read_config
+from loopscale.cli.outputs import check_file, check_folder, write_result
 from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
 from loopscale.data import batches
@@ -60,17 +60,25 @@ def run(args: Namespace) -> int:
         raise InputError("give either a MODEL to measure or --config FILE to judge before training.")
     if args.windows < 1 or args.batch_size < 1:
         raise InputError(f"--windows is {args.windows} and --batch_size {args.batch_size}: give at least 1 of each.")
+    check_file("--json", args.json)
     return _judge(args) if args.model is None else _measure(args)
 
 
 def _judge(args: Namespace) -> int:
-    verdicts = static_verdict(read_config(Path(args.config)))
+    for option in ("supervision", "norm_penalty_coef", "search", "full", "figures"):
+        if args[option]:
+            raise InputError(
+                f"--{option} goes with a MODEL to measure: a configuration is judged by what it says itself."
+            )
+    config, scale_target = read_config(Path(args.config))
+    verdicts = static_verdict(config, penalty=scale_target is not None)
     _console().print(static_table(verdicts))
-    _write(args.json, {"coordinates": plain(verdicts)})
+    write_result(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
 
 def _measure(args: Namespace) -> int:
+    check_folder("--figures", args.figures)
     model = load_subject(args, args.model)
     data, _ = load_windows(args, args.model, model)
     console = _console()
@@ -103,18 +111,9 @@ def _measure(args: Namespace) -> int:
 
             write_figures(Path(args.figures), report, curves, changed)
             console.print(f"figures are in {args.figures}", soft_wrap=True)
-    _write(args.json, found)
+    write_result(args.json, found)
     return BLIND_SPOT if blind else 0
 
 
 def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
-
-
-def _write(path: str | None, found: dict[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}.") from error

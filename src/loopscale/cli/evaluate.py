@@ -5,7 +5,6 @@ throughput with several models in one table, and with --halting the rules that s
 window and reported on the others.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from loopscale.batches import Batch, inputs_and_labels
+from loopscale.cli.outputs import check_file, check_folder, write_result
 from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
 from loopscale.data import Data, batches
@@ -36,6 +36,7 @@ from loopscale.evaluate import (
     Measured,
     RelativePerplexity,
     Speed,
+    Target,
     depth_curves,
     describe_depth,
     differences,
@@ -46,6 +47,7 @@ from loopscale.evaluate import (
     sliding_windows,
     token_flops,
 )
+from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.frontier import points_table
 from loopscale.evaluate.summary import plain
 from loopscale.evaluate.tables import (
@@ -74,8 +76,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
     parser.add_argument("--halting", type=str, nargs="+", default=[], help=f"rules, or all: {', '.join(RULES)}")
-    parser.add_argument("--level", type=str, default="both", help="what stops: sequence, token or both")
-    parser.add_argument("--relative_perplexity", type=float, default=1.01, help="target of halting, against full depth")
+    parser.add_argument("--level", type=str | None, help="what stops: sequence or token (default: both)")
+    parser.add_argument("--relative_perplexity", type=float | None, help="target, against full depth (default: 1.01)")
     parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
     parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
     parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
@@ -99,12 +101,18 @@ def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     rules = halting_rules(args.halting)
-    if args.level not in (*LEVELS, "both"):
+    if args.level not in (*LEVELS, "both", None):
         raise unknown("halting level", args.level, (*LEVELS, "both"))
     sizes = sorted(set(args.speed_batch_sizes))
     if sizes[0] < 1 or args.repeats < 1:
         raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
+    target = _target(args)
+    check_file("--json", args.json)
+    check_folder("--figures", args.figures)
+    check_folder("--save_rules", args.save_rules)
     subjects = [_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)]
+    for subject in subjects if rules else ():
+        _rules_for(args, subject, rules)
     curves = {subject.label: _curves(args, subject) for subject in subjects}
     speeds = _speeds(subjects, curves, sizes, args.repeats)
     found: dict[str, Any] = {"environment": environment(), "corpus": args.corpus, "models": {}}
@@ -122,20 +130,49 @@ def run(args: Namespace) -> int:
         found["models"][subject.label] = description
     found["frontier"] = _frontier(args, measured, console)
     for subject in subjects if rules else ():
-        found["models"][subject.label]["halting"] = _halting(args, subject, rules, console)
+        found["models"][subject.label]["halting"] = _halting(args, subject, rules, target, console)
     _write(args, found, measured)
     return 0
 
 
 def halting_rules(names: Sequence[str]) -> list[HaltingRule]:
     """Return the rules of these names; `all` is every rule."""
+    if "all" in names and len(names) > 1:
+        raise InputError("--halting all is every rule: name none beside it.")
+    if len(set(names)) < len(names):
+        raise InputError("the same halting rule is given twice: name each once.")
     return list(RULES.values()) if list(names) == ["all"] else [rule_named(name) for name in names]
+
+
+def _target(args: Namespace) -> Target:
+    """Return what halting is to keep. Raises `InputError` for options of halting where there is none."""
+    if not args.halting:
+        for name in ("level", "relative_perplexity", "mean_loops", "save_rules"):
+            if args[name] is not None:
+                raise InputError(f"--{name} does nothing without --halting: name rules, or all.")
+    if args.relative_perplexity is not None and args.mean_loops is not None:
+        raise InputError("--relative_perplexity and --mean_loops are two targets: give one.")
+    if args.mean_loops is not None:
+        return MeanLoops(args.mean_loops)
+    return RelativePerplexity() if args.relative_perplexity is None else RelativePerplexity(args.relative_perplexity)
+
+
+def _rules_for(args: Namespace, subject: Subject, rules: Sequence[HaltingRule]) -> Sequence[HaltingRule]:
+    """Return the rules to calibrate on a model. Raises `InputError` where one does not fit, or windows are too few."""
+    windows = len(_inputs(subject))
+    if windows < 4:
+        raise InputError(f"halting needs at least 4 windows, half of them to calibrate on, not {windows}.")
+    fitting = [rule for rule in rules if rule.applies_to(subject.model)]
+    if args.halting != ["all"] and len(fitting) < len(rules):
+        misfit = next(rule.name for rule in rules if rule not in fitting)
+        raise InputError(f"the halting rule '{misfit}' does not fit {subject.label}: it has no exit gate.")
+    return fitting
 
 
 def labels(names: Sequence[str]) -> list[str]:
     """Return short names: what is not common to all paths, and the whole name where that is nothing."""
     parts = [Path(name).parts for name in names]
-    if len(set(parts)) < len(parts):
+    if len({Path(name).resolve() for name in names}) < len(parts):
         raise InputError("the same model is given twice: name each once.")
     if len(parts) == 1:
         return ["/".join(parts[0][-2:])]
@@ -194,13 +231,11 @@ def _inputs(subject: Subject) -> Tensor:
     return torch.cat([inputs_and_labels(batch)[0] for batch in subject.windows])
 
 
-def _halting(args: Namespace, subject: Subject, rules: Sequence[HaltingRule], console: Console) -> dict[str, Any]:
-    every_rule = args.halting == ["all"]
-    chosen = [rule for rule in rules if rule.applies_to(subject.model)] if every_rule else rules
+def _halting(
+    args: Namespace, subject: Subject, rules: Sequence[HaltingRule], target: Target, console: Console
+) -> dict[str, Any]:
     pieces = [inputs_and_labels(batch) for batch in subject.windows]
     inputs, targets = torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
-    if len(inputs) < 4:
-        raise InputError(f"halting needs at least 4 windows, half of them to calibrate on, not {len(inputs)}.")
 
     def split(start: int) -> list[Batch]:
         rows = zip(inputs[start::2].split(args.batch_size), targets[start::2].split(args.batch_size), strict=True)
@@ -210,9 +245,9 @@ def _halting(args: Namespace, subject: Subject, rules: Sequence[HaltingRule], co
         subject.model,
         split(0),
         split(1),
-        RelativePerplexity(args.relative_perplexity) if args.mean_loops is None else MeanLoops(args.mean_loops),
-        chosen,
-        [level for level in LEVELS if args.level in (level, "both")],
+        target,
+        _rules_for(args, subject, rules),
+        [level for level in LEVELS if args.level in (level, "both", None)],
         sorted(set(args.speed_batch_sizes)),
         repeats=args.repeats,
         track=_progress(subject.label),
@@ -220,15 +255,14 @@ def _halting(args: Namespace, subject: Subject, rules: Sequence[HaltingRule], co
     console.print(halting_table(f"{subject.label}, halting", report), "")
     console.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")
     if args.save_rules:
-        _save_rules(Path(args.save_rules), subject.label, report)
+        _save_rules(Path(args.save_rules), subject, report)
     return report
 
 
-def _save_rules(folder: Path, label: str, report: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _save_rules(folder: Path, subject: Subject, report: dict[str, Any]) -> None:
     for row in report["results"]:
-        rule = CalibratedRule.from_dict(row["rule"])
-        rule.save(folder / f"{label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")
+        rule = CalibratedRule.from_dict({**row["rule"], "model": fingerprint(subject.model)})
+        rule.save(folder / f"{subject.label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")
 
 
 def _frontier(args: Namespace, measured: dict[str, Measured], console: Console) -> dict[str, Any]:
@@ -247,13 +281,9 @@ def reference(args: Namespace) -> list[FrontierPoint]:
 
 
 def _write(args: Namespace, found: dict[str, Any], measured: dict[str, Measured]) -> None:
-    try:
-        if args.figures:
-            _figures(Path(args.figures), found, measured, reference(args))
-        if args.json:
-            Path(args.json).write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}.") from error
+    write_result(args.json, plain(found))
+    if args.figures:
+        _figures(Path(args.figures), found, measured, reference(args))
 
 
 def _figures(

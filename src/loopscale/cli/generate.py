@@ -15,11 +15,20 @@ from transformers import TextStreamer
 from loopscale.adapters import load_tokenizer_of, require_native, stream_plainly
 from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, load_subject
-from loopscale.decode import DecodeStats, Generation, early_exit_generate, full_depth_generate, speculative_generate
+from loopscale.decode import (
+    EXIT_SLOTS,
+    DecodeStats,
+    Generation,
+    early_exit_generate,
+    full_depth_generate,
+    speculative_generate,
+)
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
+
+DRAFTING = ("draft_loops", "draft_tokens")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,14 +42,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--top_p", type=float | None, default=None, help="sample among the likeliest of this mass")
     parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
     parser.add_argument("--speculate", action="store_true", help="draft with early exits, confirm at full depth")
-    parser.add_argument("--draft_loops", type=int, default=1, help="loops after which a token is drafted")
-    parser.add_argument("--draft_tokens", type=int, default=16, help="most tokens ahead of full depth")
+    parser.add_argument("--draft_loops", type=int | None, default=None, help="loops to a draft (default: 1)")
+    parser.add_argument("--draft_tokens", type=int | None, default=None, help="most tokens ahead of full depth (16)")
     parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
     parser.add_argument(
         "--exit_slots",
-        type=str,
-        default="recompute",
-        help="cache of the loops a token left out: recompute (exact) or share_last",
+        type=str | None,
+        default=None,
+        help="cache of the loops a token left out: recompute (exact; default) or share_last",
     )
     add_model_arguments(parser)
     parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
@@ -50,8 +59,7 @@ def run(args: Namespace) -> int:
     """Load, write, count."""
     if args.speculate and args.early_exit is not None:
         raise InputError("--speculate keeps the text of full depth, --early_exit changes it: choose one.")
-    if not args.prompt:
-        raise InputError("the prompt is empty: give some text with --prompt.")
+    _check_words(args)
     console = Console(stderr=True)
     model = load_subject(args, args.model)
     tokenizer = load_tokenizer_of(args.model)
@@ -60,10 +68,28 @@ def run(args: Namespace) -> int:
     if not isinstance(model, LoopedForCausalLM):
         _write_plainly(model, args, input_ids, streamer)
         return 0
-    generation = _write_cached(model, args, input_ids, streamer, console)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generation = _write_cached(model, args, input_ids, streamer)
+    for warning in caught:
+        console.print(f"note: {warning.message}", soft_wrap=True)
     if args.stats:
         console.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
     return 0
+
+
+def _check_words(args: Namespace) -> None:
+    """Refuse a prompt that is no text, a seed that is none, and options that would do nothing."""
+    if not args.prompt:
+        raise InputError("the prompt is empty: give some text with --prompt.")
+    if not args.prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in args.prompt):
+        raise InputError("the prompt is not UTF-8 text: give it in UTF-8.")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed is {args.seed}: give a whole number from 0 to 2^63 - 1.")
+    needs = dict.fromkeys(DRAFTING, "speculate") | {"exit_slots": "early_exit"}
+    for name, needed in needs.items():
+        if args[name] is not None and not args[needed]:
+            raise InputError(f"--{name} does nothing without --{needed}: give both or neither.")
 
 
 def _write_plainly(model: Looped, args: Namespace, input_ids: Tensor, streamer: TextStreamer) -> None:
@@ -81,9 +107,7 @@ def _write_plainly(model: Looped, args: Namespace, input_ids: Tensor, streamer: 
     streamer.end()
 
 
-def _write_cached(
-    model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, streamer: TextStreamer, console: Console
-) -> Generation:
+def _write_cached(model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, streamer: TextStreamer) -> Generation:
     """Write in the way that was asked for, on the per-loop cache."""
     options: dict[str, Any] = {
         "input_ids": input_ids,
@@ -96,28 +120,17 @@ def _write_cached(
         "streamer": streamer,
     }
     if args.early_exit is not None:
-        rule = _token_rule(args.early_exit, args.loops or model.num_loops)
-        return early_exit_generate(model, rule=rule, exit_slots=args.exit_slots, **options)
+        rule = CalibratedRule.load(args.early_exit)
+        if rule.level != "token":
+            raise InputError(
+                f"the rule of '{args.early_exit}' stops whole sequences: calibrate one with --level token."
+            )
+        rule.require_fit(model, model.num_loops if args.loops is None else args.loops)
+        return early_exit_generate(model, rule=rule, exit_slots=args.exit_slots or EXIT_SLOTS[0], **options)
     if not args.speculate:
         return full_depth_generate(model, **options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        generation = speculative_generate(
-            model, draft_loops=args.draft_loops, draft_tokens=args.draft_tokens, **options
-        )
-    for warning in caught:
-        console.print(f"note: {warning.message}", soft_wrap=True)
-    return generation
-
-
-def _token_rule(path: str, num_loops: int) -> CalibratedRule:
-    """Return a rule that fits decoding. Raises `InputError` for one of whole sequences or of another depth."""
-    rule = CalibratedRule.load(path)
-    if rule.level != "token":
-        raise InputError(f"the rule of '{path}' stops whole sequences: calibrate one with --level token.")
-    if rule.num_loops != num_loops:
-        raise InputError(f"the rule of '{path}' was calibrated for {rule.num_loops} loops, not for {num_loops}.")
-    return rule
+    drafting = {name: args[name] for name in DRAFTING if args[name] is not None}
+    return speculative_generate(model, **drafting, **options)
 
 
 def _in_words(stats: DecodeStats) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 from jsonargparse import Namespace
 
 from loopscale.cli.parser import Parser
+from loopscale.errors import InputError
 from loopscale.train import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
 
 DERIVED = ("trained_loops",)
+EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -32,7 +34,13 @@ def preset_defaults(args: Namespace) -> Mapping[str, Any]:
 
 
 def run_config(args: Namespace, out: str) -> RunConfig:
-    """Return the run that the arguments describe; fields of the model at their default are left out."""
+    """Return the run that the arguments describe; fields of the model at their default are left out.
+
+    Raises `InputError` where a part of it is no group of fields, or they do not fit together.
+    """
+    for part in ("model", "data", "train"):
+        if not isinstance(args[part], Namespace):
+            raise InputError(f"{part} is {args[part]!r}: give its fields, for instance {part}: {EXAMPLES[part]}.")
     defaults = {field.name: field.default for field in MODEL_FIELDS}
     model = {key: value for key, value in args.model.as_dict().items() if value != defaults[key]}
     return RunConfig(model, DataConfig(**args.data.as_dict()), TrainConfig(**args.train.as_dict()), args.preset, out)

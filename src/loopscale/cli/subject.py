@@ -45,6 +45,6 @@ def load_windows(args: Namespace, name: str, model: Looped) -> tuple[Data, int]:
         positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
     elif isinstance(model, InjectedLoop):
         positions = min(positions, model.positions)
-    length = args.sequence_length or positions
+    length = positions if args.sequence_length is None else args.sequence_length
     tokenizer = args.tokenizer or load_tokenizer_of(name)
     return load_data(args.corpus, tokenizer, sequence_length=length, vocab_size=vocab_size), length

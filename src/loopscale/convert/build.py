@@ -1,10 +1,10 @@
 """From sizes and a state dict under our names to a model, with everything that is missing or does not fit named."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Shaped
 from torch import Tensor
 from transformers.utils import logging
@@ -13,6 +13,20 @@ from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
 State = Mapping[str, Shaped[Tensor, "..."]]
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from showing a bar, and from reporting what is then said in one sentence."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def require_sizes(config: Mapping[str, Any], names: Iterable[str], source: str) -> None:
@@ -28,9 +42,9 @@ def require_sizes(config: Mapping[str, Any], names: Iterable[str], source: str) 
 def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
     """Return the configuration of these values. Raises `InputError` where one has a wrong type or does not fit."""
     try:
-        return LoopedConfig(**values)
-    except StrictDataclassError as error:  # the check of types and of RoPE that transformers makes
-        raise InputError(f"{source}: its config does not hold together: {error.__cause__ or error}") from error
+        return LoopedConfig.from_dict(dict(values))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCausalLM:
@@ -47,9 +61,7 @@ def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCau
                 f"{source}: weight {name} has shape {tuple(tensor.shape)} where its config asks for "
                 f"{tuple(expected[name].shape)}: config and weights are of different models."
             )
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # the weights are in memory already
-    try:
+    with quietly():
         model, report = LoopedForCausalLM.from_pretrained(
             None,
             config=config,
@@ -57,9 +69,6 @@ def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCau
             dtype=state["model.embed_tokens.weight"].dtype,
             output_loading_info=True,
         )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     for problem in ("missing", "unexpected"):
         if names := sorted(report[f"{problem}_keys"]):
             raise InputError(f"{source}: {len(names)} weights are {problem}, among them {names[0]}.")

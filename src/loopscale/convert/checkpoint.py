@@ -9,6 +9,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import GenerationConfig
 
+from loopscale.convert.build import quietly
 from loopscale.convert.folder import CONFIG, local_folder, read_config, read_safetensors
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import is_checkpoint_file, load_readout_blind_spot
@@ -33,11 +34,19 @@ def load_ouro(folder: Path) -> LoopedForCausalLM:
 def load_native(folder: Path) -> LoopedForCausalLM:
     """Return the model of a folder of ours, in eval mode. Raises `InputError` where it holds no whole one."""
     try:
-        model, report = LoopedForCausalLM.from_pretrained(folder, output_loading_info=True)
-    except InputError:
-        raise
+        with quietly():
+            model, report = LoopedForCausalLM.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except InputError as error:
+        raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
+    for name, found, expected in report["mismatched_keys"]:
+        raise InputError(
+            f"the model in '{folder}' is not whole: weight {name} has shape {tuple(found)} where its config asks for "
+            f"{tuple(expected)}."
+        )
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"the model in '{folder}' is not whole: {missing[0]} is missing.")
     return model.eval()

@@ -1,5 +1,6 @@
 """How tokens are chosen from logits: greedy, or sampled. A draft is judged by the same object, by any deeper exit."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from loopscale.precision import widened
 # over several tokens moved logits by at most 10 steps in float32 and 2 in bfloat16 (docs/decode.md).
 TIE_MARGIN = 64.0
 TIE_MARGIN_16_BIT = 8.0
+COLDEST = 1e-6  # logits divided by less may be infinite
 
 
 @dataclass(slots=True)
@@ -97,8 +99,8 @@ class Sampled(Choice):
     def __init__(
         self, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
     ) -> None:
-        if temperature <= 0:
-            raise InputError(f"temperature is {temperature}: sample with a positive one, or leave it out for greedy.")
+        if not COLDEST <= temperature < math.inf:
+            raise InputError(f"temperature is {temperature}: sample from {COLDEST:g} on, or leave it out for greedy.")
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k is {top_k}: keep at least 1 token, or leave it out.")
         if top_p is not None and not 0 < top_p <= 1:

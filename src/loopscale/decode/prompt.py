@@ -29,10 +29,21 @@ class Prompts:
 
 
 def check_prompts(
-    model: LoopedForCausalLM, input_ids: Tokens, attention_mask: Tensor | None, max_new_tokens: int
+    model: LoopedForCausalLM, input_ids: Tokens | Any, attention_mask: Tensor | None, max_new_tokens: int
 ) -> Prompts:
-    """Return the prompts. Raises `InputError` if one is empty, right-padded or too long for the model's positions."""
+    """Return the prompts.
+
+    Raises `InputError` if one is empty, not padded on its left alone, too long for the model's positions, of ids that
+    the model does not have, or of another form.
+    """
+    if input_ids.ndim != 2 or input_ids.dtype != torch.long or not len(input_ids):
+        raise InputError(f"prompts {input_ids.dtype} {list(input_ids.shape)}: give a LongTensor (batch, width) of ids.")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise InputError(f"the mask is {list(attention_mask.shape)} and the prompts are {list(input_ids.shape)}.")
     batch, width = input_ids.shape
+    least, most = (int(x) for x in input_ids.aminmax()) if width else (0, 0)
+    if least < 0 or most >= model.config.vocab_size:
+        raise InputError(f"ids go from {least} to {most}, and the model knows 0 to {model.config.vocab_size - 1}.")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1 new token.")
     mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.to(model.device).long()
@@ -40,7 +51,7 @@ def check_prompts(
     if width == 0 or max(pads) == width:
         raise InputError("the prompt is empty: give at least one token.")
     if mask is not None and bool((mask.diff(dim=1) < 0).any()):
-        raise InputError("the prompts are padded on the right: pad them on the left (padding_side='left').")
+        raise InputError("the mask hides tokens after a prompt's start: pad on the left alone (padding_side='left').")
     model.check_positions(width - min(pads) + max_new_tokens - 1)  # the last new token is never fed
     return Prompts(input_ids.to(model.device), mask, pads)
 

@@ -6,6 +6,7 @@ score reaches the threshold. Distances and entropies are therefore negated.
 
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscale.errors import InputError, unknown
+from loopscale.evaluate.fingerprint import fingerprint
+from loopscale.files import write_json
 from loopscale.model import LoopedForCausalLM
 from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
@@ -202,13 +205,14 @@ class CalibratedRule:
 
     `level` says what stops: a `token` by its own score, or a whole `sequence` by the mean score of its tokens. The two
     need different thresholds. `num_loops` is the full depth it was calibrated at: the last exit always stops. An
-    infinite threshold never stops early.
+    infinite threshold never stops early. `model` is the fingerprint of the model whose scores it was calibrated on.
     """
 
     rule: HaltingRule
     threshold: float
     level: Level
     num_loops: int
+    model: str | None = None
 
     @property
     def stops_early(self) -> bool:
@@ -237,6 +241,18 @@ class CalibratedRule:
 
         return stops
 
+    def require_fit(self, model: Looped, num_loops: int) -> None:
+        """Raise `InputError` if the model has no part for the rule or runs another depth; warn if it is another one."""
+        if not self.rule.applies_to(model):
+            raise InputError(f"the halting rule '{self.rule.name}' does not fit this model: it has no exit gate.")
+        if self.num_loops != num_loops:
+            raise InputError(f"the halting rule was calibrated for {self.num_loops} loops, not for {num_loops}.")
+        if self.model is not None and self.model != fingerprint(model):
+            warnings.warn(
+                "the halting rule was calibrated on another model: what it promised does not hold for this one.",
+                stacklevel=3,
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description; the threshold that never stops is null."""
         return {
@@ -244,6 +260,7 @@ class CalibratedRule:
             "threshold": None if self.threshold == math.inf else self.threshold,
             "level": self.level,
             "num_loops": self.num_loops,
+            "model": self.model,
         }
 
     @classmethod
@@ -255,25 +272,34 @@ class CalibratedRule:
             )
             stop_at = math.inf if threshold is None else float(threshold)
             full_depth = int(num_loops)
+            if math.isnan(stop_at) or full_depth != num_loops or full_depth < 1:
+                raise ValueError
+            if not isinstance(name, str):
+                raise TypeError
         except KeyError as missing:
             raise InputError(f"not a calibrated halting rule: {missing} is missing.") from missing
-        except (TypeError, ValueError) as error:
-            raise InputError("not a calibrated halting rule: threshold and num_loops must be numbers.") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                "not a calibrated halting rule: rule must be a name, threshold and num_loops numbers."
+            ) from error
         if level not in ("sequence", "token"):
             raise unknown("halting level", level, ("sequence", "token"))
-        return cls(rule_named(name), stop_at, level, full_depth)
+        return cls(rule_named(name), stop_at, level, full_depth, description.get("model"))
 
     def save(self, path: str | Path) -> None:
         """Write the rule as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "CalibratedRule":
         """Read a rule that `save` wrote. Raises `InputError` where there is none."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
-        except (OSError, json.JSONDecodeError) as error:
+            description = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(description, dict):
+                raise ValueError
+        except (OSError, ValueError) as error:
             raise InputError(f"no halting rule at '{path}': write one with loopscale evaluate --halting.") from error
+        return cls.from_dict(description)
 
 
 def _wide(x: Tensor | None) -> Tensor:

@@ -76,6 +76,8 @@ def trace_exits(
     Holds windows x seq x (loops) x (1 + rules) float32 numbers. Raises `InputError` for a rule the model has no part
     for, or windows of different lengths.
     """
+    if len({rule.name for rule in rules}) < len(rules):
+        raise InputError("the same halting rule is given twice: name each once.")
     for rule in rules:
         if not rule.applies_to(model):
             raise InputError(f"the halting rule '{rule.name}' does not fit this model: it has no exit gate.")

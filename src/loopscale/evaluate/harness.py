@@ -44,11 +44,14 @@ class LoopedLM(HFLM):
         rule = CalibratedRule.load(path)
         if rule.level != "token":
             raise InputError(f"'{path}' stops whole sequences: calibrate a rule of level token for lm-eval.")
-        if rule.num_loops != model.num_loops:
-            raise InputError(
-                f"'{path}' is for {rule.num_loops} loops and the model runs {model.num_loops}: set num_loops."
-            )
+        rule.require_fit(model, model.num_loops)
         return rule
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands before a text: the tokenizer's own, or a newline where it has none."""
+        found = super().prefix_token_id
+        return self.tokenizer("\n").input_ids[0] if found is None else found
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if self.halting is None:

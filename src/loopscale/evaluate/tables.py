@@ -40,13 +40,18 @@ def depth_table(title: str, measured: Measured, speeds: Mapping[int, Sequence[Sp
 def safe_sentence(curve: DepthCurve) -> str:
     """Say in words which depths are safe, and where the norm goes."""
     safe: SafeRange = curve.safe_range()
+    if len(curve) < curve.trained_loops:
+        return (
+            f"The curve ends at exit {len(curve)}, before the trained depth of {curve.trained_loops}: which exits are "
+            f"about as good cannot be said. Best exit so far {safe.best}."
+        )
     factor = f"{(safe.relative_perplexity - 1):.0%}"
     ends = (
         f"perplexity turns up at exit {safe.turns_up_at}"
         if safe.turns_up_at
         else f"perplexity does not turn up to exit {len(curve)}"
     )
-    at = min(curve.trained_loops, len(curve))
+    at = curve.trained_loops
     past = len(curve) - at
     growth = f", {safe.norm_growth:+.3f} e-folds per loop past training" if past > 0 else ""
     return (

@@ -1,9 +1,12 @@
 """The looped model's configuration, and the sizes that have a name."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal, no_type_check
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from loopscale.errors import InputError, unknown
@@ -11,6 +14,10 @@ from loopscale.errors import InputError, unknown
 Readout = Literal["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
 Recurrence = Literal["residual", "rmsnorm", "damped"]
 Supervision = Literal["terminal", "per_loop", "exit_gate"]
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_stack_layers", "num_attention_heads"),
+    *("num_key_value_heads", "trained_loops", "max_position_embeddings"),
+)
 
 
 @strict
@@ -90,9 +97,30 @@ class LoopedConfig(PreTrainedConfig):
 
     @num_hidden_layers.setter
     def num_hidden_layers(self, value: int) -> None:
+        if value < 1 or value % self.num_stack_layers:
+            raise InputError(
+                f"num_hidden_layers is {value}: give a multiple of the stack's {self.num_stack_layers} layers."
+            )
         self.num_loops = value // self.num_stack_layers
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read a mapping as JSON and YAML have it, 1 for 1.0 included. Raises `InputError` for wrong values."""
+        floats = {f.name for f in fields(cls) if f.type is float}
+        values = {k: float(v) if k in floats and type(v) is int else v for k, v in config_dict.items()}
+        if values.get("loop_weights"):
+            values["loop_weights"] = [float(w) if type(w) is int else w for w in values["loop_weights"]]
+        try:
+            return super().from_dict(values, **kwargs)
+        except StrictDataclassError as error:
+            raise InputError(f"not a loopscale model's configuration: {error.__cause__ or error}.") from error
+
     def _check_sizes(self) -> None:
+        if self.num_loops < 1:
+            raise InputError(f"num_loops is {self.num_loops}: a looped model needs at least 1 loop.")
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give at least 1.")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
@@ -108,8 +136,16 @@ class LoopedConfig(PreTrainedConfig):
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}: change one of them."
             )
-        if self.num_loops < 1:
-            raise InputError(f"num_loops is {self.num_loops}: a looped model needs at least 1 loop.")
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        for name in ("norm_penalty_coef", "entropy_coef"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        if self.loop_weights is not None and not (
+            all(0 <= weight < math.inf for weight in self.loop_weights) and any(self.loop_weights)
+        ):
+            raise InputError(f"loop_weights are {self.loop_weights}: give numbers from 0 on, one of them above 0.")
         if self.loop_weights is not None and len(self.loop_weights) != self.trained_loops:
             raise InputError(
                 f"loop_weights has {len(self.loop_weights)} entries but the loss sees {self.trained_loops} loops: "

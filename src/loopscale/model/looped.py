@@ -155,24 +155,26 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             if k + 1 < K:
                 h = self.carry(z, k)
 
-        output = LoopedOutput(**{CACHE: cache}, loop_norms=_mean_norms(states))
-        if output_states:
-            output.states = tuple(states)
-        gates = None
+        gates = loss = loop_losses = None
         if self.exit_gate is not None:
             gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
-            output.exit_probabilities = exit_distribution(gates)
         if labels is not None and supervision is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             weight = self.lm_head.weight
             loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
             if coefficient := self.config.norm_penalty_coef:
                 loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
-            output.loss = loss
-            output.loop_losses = token_losses.sum((1, 2)) / count
-        if labels is None or not self.training:
-            output.logits = self.readout(_kept(states[-1], logits_to_keep), K - 1)
-        return output
+            loop_losses = token_losses.sum((1, 2)) / count
+        wanted = labels is None or not self.training
+        return LoopedOutput(
+            loss=loss,
+            logits=self.readout(_kept(states[-1], logits_to_keep), K - 1) if wanted else None,
+            **{CACHE: cache},
+            loop_losses=loop_losses,
+            loop_norms=_mean_norms(states),
+            states=tuple(states) if output_states else None,
+            exit_probabilities=None if gates is None else exit_distribution(gates),
+        )
 
     def compile_regions(self, **options: Any) -> None:
         """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
@@ -244,9 +246,9 @@ def _at_depth(config: LoopedConfig, num_loops: int) -> LoopedConfig:
     return config
 
 
-def _check_loops(num_loops: int) -> None:
-    if num_loops < 1:
-        raise InputError(f"num_loops is {num_loops}: run at least 1 loop.")
+def _check_loops(num_loops: Any) -> None:
+    if not isinstance(num_loops, int) or num_loops < 1:
+        raise InputError(f"num_loops is {num_loops!r}: give a whole number of loops, at least 1.")
 
 
 def _check_depth(cache: Cache, deepest: int) -> None:
@@ -254,6 +256,11 @@ def _check_depth(cache: Cache, deepest: int) -> None:
 
     Static caches keep tensors as counters: left alone on an accelerator (a sync) and under torch.compile.
     """
+    if not isinstance(cache, DynamicCache) and len(cache.layers) <= deepest:  # a dynamic one may grow slots
+        raise InputError(
+            f"this cache has {len(cache.layers)} slots, one per layer and loop, too few for this call: make "
+            "one for its loops."
+        )
     seen, seen_deepest = cache.get_seq_length(0), cache.get_seq_length(deepest)
     costly = isinstance(seen, Tensor) and (seen.device.type != "cpu" or torch.compiler.is_compiling())
     if not costly and seen != seen_deepest:

@@ -93,7 +93,7 @@ def _train(
     folder, stop = config.folder, StopOnSignal()
     if args.should_save:
         write_config(config, data)
-        if config.train.scale_target is None and (warning := static_warning(model.config)):
+        if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
     trainer = LoopedTrainer(
         model=model,
@@ -140,6 +140,12 @@ def _monitor(config: RunConfig) -> list[TrainerCallback]:
     if not train.monitor_every:
         return []
     return [ScaleMonitor(train.monitor_every, stop_scale=train.stop_scale, scale_target=train.scale_target)]
+
+
+def _holds_scale(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> bool:
+    """Return whether a controller sets the norm penalty."""
+    controlled = any(isinstance(callback, ScaleMonitor) and callback.controller is not None for callback in callbacks)
+    return controlled or config.train.scale_target is not None
 
 
 def _vocabulary(config: RunConfig, data: Data) -> int | None:

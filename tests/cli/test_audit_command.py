@@ -58,7 +58,7 @@ def test_weights_of_another_shape_are_status_2_and_named(folder, tmp_path, capsy
     config = json.loads((tmp_path / "raw" / "config.json").read_text())
     (tmp_path / "raw" / "config.json").write_text(json.dumps({**config, "hidden_size": 32, "intermediate_size": None}))
     assert main(["audit", str(tmp_path / "raw"), "--corpus", str(folder / "text.txt")]) == 2
-    assert "has shape (16, 64) where its config asks for (32, 128)" in capsys.readouterr().err
+    assert "embed_positions.weight has shape (48, 16) where its config asks for (48, 32)" in capsys.readouterr().err
 
 
 def test_no_blind_spot_is_status_0(folder, capsys):

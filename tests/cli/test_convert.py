@@ -23,9 +23,13 @@ def test_convert_writes_a_folder_and_says_so(tmp_path, capsys):
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys):
+def test_bad_input_is_one_sentence_and_status_2(tmp_path, capsys, monkeypatch):
     tiny_model().save_pretrained(tmp_path / "ours")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for words, told in (
+        ([str(tmp_path / "ours"), ".", "--overwrite"], "the folder you are in"),
+        ([str(tmp_path / "ours"), str(tmp_path), "--overwrite"], "the folder you are in"),
         (["nobody/no-such-model", str(tmp_path / "new")], "no model at 'nobody/no-such-model'"),
         ([str(tmp_path / "ours"), str(tmp_path / "ours")], "--overwrite"),
         ([str(tmp_path / "ours"), str(tmp_path / "new"), "--to", "uoro"], "did you mean 'ouro'"),

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from loopscale.cli.main import COMMANDS, main
 
@@ -20,6 +21,15 @@ def test_usage_names_every_command(capsys):
         (["train", "--model.readout", "rw"], "--model.readout: expected one of"),
         (["train", "--data.corpus", "wikitxt-2"], "did you mean 'wikitext-2'"),
         (["train", "--data.sequence_length", "500"], "128 positions"),
+        (["train", "--train.micro_batches", "0"], "train.micro_batches is 0: give 1 or more"),
+        (["train", "--train.learning_rate", "-1"], "train.learning_rate is -1.0: give a number above 0"),
+        (["train", "--train.max_steps", "0"], "train.max_steps is 0"),
+        (["train", "--train.report_to", "[nonsense]"], "train.report_to names nonsense"),
+        (["train", "--model.dropout", "1.5"], "dropout is 1.5"),
+        (["train", "--out", __file__], "is a file, choose another folder"),
+        (["train", "--config", torch.__file__], "config"),
+        (["reproduce", "--processes", "0"], "--processes is 0"),
+        (["reproduce", "--model.readout", "raw"], "model.readout is what the conditions differ in"),
         (["reproduce", "--conditions", "per_loop-rawr"], "did you mean 'per_loop-raw'?"),
         (["report", "nowhere"], "no results"),
     ],
@@ -40,6 +50,14 @@ def test_every_command_has_help(command, capsys):
         main([command, "--help"])
     assert exit_.value.code == 0
     assert command in capsys.readouterr().out
+
+
+def test_help_says_what_a_field_is_and_what_the_preset_makes_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", "44m", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "channels of the state. (type: int, default: 512)" in printed
+    assert "default: wikitext-103" in printed
 
 
 def test_a_preset_sets_defaults_and_words_beat_it(capsys):

@@ -87,6 +87,50 @@ def test_flags_without_a_counterpart_are_told(golden, tmp_path, flags, words):
         load_model(str(tmp_path / "last.pt"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": None},
+        {"config": [1]},
+        {"config": {"model": None}},
+        {"config": {"model": "big"}},
+        {"model_state": None},
+        {"model_state": [1]},
+        {"model_state": {"token_embedding.weight": "x"}},
+        {"model_state": {"token_embedding.weight": torch.tensor(1.0)}},
+    ],
+)
+def test_a_checkpoint_of_odd_things_is_told(golden, tmp_path, change):
+    torch.save({**checkpoint(golden, "rmsnorm"), **change}, tmp_path / "last.pt")
+    with pytest.raises(InputError, match="readout-blind-spot"):
+        load_model(str(tmp_path / "last.pt"))
+
+
+@pytest.mark.parametrize("tokenizer", ["words", ["a"], {"kind": "regex", "itos": [["a"]]}])
+def test_a_tokenizer_of_odd_things_is_told(golden, tmp_path, tokenizer):
+    torch.save({**checkpoint(golden, "rmsnorm"), "tokenizer": tokenizer}, tmp_path / "last.pt")
+    with pytest.raises(InputError, match="tokenizer in"):
+        load_tokenizer_of(str(tmp_path / "last.pt"))
+
+
+def test_weights_that_have_no_place_are_told(golden, tmp_path):
+    whole = checkpoint(golden, "rmsnorm")
+    whole["model_state"]["weird.weight"] = torch.zeros(1)
+    torch.save(whole, tmp_path / "last.pt")
+    with pytest.raises(InputError, match=r"among them weird\.weight"):
+        load_model(str(tmp_path / "last.pt"))
+
+
+def test_more_words_than_embeddings_are_told(golden, tmp_path):
+    whole = checkpoint(golden, "rmsnorm")
+    rows = len(whole["model_state"]["token_embedding.weight"])
+    whole["tokenizer"]["itos"] = [*whole["tokenizer"]["itos"], *(f"word{i}" for i in range(rows))]
+    torch.save(whole, tmp_path / "last.pt")
+    with pytest.raises(InputError, match=f"and its model {rows}"):
+        convert_checkpoint(str(tmp_path / "last.pt"), tmp_path / "native")
+    assert not (tmp_path / "native").exists()
+
+
 def test_other_losses_are_told(golden):
     for extra, words in (
         ({"supervision": "sometimes"}, "supervision mode 'sometimes'"),

@@ -23,6 +23,12 @@ def test_sizes_that_do_not_fit_are_told_in_words(fields, words):
         LoopedConfig(**fields)
 
 
+def test_an_odd_head_size_needs_no_rope():
+    assert LoopedConfig(hidden_size=34, num_attention_heads=2).head_dim == 17
+    with pytest.raises(InputError, match="even head size"):
+        LoopedConfig(hidden_size=34, num_attention_heads=2, position_embedding="rope")
+
+
 def test_unknown_preset_gets_a_guess():
     with pytest.raises(InputError, match="did you mean 'laptop'"):
         preset_config("labtop")

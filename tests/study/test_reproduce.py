@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -127,6 +128,65 @@ def test_every_process_has_a_gpu_of_those_that_are_shown(monkeypatch):
     assert [process_environment(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["4", "5", "4"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [process_environment(place, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["0", "1"]
+
+
+def test_a_study_knows_the_runs_of_earlier_calls(base, tmp_path):
+    out = tmp_path / "study"
+    study(base(), out, conditions=CHOSEN[:1], seeds=(1, 2))
+    results = study(base(), out, conditions=CHOSEN[1:], seeds=(1,))
+    seeds = {name: [run.seed for run in condition.runs] for name, condition in results.conditions.items()}
+    assert seeds == {"per_loop-rmsnorm": [1, 2], "terminal-raw": [1]}
+
+
+class Ending(InProcess):
+    """Executes one job and is interrupted."""
+
+    def execute(self, jobs, tick):
+        super().execute(jobs[:1], tick)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_study_reports_what_is_finished(base, tmp_path):
+    out = tmp_path / "study"
+    with pytest.raises(KeyboardInterrupt):
+        study(base(), out, Ending(), conditions=CHOSEN)
+    assert list(load(out / "results.json").conditions) == ["terminal-raw"]
+    assert (out / "report.html").exists()
+    assert len(study(base(), out, conditions=CHOSEN).conditions) == 2
+
+
+def test_a_diverged_run_is_reported_like_any_other(base, tmp_path):
+    out = tmp_path / "study"
+    run = base()
+    results = study(replace(run, train=replace(run.train, learning_rate=1e30)), out, conditions=CHOSEN)
+    assert all(math.isnan(p) for p in results.conditions["terminal-raw"].runs[0].perplexity)
+    assert any("diverged" in claim.note for claim in results.claims)
+    assert (out / "report.html").exists()
+
+
+def test_other_files_are_not_overwritten(base, tmp_path):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "results.json").write_text("mine")
+    with pytest.raises(InputError, match="not empty and holds no study"):
+        study(base(), out)
+    assert (out / "results.json").read_text() == "mine"
+
+
+def test_a_damaged_result_is_named(base, tmp_path):
+    out = tmp_path / "study"
+    study(base(), out, conditions=CHOSEN[:1])
+    path = out / "per_loop-rmsnorm" / "seed-42" / "result.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"result\.json is damaged"):
+        study(base(), out, conditions=CHOSEN[:1])
+    path.unlink()
+    assert study(base(), out, conditions=CHOSEN[:1]).conditions["per_loop-rmsnorm"].runs[0].steps == 3
+
+
+def test_what_the_conditions_differ_in_cannot_be_set(base, tmp_path):
+    with pytest.raises(InputError, match=r"model\.readout is what the conditions differ in"):
+        study(base(readout="raw"), tmp_path / "study")
 
 
 def test_a_study_on_another_text_is_refused(base, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from loopscale import InputError
 from loopscale.train import check_folder, train
-from loopscale.train.folder import only_one, write_config
+from loopscale.train.folder import last_checkpoint, only_one, write_config
 
 
 class KillAt(TrainerCallback):
@@ -125,6 +126,61 @@ def test_bad_data_leaves_nothing_that_blocks_the_next_start(run_config, tmp_path
     with pytest.raises(InputError):
         train(replace(config, data=replace(config.data, corpus=str(empty))), quiet=True)
     assert train(config, quiet=True).steps == 6
+
+
+def test_a_run_evaluates_as_often_as_it_is_told(run_config):
+    history = train(run_config(evaluate_every=3), quiet=True).history
+    assert [line["step"] for line in history if "eval_loss" in line] == [3, 6]
+
+
+def test_log_and_save_intervals_may_change_on_resuming(run_config):
+    config = run_config(log_every=2, save_every=2)
+    train(config, [KillAt(3)], quiet=True)
+    history = train(run_config(log_every=1, save_every=1), quiet=True).history
+    assert [line["step"] for line in history if "loss" in line] == [2, 3, 4, 5, 6]
+
+
+def test_seconds_go_on_from_the_checkpoint_after_a_kill(run_config):
+    config = run_config()
+    train(config, [KillAt(3)], quiet=True)
+    path = Path(config.out, "checkpoints", "seconds.json")
+    assert 0 < json.loads(path.read_text()) < 60
+    path.write_text("1000.0")  # as if it had taken so long up to the checkpoint
+    assert 1000 < train(config, quiet=True).seconds < 1060
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("left", [0.9, None])
+def test_a_damaged_checkpoint_is_told_and_the_run_starts_anew_without_it(run_config, name, left):
+    config = run_config()
+    train(config, [KillAt(3)], quiet=True)
+    path = Path(last_checkpoint(config.folder), name)
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(content[: int(left * len(content))])
+    with pytest.raises(InputError, match=rf"checkpoint .* {name}: remove that folder"):
+        train(config, quiet=True)
+    shutil.rmtree(path.parent)
+    assert train(config, quiet=True).steps == 6
+
+
+@pytest.mark.parametrize("name", ["training.json", "model.safetensors"])
+def test_a_damaged_finished_run_is_told(run_config, name):
+    config = run_config()
+    train(config, quiet=True)
+    Path(config.out, name).write_bytes(b"{")
+    with pytest.raises(InputError, match="to train anew"):
+        train(config, quiet=True)
+
+
+def test_a_run_is_gone_on_with_by_as_many_processes_as_began_it(run_config):
+    config = run_config()
+    train(config, [KillAt(3)], quiet=True)
+    path = Path(config.out, "run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "processes": 2}))
+    with pytest.raises(InputError, match="begun with 2 processes"):
+        train(config, quiet=True)
 
 
 def test_a_text_too_short_for_one_step_is_told_and_nothing_is_trained(run_config):

@@ -138,8 +138,10 @@ def unembedding_null(head: Float[Tensor, "vocab hidden"], tolerance: float = 0.0
 
     It is spanned by the right singular vectors of the head whose gain is below `tolerance` times the largest, and by
     the least one alone where none is. Rows are centred first: a move that adds the same number to every logit is
-    nothing to a softmax.
+    nothing to a softmax. Raises `InputError` for weights that are not finite.
     """
+    if not torch.isfinite(head).all():
+        raise InputError("the weights of the LM head are not finite: there is nothing to measure.")
     wide = head.detach().double()
     wide = wide - wide.mean(0)
     energies, vectors = torch.linalg.eigh(wide.T @ wide)  # ascending

@@ -42,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"loopscale {name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"loopscale {name}: cannot read or write {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"loopscale {name}: interrupted", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from loopscale.cli.wording import in_words
 from loopscale.errors import InputError
 
+HELP = ("-h", "--help")
 Defaults = Callable[[Namespace], Mapping[str, Any]]
 
 
@@ -18,10 +19,16 @@ class Parser(ArgumentParser):
 
     def read(self, words: Sequence[str]) -> Namespace:
         """Parse the words of a command line; raises `InputError` with one sentence."""
-        if self.defaults_from is not None and not {"-h", "--help"} & set(words):
-            first = [word for word in words if not word.startswith("--print_config")]
-            self.set_defaults(dict(self.defaults_from(self.parse_args(first))))
-        return self.parse_args(list(words))
+        if self.defaults_from is not None:
+            first = [word for word in words if word not in HELP and not word.startswith("--print_config")]
+            self.set_defaults(dict(self.defaults_from(self._parse(first))))
+        return self._parse(words)
+
+    def _parse(self, words: Sequence[str]) -> Namespace:
+        try:
+            return self.parse_args(list(words))
+        except (AttributeError, TypeError, UnicodeDecodeError) as error:  # what jsonargparse makes of odd files
+            raise InputError(f"{self.prog}: --config is not a YAML file of these options ({error}).") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `InputError` in place of a usage text."""

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import docstring_parser
 from jsonargparse import Namespace
 
 from loopscale.cli.parser import Parser
 from loopscale.errors import InputError
+from loopscale.model import LoopedConfig
 from loopscale.train import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
 
 DERIVED = ("trained_loops",)
@@ -17,11 +19,10 @@ def add_run_arguments(parser: Parser) -> None:
     """Add --preset, --config, --print_config and every field of a run."""
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--preset", type=str, default="laptop", help=f"size and protocol: {', '.join(RUNS)}")
+    said = {param.arg_name: param.description for param in docstring_parser.parse(LoopedConfig.__doc__ or "").params}
     for field in MODEL_FIELDS:
         if field.name not in DERIVED:
-            parser.add_argument(
-                f"--model.{field.name}", type=field.type, default=field.default, help="see LoopedConfig"
-            )
+            parser.add_argument(f"--model.{field.name}", type=field.type, default=field.default, help=said[field.name])
     parser.add_class_arguments(DataConfig, "data")
     parser.add_class_arguments(TrainConfig, "train")
     parser.defaults_from = preset_defaults

@@ -42,7 +42,7 @@ def load_native(folder: Path) -> LoopedForCausalLM:
         raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
-    for name, found, expected in report["mismatched_keys"]:
+    for name, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(
             f"the model in '{folder}' is not whole: weight {name} has shape {tuple(found)} where its config asks for "
             f"{tuple(expected)}."
@@ -83,6 +83,8 @@ def convert_checkpoint(source: str, destination: str | Path, to: str = "native",
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
     destination = Path(destination)
+    if Path.cwd().is_relative_to(destination.resolve()):
+        raise InputError(f"'{destination}' is the folder you are in, or above it: name another one to write to.")
     if destination.exists() and not overwrite:
         raise InputError(
             f"'{destination}' exists: name another folder, or pass --overwrite (overwrite=True) to replace it."
@@ -95,7 +97,7 @@ def convert_checkpoint(source: str, destination: str | Path, to: str = "native",
     try:
         partial.mkdir(parents=True)
         TARGETS[to](model, partial)
-        write_tokenizer(source, partial)
+        write_tokenizer(source, partial, model.config.vocab_size)
         _replace(destination, partial)
     except OSError as error:
         raise InputError(f"cannot write '{destination}': {error.strerror or error}.") from error
@@ -121,12 +123,14 @@ def write_ouro(model: LoopedForCausalLM, folder: Path) -> None:
 TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {"native": write_native, "ouro": write_ouro}
 
 
-def write_tokenizer(source: str, folder: Path) -> None:
-    """Write the tokenizer of `source` into `folder`, if there is one."""
+def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:
+    """Write the tokenizer of `source` into `folder`, if there is one. Raises `InputError` if it has more tokens."""
     try:
         tokenizer = read_tokenizer(source)
     except InputError:
         return
+    if len(tokenizer) > vocab_size:
+        raise InputError(f"the tokenizer of '{source}' has {len(tokenizer)} tokens, and its model {vocab_size}.")
     tokenizer.save_pretrained(folder)
 
 

@@ -36,6 +36,8 @@ OPTIONS = {
     "norm_penalty_weight": "norm_penalty_coef",
     "entropy_weight": "entropy_coef",
 }
+# what that code's model always has, used by the variant or not
+UNUSED = {"lm_head.weight", "decode_norm.weight", "loop_norm.weight", "raw_alpha", "exit_gate.weight", "exit_gate.bias"}
 SOURCE = "the readout-blind-spot checkpoint"
 SIZES = ("d_model", "num_heads", "num_layers", "ff_multiplier", "num_loops")
 SUPERVISIONS = {"per-step": "per_loop", "terminal": "terminal", "adaptive": "exit_gate"}
@@ -57,7 +59,12 @@ def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
     Only tensors and plain values are unpickled. Raises `InputError` where there is no such file or no such content.
     """
     checkpoint = read_checkpoint(path)
-    return from_readout_blind_spot(checkpoint["model_state"], flags_of(checkpoint["config"]))
+    try:
+        return from_readout_blind_spot(checkpoint["model_state"], flags_of(checkpoint["config"]))
+    except InputError:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # whatever lies in the file
+        raise InputError(f"'{path}' is not a checkpoint of the readout-blind-spot code: {error}.") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -180,4 +187,9 @@ def state_dict_of(weights: Weights, config: LoopedConfig) -> dict[str, Shaped[Te
         qkv = tensors[f"layers.{i}.attn.qkv.weight"].chunk(3)
         for name, weight in zip("qkv", qkv, strict=True):
             state[f"model.layers.{i}.self_attn.{name}_proj.weight"] = weight
+    used = {*names.values(), *(f"layers.{i}.attn.qkv.weight" for i in range(config.num_stack_layers))}
+    if surplus := sorted(tensors.keys() - used - UNUSED):
+        raise InputError(
+            f"{SOURCE}: {len(surplus)} weights have no place in the model of its config, among them {surplus[0]}."
+        )
     return state

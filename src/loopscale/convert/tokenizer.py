@@ -22,7 +22,10 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises `InputError` where there is none.
     """
     if is_checkpoint_file(name):
-        return paper_tokenizer(read_checkpoint(name).get("tokenizer"), name)
+        try:
+            return paper_tokenizer(read_checkpoint(name).get("tokenizer"), name)
+        except (AttributeError, TypeError) as error:  # whatever lies in the file
+            raise InputError(f"the tokenizer in '{name}' is not one of the paper's code: {error}.") from error
     folder = local_folder(name, TOKENIZER_FILES)
     try:
         # the tokenizer's own files say what it is; a config of a kind that transformers does not know would not

@@ -26,18 +26,46 @@ class LoopedConfig(PreTrainedConfig):
     """Sizes and variants of a `LoopedForCausalLM`.
 
     `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, so that caches and
-    hidden-state indexing in transformers see the virtual depth. `trained_loops` is the depth the loss saw: it stays
-    when `num_loops` is changed at loading, and tells `final_rmsnorm` which exit is the final one. `entropy_coef` is the
-    beta of `exit_gate` supervision (Ouro), `norm_penalty_coef` the lambda of the norm penalty (arXiv 2606.24898: 0.01).
-    `exit_threshold` is the cumulative exit probability at which a gated model was made to leave (Ouro; 1 or more: full
-    depth), for whoever decodes by it. `share_loop_norm` makes the inter-loop norm and the readout's norm one set of
-    weights, as in Ouro.
+    hidden-state indexing in transformers see the virtual depth.
+
+    Args:
+        vocab_size: tokens the model knows.
+        hidden_size: channels of the state.
+        intermediate_size: channels inside the feed-forward block; 4 times the hidden size by default.
+        num_stack_layers: layers of the shared stack.
+        num_attention_heads: heads of attention.
+        num_key_value_heads: heads of keys and values; as many as heads by default.
+        num_loops: times the stack is applied.
+        trained_loops: loops the loss saw; stays when num_loops is changed at loading, and tells which exit is final.
+        max_position_embeddings: positions of a learned table, or that RoPE was trained on.
+        position_embedding: learned, or rope.
+        rope_parameters: of RoPE, as transformers has them.
+        block_norm: norm inside the layers.
+        norm_placement: norms before the blocks (pre), or before and after (sandwich).
+        recurrence: what the next loop receives: the state (residual), normalised (rmsnorm), or damped (learned).
+        readout: what the LM head sees: the state normalised, raw, or normalised at the final exit alone.
+        share_loop_norm: the inter-loop norm and the readout's norm are one, as in Ouro.
+        supervision: which exits the loss sees: the last, every one, or every one by an exit gate.
+        loop_weights: weights of the exits under per_loop; equal by default.
+        norm_penalty_coef: lambda of the norm penalty (arXiv 2606.24898: 0.01); 0 is none.
+        exit_gate: the model has a gate that says where to leave; always under supervision exit_gate.
+        exit_threshold: cumulative exit probability at which a gated model was made to leave (Ouro; 1: full depth).
+        entropy_coef: beta of supervision exit_gate (Ouro).
+        tie_word_embeddings: the LM head is the embedding.
+        dropout: share dropped of embeddings and block outputs.
+        rms_norm_eps: epsilon of every norm.
+        init: torch's default initialisation, the paper's, or normal.
+        initializer_range: standard deviation of normal initialisation.
+        use_cache: keep keys and values while generating.
+        pad_token_id: token that fills short rows.
+        bos_token_id: token that begins a text.
+        eos_token_id: token or tokens that end one.
 
     Raises `InputError` for sizes that do not fit together.
     """
 
     model_type = "loopscale"
-    keys_to_ignore_at_inference = ("cache", "past_key_values", "loop_losses", "loop_norms", "states")
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "loop_losses", "loop_norms", "states"]  # noqa: RUF012
 
     vocab_size: int = 20_000
     hidden_size: int = 512
@@ -107,13 +135,18 @@ class LoopedConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Read a mapping as JSON and YAML have it, 1 for 1.0 included. Raises `InputError` for wrong values."""
         floats = {f.name for f in fields(cls) if f.type is float}
-        values = {k: float(v) if k in floats and type(v) is int else v for k, v in config_dict.items()}
+        values: dict[str, Any] = {k: float(v) if k in floats and type(v) is int else v for k, v in config_dict.items()}
         if values.get("loop_weights"):
             values["loop_weights"] = [float(w) if type(w) is int else w for w in values["loop_weights"]]
         try:
             return super().from_dict(values, **kwargs)
         except StrictDataclassError as error:
             raise InputError(f"not a loopscale model's configuration: {error.__cause__ or error}.") from error
+
+    def validate_rope(self) -> None:
+        """Leave models without RoPE alone, whatever their head size."""
+        if self.position_embedding == "rope":
+            super().validate_rope()
 
     def _check_sizes(self) -> None:
         if self.num_loops < 1:
@@ -139,7 +172,9 @@ class LoopedConfig(PreTrainedConfig):
         self._check_losses()
 
     def _check_losses(self) -> None:
-        for name in ("norm_penalty_coef", "entropy_coef"):
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}: give a share from 0 to below 1.")
+        for name in ("norm_penalty_coef", "entropy_coef", "rms_norm_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 or more.")
         if self.loop_weights is not None and not (

@@ -49,7 +49,12 @@ class LocalExecutor:
 
     @classmethod
     def for_machine(cls, jobs: int, processes: int | None = None) -> "LocalExecutor":
-        """Return an executor for so many jobs, with the machine's own width unless told."""
+        """Return an executor for so many jobs, with the machine's own width unless told.
+
+        Raises `InputError` for fewer than 1 process.
+        """
+        if processes is not None and processes < 1:
+            raise InputError(f"--processes is {processes}: give at least 1.")
         width = torch.cuda.device_count() or os.cpu_count() or 1
         return cls(max(1, min(jobs, processes or width)))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from loopscale.audit import run_audit
 from loopscale.data import Data, batches
+from loopscale.errors import InputError
 from loopscale.evaluate import run_depth, run_halting
 from loopscale.model import LoopedForCausalLM
 
@@ -34,7 +35,6 @@ def audit(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
 
 
 MEASUREMENTS: Mapping[str, Callable[[LoopedForCausalLM, Data], dict[str, Any]]] = {
-    "depth": depth,
     "halting": halting,
     "audit": audit,
 }
@@ -42,7 +42,9 @@ MEASUREMENTS: Mapping[str, Callable[[LoopedForCausalLM, Data], dict[str, Any]]] 
 
 def measure(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
     """Return every measurement of one trained model as plain values, the curve that all tables start from in front."""
-    measured = {name: function(model, data) for name, function in MEASUREMENTS.items()}
+    measured = {"depth": depth(model, data)} | {
+        name: _without_failing(function, model, data) for name, function in MEASUREMENTS.items()
+    }
     exits = measured["depth"]["trained"]["exits"]
     K = model.num_loops
     return {
@@ -54,6 +56,16 @@ def measure(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
         "tokens": measured["depth"]["trained"]["tokens"],
         **measured,
     }
+
+
+def _without_failing(
+    function: Callable[[LoopedForCausalLM, Data], dict[str, Any]], model: LoopedForCausalLM, data: Data
+) -> dict[str, Any]:
+    """Return a measurement, or why there is none: of a run that diverged, which is to be reported like any other."""
+    try:
+        return function(model, data)
+    except InputError as error:
+        return {"failed": str(error)}
 
 
 def _valid(model: LoopedForCausalLM, data: Data, size: int, limit: int) -> Iterator[Tensor]:

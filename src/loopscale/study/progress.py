@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from loopscale.errors import InputError
 from loopscale.study.worker import PROGRESS_FILE, RESULT_FILE
 
 REFRESH_SECONDS = 1.0
@@ -99,8 +100,8 @@ def _progress(folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.3g}" for value in values)
+def _row(values: Sequence[float | None]) -> str:
+    return " ".join("-" if value is None else f"{value:.3g}" for value in values)  # None: not finite
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -108,3 +109,5 @@ def _read(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error

@@ -14,10 +14,10 @@ from rich.console import Console
 from loopscale.environment import environment
 from loopscale.errors import InputError
 from loopscale.files import write_json
-from loopscale.study.conditions import chosen
+from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Executor, Job, LocalExecutor
 from loopscale.study.progress import Monitor
-from loopscale.study.report import render, write_report
+from loopscale.study.report import PAGE, render, write_report
 from loopscale.study.results import ConditionResult, Results, Run
 from loopscale.study.worker import RESULT_FILE
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
@@ -67,39 +67,56 @@ def reproduce(
     Raises `InputError` for bad input, before anything is written, and for a run that fails.
     """
     console = console or Console()
+    for name in sorted(base.model.keys() & {field for fields in CONDITIONS.values() for field in fields}):
+        raise InputError(f"model.{name} is what the conditions differ in: choose by --conditions, or train one model.")
     runs = plan(base, conditions, seeds, out)
-    check_study(base, runs, out)
+    check_study(base, out)
     for run in runs:
         check_folder(run.config)
     with console.status("reading the corpus"):
         data = load_run_data(base)
-    for run in runs:
+    for run in (*runs, *finished_runs(base, out)):
         check_corpus(run.config.folder, data)
     pending = [run for run in runs if not run.finished]
-    for run in pending:
-        write_config(run.config)
-    write_json(out / STUDY_FILE, identity(base))
     jobs = [Job(run.name, run.config.folder) for run in pending]
     executor = executor or LocalExecutor.for_machine(len(jobs), processes)
-    with Monitor(console, [(run.name, run.config.folder) for run in runs]) as monitor:
-        executor.execute(jobs, monitor.tick)
+    write_json(out / STUDY_FILE, identity(base))
+    for run in pending:
+        write_config(run.config)
     corpus = {
         "name": data.corpus.name,
         "sha256": data.corpus.sha256,
         "tokenizer": base.data.tokenizer,
         "vocab_size": len(data.tokenizer),
     }
-    results = write_report(collect(base, runs, corpus, out), out)
+    try:
+        with Monitor(console, [(run.name, run.config.folder) for run in runs]) as monitor:
+            executor.execute(jobs, monitor.tick)
+    except (InputError, KeyboardInterrupt):
+        if finished := finished_runs(base, out):
+            write_report(collect(base, finished, corpus, out), out)
+            console.print(f"report of the {len(finished)} finished runs: {out / PAGE}", soft_wrap=True)
+        console.print("the same command goes on where it was", soft_wrap=True)
+        raise
+    results = write_report(collect(base, finished_runs(base, out), corpus, out), out)
     render(console, results)
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {out / PAGE}", soft_wrap=True)
     return results
+
+
+def finished_runs(base: RunConfig, out: Path) -> list[StudyRun]:
+    """Return every run of the study that is finished, those of earlier calls included, in the grid's order."""
+    folders = [path.parent for path in out.glob(f"*/seed-*/{RESULT_FILE}")]
+    seeds = sorted({int(folder.name.removeprefix("seed-")) for folder in folders})
+    conditions = {folder.parent.name for folder in folders} & CONDITIONS.keys()
+    return [run for run in plan(base, sorted(conditions), seeds, out) if run.finished]
 
 
 def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any], out: Path) -> Results:
     """Return the results of every finished run."""
     conditions: dict[str, ConditionResult] = {}
     for run in runs:
-        document = json.loads((run.config.folder / RESULT_FILE).read_text(encoding="utf-8"))
+        document = _result(run.config.folder / RESULT_FILE)
         document["checkpoint"] = run.config.folder.relative_to(out).as_posix()
         model = run.config.model_config(None)
         before = conditions.get(run.condition)
@@ -120,6 +137,13 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
     )
 
 
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error
+
+
 def identity(base: RunConfig) -> dict[str, Any]:
     """Return what a study's runs have in common: the base run without its folder and seed."""
     document = base.to_dict()
@@ -127,10 +151,12 @@ def identity(base: RunConfig) -> dict[str, Any]:
     return document
 
 
-def check_study(base: RunConfig, runs: Sequence[StudyRun], out: Path) -> None:
+def check_study(base: RunConfig, out: Path) -> None:
     """Check that `out` is free or belongs to this study. Raises `InputError` where it belongs to another."""
     path = out / STUDY_FILE
-    if not path.exists() or not any(started(run.config.folder) for run in runs):
+    if not path.exists() and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no study: choose another --out.")
+    if not path.exists() or not any(started(folder) for folder in out.glob("*/seed-*")):
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -10,9 +10,9 @@ DIGITS = 4
 TINY = 1e-4  # below, zeros would hide the digits
 
 
-def number(value: float) -> str:
-    """Return `value` with four significant digits and thousands separators, or that it is not finite."""
-    return _fixed(value, value) if math.isfinite(value) else "not finite"
+def number(value: float | None) -> str:
+    """Return `value` with four significant digits and thousands separators, or that it is not finite (None in JSON)."""
+    return _fixed(value, value) if value is not None and math.isfinite(value) else "not finite"
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from loopscale.errors import InputError
 from loopscale.train.config import RunConfig
@@ -11,8 +12,13 @@ from loopscale.train.folder import CHECKPOINTS
 def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArguments:
     """Translate the run into transformers' arguments.
 
-    Raises `InputError` where one process sees several GPUs: it would train a batch on each without being asked.
+    Raises `InputError` for a tracker that is not installed, and where one process sees several GPUs: it would train a
+    batch on each without being asked.
     """
+    for name in config.train.report_to:
+        if name not in (known := get_available_reporting_integrations()):
+            here = f"here are {', '.join(known)}" if known else "none is installed here"
+            raise InputError(f"train.report_to names {name}, and {here}: install it, or leave it out.")
     train, model, cuda = config.train, config.model_config(None), torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(config.folder / CHECKPOINTS),

@@ -1,5 +1,6 @@
 """One run as one complete, typed, frozen configuration; presets are the paper's protocol at a size."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -7,6 +8,13 @@ from typing import Any, Literal
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
+
+# the least that numbers of `TrainConfig` may be, and those that must be above 0
+LEAST: Mapping[str, int] = {
+    **dict.fromkeys(("batch_size", "micro_batches", "max_steps", "log_every", "save_every"), 1),
+    **dict.fromkeys(("warmup_steps", "evaluate_every", "monitor_every", "workers", "seed", "weight_decay"), 0),
+}
+ABOVE_0 = ("learning_rate", "clip", "epochs", "stop_scale", "scale_target")
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,17 @@ class TrainConfig:
     scale_target: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that the steps fit together."""
+        """Check the numbers, and that the steps fit together."""
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise InputError(f"train.{name} is {value}: give {least} or more.")
+        for name in ABOVE_0:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"train.{name} is {value}: give a number above 0.")
+        if self.seed >= 2**32:
+            raise InputError(f"train.seed is {self.seed}: give less than 2^32.")
         if self.batch_size % self.micro_batches:
             raise InputError(
                 f"train.batch_size {self.batch_size} is not a multiple of train.micro_batches {self.micro_batches}."

@@ -1,6 +1,7 @@
 """A run's folder: whose it is, what lies in it, and that one process at a time trains there."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +25,21 @@ LOCK_FILE = ".lock"  # among the checkpoints, which go when the run is done
 FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
 
 
+def check_place(folder: Path) -> None:
+    """Raise `InputError` where no folder can be made or written in."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "cannot be written in" if nearest.is_dir() else "is a file"
+        raise InputError(f"--out {folder}: {nearest} {what}, choose another folder.")
+
+
 def check_folder(config: RunConfig) -> bool:
     """Return whether the folder already holds this run, finished or not.
 
     Raises `InputError` where it holds something else.
     """
     path = config.folder / RUN_FILE
+    check_place(config.folder)
     if path.exists() and not started(config.folder):
         return False
     if not path.exists():
@@ -53,6 +63,16 @@ def check_corpus(folder: Path, data: Data) -> None:
         raise InputError(
             f"{folder} was trained on another text: corpus {data.corpus.name} has changed since. Bring the text back, "
             "choose another --out, or remove the folder to train anew."
+        )
+
+
+def check_processes(folder: Path, processes: int) -> None:
+    """Raise `InputError` if the folder's run began with another number of processes: its steps would be others."""
+    before = _facts(folder).get("processes", processes) if started(folder) else processes
+    if before != processes and not (folder / DONE_FILE).exists():
+        raise InputError(
+            f"{folder} was begun with {before} processes, and these are {processes}, whose steps would take another "
+            f"number of windows: go on with {before}, or choose another --out."
         )
 
 
@@ -81,13 +101,14 @@ def last_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
-def write_config(config: RunConfig, data: Data | None = None) -> None:
+def write_config(config: RunConfig, data: Data | None = None, processes: int = 1) -> None:
     """Write the run's configuration into its folder, with its corpus, and the environment it was started in."""
     facts = _facts(config.folder) if started(config.folder) else {}
     if not facts and data is not None:
         facts = {
             "corpus": {"name": data.corpus.name, "sha256": data.corpus.sha256},
             "environment": environment(),
+            "processes": processes,
         }
     write_json(config.folder / RUN_FILE, {"config": config.to_dict(), **facts})
 
@@ -124,6 +145,19 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 
 def seconds_before(folder: Path) -> float:
-    """Return the training time of the parts before this one."""
+    """Return the training time up to the checkpoint."""
     path = folder / CHECKPOINTS / SECONDS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # a run without a checkpoint; a clock is not worth a run
+        return 0.0
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the steps, seconds and log lines of a finished run. Raises `InputError` where they cannot be read."""
+    path = folder / DONE_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("steps", "seconds", "history")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: remove {folder} to train anew, or bring the file back.") from error

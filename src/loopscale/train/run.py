@@ -1,15 +1,16 @@
 """One training run: start or go on in its folder, and leave beside the weights where they came from."""
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from safetensors import SafetensorError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from loopscale.audit import ScaleMonitor, static_warning
 from loopscale.data import Data, collate, load_data
@@ -17,6 +18,7 @@ from loopscale.errors import InputError
 from loopscale.files import write_json
 from loopscale.model import LoopedForCausalLM
 from loopscale.train.arguments import training_arguments
+from loopscale.train.checkpoints import check_checkpoint
 from loopscale.train.config import RunConfig
 from loopscale.train.folder import (
     CHECKPOINTS,
@@ -24,12 +26,14 @@ from loopscale.train.folder import (
     SECONDS_FILE,
     check_corpus,
     check_folder,
+    check_processes,
     last_checkpoint,
     only_one,
+    read_record,
     seconds_before,
     write_config,
 )
-from loopscale.train.trainer import LoopedTrainer, StopOnSignal
+from loopscale.train.trainer import LoopedTrainer, PresentIntervals, StopOnSignal
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     """
     args = training_arguments(config, quiet)
     check_folder(config)
+    check_processes(config.folder, args.world_size)
     with args.main_process_first(desc="tokenizing"):
         data = load_run_data(config)
     check_corpus(config.folder, data)
@@ -90,9 +95,10 @@ def _train(
     args: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
 ) -> Trained | None:
-    folder, stop = config.folder, StopOnSignal()
+    folder, stop, watch = config.folder, StopOnSignal(), Stopwatch(config.folder)
+    checkpoint = check_checkpoint(last_checkpoint(folder))
     if args.should_save:
-        write_config(config, data)
+        write_config(config, data, args.world_size)
         if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
     trainer = LoopedTrainer(
@@ -101,16 +107,12 @@ def _train(
         data_collator=collate,
         train_dataset=data.train,
         eval_dataset=data.valid,
-        callbacks=[stop, *callbacks, *_monitor(config)],
+        callbacks=[PresentIntervals(), stop, watch, *callbacks, *_monitor(config)],
     )
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    seconds = time.perf_counter() - start + seconds_before(folder)
+    trainer.train(resume_from_checkpoint=checkpoint)
     stopped = stop.received and trainer.state.global_step < trainer.state.max_steps
-    record = {"steps": trainer.state.global_step, "seconds": seconds, "history": trainer.state.log_history}
-    if args.should_save and stopped:
-        write_json(folder / CHECKPOINTS / SECONDS_FILE, seconds)
-    elif args.should_save:
+    record = {"steps": trainer.state.global_step, "seconds": watch.seconds, "history": trainer.state.log_history}
+    if args.should_save and not stopped:
         model.save_pretrained(folder)
         data.tokenizer.save_pretrained(folder)
         write_json(folder / DONE_FILE, record)
@@ -118,10 +120,35 @@ def _train(
     return None if stopped else Trained(model.eval(), data, **record)
 
 
+class Stopwatch(TrainerCallback):
+    """Counts the seconds of training, those of the parts before it included: each checkpoint has its own count."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.before = self.start = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds up to now."""
+        return self.before + time.perf_counter() - self.start
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start where the checkpoint stood."""
+        self.before, self.start = seconds_before(self.folder), time.perf_counter()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep the count for who goes on from here."""
+        if args.should_save:
+            write_json(self.folder / CHECKPOINTS / SECONDS_FILE, self.seconds)
+
+
 def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained:
     """Return what a finished run left, on the device it would train on."""
-    record = json.loads((config.folder / DONE_FILE).read_text(encoding="utf-8"))
-    model = LoopedForCausalLM.from_pretrained(config.folder).to(args.device)
+    record = read_record(config.folder)
+    try:
+        model = LoopedForCausalLM.from_pretrained(config.folder).to(args.device)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{config.folder} holds no whole model: remove the folder to train anew.") from error
     return Trained(model.eval(), data, record["steps"], record["seconds"], record["history"])
 
 

@@ -84,6 +84,14 @@ class LoopedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
+class PresentIntervals(TrainerCallback):
+    """Log, save and evaluate as often as this run says, not as often as the checkpoint it goes on from did."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Correct what was read from the checkpoint."""
+        state.compute_steps(args, state.max_steps)
+
+
 class StopOnSignal(TrainerCallback):
     """Save and stop after the step in which SIGTERM or SIGINT arrives, so that the run resumes exactly there.
 

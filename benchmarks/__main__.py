@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -35,9 +36,10 @@ def main() -> None:
     console, found, start = Console(), {"environment": environment()}, time.time()
     keep_freed_memory()  # as every command does
     shapes = [shape for shape in SHAPES[device()] if shape.preset in args.shapes]
+    growing = shapes[0].at(batch=min(shapes[0].batch, 16))  # the activations of 16 loops are to fit
     work: dict[str, list[Callable[[], dict[str, Any]]]] = {
         "training": [partial(against_plain, shape, args.rounds, args.compiled) for shape in shapes],
-        "growth": [partial(grow, shapes[0], args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
+        "growth": [partial(grow, growing, args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
         "trainer": [trainer_overhead],
         "curve": [partial(curve_cost, shape, args.rounds) for shape in shapes],
         "audit": [partial(audit_cost, shape, args.rounds) for shape in shapes],
@@ -47,6 +49,8 @@ def main() -> None:
     for i, (part, job) in enumerate(jobs, 1):
         console.print(f"[dim]{part}, measurement {i} of {len(jobs)} ({time.time() - start:.0f} s so far)")
         found.setdefault(part, []).append(job())
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the next may run in processes of its own
         show(console, part, found[part][-1])
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")

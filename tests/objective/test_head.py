@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from loopscale import InputError
 from loopscale.objective import build_supervision, exits_loss, fused_cross_entropy, token_cross_entropy
 from loopscale.objective.passes import differentiate, differentiate_at_once, equal_parts
 
@@ -90,6 +91,12 @@ def test_loss_and_gradients_equal_autograd_through_plain_exits(supervision):
         assert (one is None or not one.any()) if none else torch.allclose(one, other)
     with torch.no_grad():
         torch.testing.assert_close(exits_loss(supervision, inputs, weight, labels, logits.sigmoid(), 8.0)[0], plain)
+
+
+def test_float16_is_refused():
+    inputs, weight, labels = problem(torch.float16)
+    with pytest.raises(InputError, match="use bfloat16"):
+        exits_loss(build_supervision("per_loop"), inputs, weight, labels, None, 8.0)
 
 
 def test_bf16_stays_within_its_tolerance():

@@ -80,11 +80,11 @@ class CoordinateMeter:
         counted = moves
         share = torch.where(counted, 1 / moved, 0.0)
 
-        def left(state: State, weights: Tensor) -> float:
+        def left(state: State, weights: Tensor) -> Tensor:
             (pulled,) = torch.autograd.grad(
                 (value(state) * weights).sum(), z, retain_graph=True, materialize_grads=True
             )
-            return float((pulled * xi).sum(dtype=torch.float64))
+            return (pulled * xi).sum(dtype=torch.float64)
 
         with torch.enable_grad():
             self.kept.add_sum(k, left(after, share), counted)

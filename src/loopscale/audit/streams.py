@@ -18,32 +18,32 @@ CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of th
 
 @final
 class LoopMeans:
-    """The running mean over tokens of a figure, one per loop."""
+    """The running mean over tokens of a figure, one per loop; kept where the figures are until it is asked for."""
 
     def __init__(self) -> None:
-        self._sums: list[float] = []
-        self._counts: list[int] = []
+        self._sums: list[Tensor | float] = []
+        self._counts: list[Tensor | int] = []
 
     def add(self, k: int, values: Float[Tensor, "batch seq"], counted: Counted) -> None:
         """Add loop k's figures of the tokens that count."""
-        self.add_sum(k, float(values.detach()[counted].sum(dtype=torch.float64)), counted)
+        self.add_sum(k, torch.where(counted, values.detach(), 0.0).sum(dtype=torch.float64), counted)
 
-    def add_sum(self, k: int, total: float, counted: Counted) -> None:
+    def add_sum(self, k: int, total: Float[Tensor, ""], counted: Counted) -> None:
         """Add the sum of loop k's figures over the tokens that count."""
         while len(self._sums) <= k:
             self._sums.append(0.0)
             self._counts.append(0)
-        self._sums[k] += total
-        self._counts[k] += int(counted.sum())
+        self._sums[k] = self._sums[k] + total
+        self._counts[k] = self._counts[k] + counted.sum()
 
     def means(self) -> tuple[float, ...]:
         """Return the mean of every loop seen so far."""
-        return tuple(s / max(n, 1) for s, n in zip(self._sums, self._counts, strict=True))
+        return tuple(float(s) / max(int(n), 1) for s, n in zip(self._sums, self._counts, strict=True))
 
     @property
     def tokens(self) -> int:
         """Tokens counted at the first loop."""
-        return self._counts[0] if self._counts else 0
+        return int(self._counts[0]) if self._counts else 0
 
 
 @final

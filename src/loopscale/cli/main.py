@@ -7,7 +7,7 @@ from importlib import import_module
 from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError, unknown
 
-# name -> (module, one line of help); a module is imported only when its command runs
+# name -> (module, one line of help); imported only when its command runs: Trainer, page and parser take seconds
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("loopscale.cli.train", "train one looped model on your text or a known corpus"),
     "reproduce": ("loopscale.cli.reproduce", "train the paper's conditions and judge its claims"),
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        from transformers.utils import logging  # after the check: it takes seconds
+        from transformers.utils import logging
 
         from loopscale.cli.parser import Parser
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from loopscale.errors import InputError
 from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
 from loopscale.precision import widened
 
@@ -52,9 +53,13 @@ def fused_cross_entropy(
     `exits` are what the head sees at each. The gradient of a weighted sum is known as soon as its logits are, so it is
     computed chunk by chunk in the forward pass and the logits are dropped: three matrix products, none of them twice.
     Under autocast they run in its precision.
+
+    Raises `InputError` for float16, in which the gradient of a mean over tokens underflows.
     """
     kind = weight.device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    if precision == torch.float16:
+        raise InputError("the loss cannot be trained in float16, its gradients underflow: use bfloat16 or float32.")
     return _FusedCrossEntropy.apply(weight, labels, row_weights, precision, chunk_bytes, passes, *exits)
 
 

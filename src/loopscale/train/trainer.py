@@ -36,9 +36,8 @@ class LoopedTrainer(Trainer):
     ) -> Any:
         """Compute the loss and keep the metrics of every loop on the device; unsupervised exits only when logged."""
         training = model.training
-        loss, outputs = super().compute_loss(
-            model, {**inputs, "supervised_exits_only": training}, True, num_items_in_batch
-        )
+        asked = {"supervised_exits_only": True} if training else {"logits_to_keep": 1}  # evaluation reads losses alone
+        loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
             metrics = torch.stack([outputs[name].detach() for name in LOOP_METRICS])
             self._loop_sums = metrics if self._loop_sums is None else self._loop_sums + metrics

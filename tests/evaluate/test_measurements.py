@@ -13,8 +13,8 @@ from loopscale.evaluate import (
     run_halting,
     token_flops,
 )
-from loopscale.evaluate.summary import plain
 from loopscale.evaluate.tables import safe_sentence
+from loopscale.files import plain
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 

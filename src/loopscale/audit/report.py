@@ -1,11 +1,11 @@
 """What an audit returns: plain dataclasses that become JSON."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from loopscale.audit.verdict import Kind, Thresholds
+from loopscale.files import plain
 
 PerLoop = tuple[float, ...]
 
@@ -78,14 +78,3 @@ class AuditReport:
     def to_dict(self) -> dict[str, Any]:
         """Return numbers, strings, lists and dicts only."""
         return {**plain(self), "blind_spots": list(self.blind_spots)}
-
-
-def plain(x: Any) -> Any:
-    """Return a dataclass as JSON has it: lists for tuples, None for numbers that are not finite."""
-    if isinstance(x, Mapping):
-        return {str(key): plain(value) for key, value in x.items()}
-    if isinstance(x, tuple | list):
-        return [plain(value) for value in x]
-    if isinstance(x, float):
-        return x if math.isfinite(x) else None
-    return plain(asdict(x)) if hasattr(x, "__dataclass_fields__") else x

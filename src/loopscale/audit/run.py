@@ -7,8 +7,8 @@ from typing import Any
 from loopscale.audit.audit import audit
 from loopscale.audit.curves import LoopCurves, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
-from loopscale.audit.report import plain
 from loopscale.batches import Batch
+from loopscale.files import plain
 from loopscale.stepping import Looped
 
 

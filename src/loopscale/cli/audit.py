@@ -17,7 +17,6 @@ from rich.progress import track
 from torch import Tensor
 
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
-from loopscale.audit.report import plain
 from loopscale.audit.tables import (
     curves_line,
     intervention_table,
@@ -32,6 +31,7 @@ from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
 from loopscale.data import batches
 from loopscale.errors import InputError
+from loopscale.files import plain
 
 BLIND_SPOT = 3
 WIDTH = 160  # of tables in a log; a terminal knows its own

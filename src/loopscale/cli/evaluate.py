@@ -49,7 +49,6 @@ from loopscale.evaluate import (
 )
 from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.frontier import points_table
-from loopscale.evaluate.summary import plain
 from loopscale.evaluate.tables import (
     depth_table,
     difference_table,
@@ -57,6 +56,7 @@ from loopscale.evaluate.tables import (
     halting_table,
     halting_time_table,
 )
+from loopscale.files import plain
 from loopscale.stepping import Looped
 from loopscale.study.published import points_129m
 

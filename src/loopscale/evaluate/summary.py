@@ -1,6 +1,5 @@
 """All measurements of one model as plain values: the depth curve with costs, and the halting table."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +23,7 @@ from loopscale.evaluate.halting_trace import trace_exits
 from loopscale.evaluate.oracle import oracle
 from loopscale.evaluate.progress import Track, untracked
 from loopscale.evaluate.scoring import trained_depth
+from loopscale.files import plain
 from loopscale.stepping import Looped
 
 SPEED_BATCH_SIZE = 8
@@ -139,12 +139,3 @@ def best_savers(results: Sequence[HaltingResult]) -> list[HaltingResult]:
     kept = [result for result in results if result.possible and result.kept]
     levels = dict.fromkeys(result.rule.level for result in kept)
     return [min((r for r in kept if r.rule.level == level), key=lambda r: r.executed_loops.value) for level in levels]
-
-
-def plain(value: Any) -> Any:
-    """Replace numbers that JSON has no word for (NaN and infinities) by None, at any depth."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,13 +7,13 @@ written back unchanged, so that another measurement can add its own to a run.
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from loopscale.errors import InputError
+from loopscale.files import plain, write_json
 
 from .reading import Reader
 
@@ -165,8 +165,7 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of docs/results.md: lists, dicts, numbers; `null` for what is not finite."""
-        document: dict[str, Any] = _plain({"schema": SCHEMA, **_flat(self)})
-        return document
+        return {"schema": SCHEMA, **plain(self)}
 
     def _check_loops(self, where: str) -> None:
         if self.num_loops < 1:
@@ -195,32 +194,5 @@ def load(path: Path) -> Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write `results.json` whole or not at all: into a file beside it, then moved into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with staging.open("w", encoding="utf-8") as file:
-        json.dump(results.to_dict(), file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
-
-
-def _flat(record: Results | ConditionResult | Run) -> dict[str, Any]:
-    """Return a record's fields with its `extra` keys beside them."""
-    known = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "extra"}
-    return {**known, **record.extra}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Results | ConditionResult | Run):
-        return _plain(_flat(value))
-    if isinstance(value, Judgement):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    """Write `results.json` whole or not at all."""
+    write_json(path, results.to_dict())

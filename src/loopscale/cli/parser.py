@@ -28,7 +28,9 @@ class Parser(ArgumentParser):
         try:
             return self.parse_args(list(words))
         except (AttributeError, TypeError, UnicodeDecodeError) as error:  # what jsonargparse makes of odd files
-            raise InputError(f"{self.prog}: --config is not a YAML file of these options ({error}).") from error
+            if not any(word.startswith("--config") for word in words):
+                raise
+            raise InputError(f"--config is not a YAML file of these options ({error}).") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `InputError` in place of a usage text."""

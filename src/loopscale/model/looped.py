@@ -4,7 +4,6 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
 from collections.abc import Callable
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from loopscale.errors import InputError
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import StepContext, in_compute_precision
 from loopscale.model.config import LoopedConfig
+from loopscale.model.depth import at_depth, check_depth, check_loops
 from loopscale.model.outputs import CACHE, LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.objective import (
@@ -122,7 +122,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         5.24 on. Raises `InputError` for fewer than 1 loop or more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
-        _check_loops(K)
+        check_loops(K)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds.")
         if cache is not None and past_key_values is not None:
@@ -132,39 +132,19 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
         if cache is None and use_cache and not self.training:
-            cache = DynamicCache(config=_at_depth(self.config, K))
+            cache = DynamicCache(config=at_depth(self.config, K))
         if cache is not None:
-            _check_depth(cache, (K - 1) * len(self.model.layers))
-        supervision = None if labels is None else self.supervision
-        step, exit_input = self.step, self._exit_input
-        if self.checkpoint_loops and self.training:
-            step, exit_input = _recomputed(step), _recomputed(exit_input)
-
+            check_depth(cache, (K - 1) * len(self.model.layers))
         positions = self.model.positions(inputs_embeds, cache) if position_ids is None else position_ids
         h = self.model.embed_inputs(inputs_embeds, positions)
         context = self.model.context(h, attention_mask, position_ids, cache)
-        states: list[Tensor] = []
-        exit_inputs: list[Tensor | None] = []
-        for k in range(K):
-            z = step(h, k, context)
-            states.append(z)
-            # here, not after the loops: the backward pass then needs one exit's gradients at a time
-            if supervision is not None:
-                asked = not supervised_exits_only or supervision.supervises(k, K)
-                exit_inputs.append(exit_input(z, k) if asked else None)
-            if k + 1 < K:
-                h = self.carry(z, k)
-
+        states, exit_inputs = self._run_loops(h, context, K, labels is not None, supervised_exits_only)
         gates = loss = loop_losses = None
         if self.exit_gate is not None:
             gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
-        if labels is not None and supervision is not None:
+        if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            weight = self.lm_head.weight
-            loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
-            if coefficient := self.config.norm_penalty_coef:
-                loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
-            loop_losses = token_losses.sum((1, 2)) / count
+            loss, loop_losses = self._loss(states, exit_inputs, labels, gates, count)
         wanted = labels is None or not self.training
         return LoopedOutput(
             loss=loss,
@@ -175,6 +155,43 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             states=tuple(states) if output_states else None,
             exit_probabilities=None if gates is None else exit_distribution(gates),
         )
+
+    def _run_loops(
+        self, h: State, context: StepContext, num_loops: int, read_exits: bool, supervised_only: bool
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return the state of every loop, and what the head sees of it at the exits that are read."""
+        step, exit_input = self.step, self._exit_input
+        if self.checkpoint_loops and self.training:
+            step, exit_input = _recomputed(step), _recomputed(exit_input)
+        states: list[Tensor] = []
+        exit_inputs: list[Tensor | None] = []
+        for k in range(num_loops):
+            z = step(h, k, context)
+            states.append(z)
+            # here, not after the loops: the backward pass then needs one exit's gradients at a time
+            read = read_exits and not (supervised_only and not self.supervision.supervises(k, num_loops))
+            exit_inputs.append(exit_input(z, k) if read else None)
+            if k + 1 < num_loops:
+                h = self.carry(z, k)
+        return states, exit_inputs
+
+    def _exit_input(self, z: State, k: int) -> State:
+        return in_compute_precision(self.readout_state(z, k))
+
+    def _loss(
+        self,
+        states: list[Tensor],
+        exit_inputs: list[Tensor | None],
+        labels: Tensor,
+        gates: Tensor | None,
+        count: Tensor | int,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " loops"]]:
+        """Return the loss, penalty included, and the cross-entropy of every exit, in nats per token."""
+        weight = self.lm_head.weight
+        loss, token_losses = exits_loss(self.supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
+        if coefficient := self.config.norm_penalty_coef:
+            loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
+        return loss, token_losses.sum((1, 2)) / count
 
     def compile_regions(self, **options: Any) -> None:
         """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
@@ -189,9 +206,6 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         """Which exits the loss sees, and how they make one number."""
         return build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
 
-    def _exit_input(self, z: State, k: int) -> State:
-        return in_compute_precision(self.readout_state(z, k))
-
     def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
         """Refuse an empty prompt before transformers stumbles over it."""
         if inputs_tensor.shape[1] == 0:
@@ -203,10 +217,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Check that the text fits, and size the cache for the loops of this call (transformers: by the config)."""
         K = self.num_loops if model_kwargs.get("num_loops") is None else model_kwargs["num_loops"]
-        _check_loops(K)
+        check_loops(K)
         mask = model_kwargs.get("attention_mask")
         self.check_positions(max_cache_length - (0 if mask is None else int((mask == 0).sum(1).min())))
-        trained, self.config = self.config, _at_depth(self.config, K)
+        trained, self.config = self.config, at_depth(self.config, K)
         try:
             return super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, mode, batch_size, max_cache_length
@@ -237,37 +251,6 @@ def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
 def _next_tokens(labels: Tensor | None) -> Tensor | None:
     """Shift labels by one token: position t is to predict t + 1, and the last has no label."""
     return None if labels is None else nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-
-
-def _at_depth(config: LoopedConfig, num_loops: int) -> LoopedConfig:
-    """Return the configuration with another number of loops, for whoever sizes a cache by it."""
-    config = copy(config)
-    config.num_loops = num_loops
-    return config
-
-
-def _check_loops(num_loops: Any) -> None:
-    if not isinstance(num_loops, int) or num_loops < 1:
-        raise InputError(f"num_loops is {num_loops!r}: give a whole number of loops, at least 1.")
-
-
-def _check_depth(cache: Cache, deepest: int) -> None:
-    """Refuse a cache whose `deepest` slot has seen other tokens than the first: its logits would be silently wrong.
-
-    Static caches keep tensors as counters: left alone on an accelerator (a sync) and under torch.compile.
-    """
-    if not isinstance(cache, DynamicCache) and len(cache.layers) <= deepest:  # a dynamic one may grow slots
-        raise InputError(
-            f"this cache has {len(cache.layers)} slots, one per layer and loop, too few for this call: make "
-            "one for its loops."
-        )
-    seen, seen_deepest = cache.get_seq_length(0), cache.get_seq_length(deepest)
-    costly = isinstance(seen, Tensor) and (seen.device.type != "cpu" or torch.compiler.is_compiling())
-    if not costly and seen != seen_deepest:
-        raise InputError(
-            f"this cache holds {int(seen)} tokens at the first loop and {int(seen_deepest)} at the deepest of this "
-            "call: use the same num_loops in every call on one cache."
-        )
 
 
 def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from safetensors.torch import load_file
 
 from loopscale.train import train
@@ -46,18 +48,33 @@ def two_processes(tmp_path):
     return run
 
 
-def test_two_processes_make_the_steps_of_one_also_when_one_of_them_is_stopped(run_config, two_processes):
-    # a sampler deals window i to process i % 2, so that two halves of a step are the whole; no loss reads the gate
-    model = {"dropout": 0.0, "exit_gate": True}
-    one = run_config("one", model=model, max_steps=3)
+# a sampler deals window i to process i % 2, so that two halves of a step are the whole; no loss reads the gate
+MODEL = {"dropout": 0.0, "exit_gate": True}
+
+
+def same_weights(one, two):
+    ours, theirs = (load_file(Path(config.out, "model.safetensors")) for config in (one, two))
+    return all(torch.allclose(theirs[name], weight, atol=1e-5, rtol=1e-4) for name, weight in ours.items())
+
+
+def test_two_processes_make_the_steps_of_one(run_config, two_processes):
+    one = run_config("one", model=MODEL, max_steps=3)
     train(one, quiet=True)
-    two = run_config("two", model=model, max_steps=3, batch_size=2)
+    two = run_config("two", model=MODEL, max_steps=3, batch_size=2)
+    two_processes(two)
+    assert same_weights(one, two)
+    lines = [json.loads(Path(config.out, "training.json").read_text())["history"][0] for config in (one, two)]
+    assert abs(lines[0]["loop_losses/3"] - lines[1]["loop_losses/3"]) < 1e-4
+
+
+def test_two_processes_stop_together_when_one_is_told_to_and_go_on(run_config, two_processes):
+    two = run_config("two", model=MODEL, max_steps=3, batch_size=2)
     two_processes(two, killed=1)
     checkpoint = last_checkpoint(two.folder)
     assert checkpoint is not None and checkpoint.endswith("-2")
+    if Version(transformers.__version__) < Version("5.24"):
+        pytest.skip("transformers loads no optimizer's state into two processes on a CPU: it does from 5.24 on")
     two_processes(two)
-    ours, theirs = (load_file(Path(config.out, "model.safetensors")) for config in (one, two))
-    for name, weight in ours.items():
-        torch.testing.assert_close(theirs[name], weight, atol=1e-5, rtol=1e-4)
-    lines = [json.loads(Path(config.out, "training.json").read_text())["history"][0] for config in (one, two)]
-    assert abs(lines[0]["loop_losses/3"] - lines[1]["loop_losses/3"]) < 1e-4
+    one = run_config("one", model=MODEL, max_steps=3)
+    train(one, quiet=True)
+    assert same_weights(one, two)

@@ -81,13 +81,19 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder against other processes. Raises `InputError` if another one trains there."""
     path = folder / CHECKPOINTS / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(
             f"another process is training in {folder}: wait for it or stop it, or choose another --out."
         ) from None
+    except NotImplementedError:  # a file system without locks: nothing to hold
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def started(folder: Path) -> bool:

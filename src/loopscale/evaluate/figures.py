@@ -1,9 +1,11 @@
 """Figures of the measurements, drawn with matplotlib and written as PNG and SVG."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,25 +13,32 @@ from loopscale.evaluate.curve import DepthCurve
 from loopscale.evaluate.frontier import Cost, FrontierPoint, dominated
 
 MARKS = "osD^vP*X"
+CUT = 10
 
 
 def depth_figure(curves: Mapping[str, DepthCurve]) -> Figure:
-    """Draw perplexity (with two standard errors) and norm over exits; a dotted line marks each trained depth."""
+    """Draw perplexity (with two standard errors of its logarithm) and norm over exits; dotted: trained depths.
+
+    Perplexities above `CUT` times every model's best leave the picture, so that the others can be told apart.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, curve in curves.items():
         exits = [p.exit for p in curve]
         perplexity = [p.perplexity for p in curve]
         (line,) = left.plot(exits, perplexity, marker=".", label=name)
-        low = [p.perplexity - 2 * p.perplexity_se for p in curve]
-        high = [p.perplexity + 2 * p.perplexity_se for p in curve]
-        left.fill_between(exits, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        bands = [np.multiply(perplexity, np.exp([sign * p.cross_entropy_se for p in curve])) for sign in (-2, 2)]
+        left.fill_between(exits, *bands, color=line.get_color(), alpha=0.15, linewidth=0)
         right.plot(exits, [p.norm for p in curve], marker=".", color=line.get_color())
         for axes in (left, right):
             axes.axvline(curve.trained_loops, color=line.get_color(), linestyle=":", linewidth=1)
     for axes, label in ((left, "perplexity"), (right, r"mean $\|z_k\|_2$")):
         axes.set(xlabel="exit", ylabel=label, yscale="log")
         axes.grid(alpha=0.2)
+    every = [[p.perplexity for p in curve if math.isfinite(p.perplexity)] for curve in curves.values()]
+    top = CUT * max((min(some) for some in every if some), default=math.inf)
+    if any(p > top for some in every for p in some):
+        left.set(ylim=(None, top), ylabel="perplexity (beyond: cut off)")
     left.legend(frameon=False)
     return figure
 

@@ -38,7 +38,7 @@ def depth_figure(curves: Mapping[str, DepthCurve]) -> Figure:
     every = [[p.perplexity for p in curve if math.isfinite(p.perplexity)] for curve in curves.values()]
     top = CUT * max((min(some) for some in every if some), default=math.inf)
     if any(p > top for some in every for p in some):
-        left.set(ylim=(None, top), ylabel="perplexity (beyond: cut off)")
+        left.set(ylim=(min(min(some) for some in every if some) / 2, top), ylabel="perplexity (beyond: cut off)")
     left.legend(frameon=False)
     return figure
 

@@ -45,6 +45,15 @@ class Looped(Protocol):
         ...
 
 
+@runtime_checkable
+class Gated(Protocol):
+    """A looped model with an exit gate on its state."""
+
+    def exit_probability(self, z: State, k: int) -> Float[Tensor, "batch seq"]:
+        """Return the probability of leaving at loop k once it is reached, (batch, seq)."""
+        ...
+
+
 def run_loops(model: Looped, input_ids: Tokens, num_loops: int | None = None) -> Iterator[State]:
     """Yield the state of every loop, one at a time, so that memory does not grow with the number of loops.
 

@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscale.objective import IGNORED
-from loopscale.precision import widened
+from loopscale.objective import logit_cross_entropy
 from loopscale.stepping import Looped, State
 
 Labels = Int[Tensor, "batch seq"]
@@ -27,6 +25,8 @@ def push(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, 
     with sdpa_kernel(SDPBackend.MATH):
         try:
             return _push_forward(f, z, xi)
+        except torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError):  # no forward mode, or a custom autograd function without jvp
             return _push_by_two_reverses(f, z, xi)
 
@@ -67,10 +67,7 @@ def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[Stat
 
 def exit_losses(model: Looped, z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
     """Return the cross-entropy of every token at exit k, in float32 or better; 0 where the label is ignored."""
-    logits = model.readout(z, k)
-    wide = logits.to(widened(logits.dtype))
-    losses = F.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
-    return losses.view(labels.shape)
+    return logit_cross_entropy(model.readout(z, k).flatten(0, 1), labels.flatten()).view(labels.shape)
 
 
 def gate_gradient(exit_probability: Callable[[Tensor, int], Tensor], z: State, k: int) -> State:

@@ -11,7 +11,7 @@ from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.config import Supervision
 from loopscale.objective import ExitGate, PerLoop, Terminal, build_supervision
 from loopscale.objective import Supervision as SupervisionRule
-from loopscale.stepping import Looped
+from loopscale.stepping import Gated, Looped
 
 CROSS_ENTROPY, EXIT_GATE, PENALTY = "cross-entropy", "exit gate", "norm penalty"
 NAMES: Mapping[type[SupervisionRule], str] = {Terminal: "terminal", PerLoop: "per_loop", ExitGate: "exit_gate"}
@@ -24,15 +24,6 @@ class Described(Protocol):
 
     trained_loops: int
     supervision: SupervisionRule | str
-
-
-@runtime_checkable
-class Gated(Protocol):
-    """A looped model whose loss weighs the exits by a gate on the state."""
-
-    def exit_probability(self, z: Tensor, k: int) -> Tensor:
-        """Return the probability of leaving at loop k once it is reached, (batch, seq)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,7 @@ from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.files import write_json
 from loopscale.model import LoopedForCausalLM
 from loopscale.precision import widened
-from loopscale.stepping import Logits, Looped, State
+from loopscale.stepping import Gated, Logits, Looped, State
 
 Scores = Float[Tensor, "batch seq"]
 Level = Literal["sequence", "token"]
@@ -49,15 +49,6 @@ class Exit:
             None if self.logits is None else self.logits[index],
             None if self.scores is None else self.scores[index],
         )
-
-
-@runtime_checkable
-class Gated(Protocol):
-    """A looped model with an exit gate."""
-
-    def exit_probability(self, z: State, k: int) -> Scores:
-        """Return the probability of leaving at loop k once it is reached, (batch, seq)."""
-        ...
 
 
 def is_gated(model: Looped) -> bool:

@@ -5,13 +5,12 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopscale.batches import Batch, device_of, inputs_and_labels
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
-from loopscale.objective import IGNORED, token_cross_entropy
-from loopscale.precision import widened
+from loopscale.objective import IGNORED, logit_cross_entropy, token_cross_entropy
 from loopscale.stepping import Logits, Looped, State
 
 Labels = Int[Tensor, "batch seq"]
@@ -92,13 +91,8 @@ def _our_losses(model: LoopedForCausalLM, last: bool | None) -> ExitLosses:
 
 def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
     """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored."""
-    wide = widened(logits.dtype)
     pieces = zip(logits.flatten(0, 1).split(WIDE_TOKENS), labels.flatten().split(WIDE_TOKENS), strict=True)
-    losses = [
-        nn.functional.cross_entropy(some.to(wide), wanted, ignore_index=IGNORED, reduction="none")
-        for some, wanted in pieces
-    ]
-    return torch.cat(losses).view(labels.shape)
+    return torch.cat([logit_cross_entropy(some, wanted) for some, wanted in pieces]).view(labels.shape)
 
 
 def trained_depth(model: Looped) -> int:

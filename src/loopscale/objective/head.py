@@ -31,12 +31,12 @@ def token_cross_entropy(
     """
     rows, targets = x.flatten(0, 1), labels.flatten()
     if torch.is_grad_enabled():
-        return _cross_entropy(F.linear(rows, weight), targets).view(labels.shape)
+        return logit_cross_entropy(F.linear(rows, weight), targets).view(labels.shape)
     losses = targets.new_empty(len(rows), dtype=widened(weight.dtype))
     for chunk in _chunks(len(rows), weight, CHUNK_BYTES):
         logits = F.linear(rows[chunk], weight)
         for block in blocks_of(logits):
-            losses[chunk][block] = _cross_entropy(logits[block], targets[chunk][block])
+            losses[chunk][block] = logit_cross_entropy(logits[block], targets[chunk][block])
     return losses.view(labels.shape)
 
 
@@ -111,7 +111,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return grad_weight, None, None, None, None, None, *grads
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def logit_cross_entropy(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Return the cross-entropy of every row in nats, in float32 or better; 0 where the target is ignored."""
     return F.cross_entropy(logits.to(widened(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
 
 

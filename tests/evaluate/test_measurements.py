@@ -73,3 +73,8 @@ def test_the_safe_range_in_words():
     assert f"Exits {safe.first} to {safe.last} stay within 1%" in sentence
     assert "e-folds per loop" in sentence
     assert "e-folds" not in safe_sentence(depth_curve(tiny_model(), [text()], 3))
+
+
+def test_no_exit_is_called_safe_by_a_curve_that_ends_before_the_trained_depth():
+    sentence = safe_sentence(depth_curve(tiny_model(), [text()], 2))
+    assert "ends at exit 2, before the trained depth of 3" in sentence and "stay within" not in sentence

@@ -1,4 +1,4 @@
-"""Results as JSON: plain values, in files that are written whole or not at all."""
+"""Results as JSON: plain values, in files that are written whole or not at all, where one can write."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from loopscale.errors import InputError
 
 
 def plain(value: Any) -> Any:
@@ -35,3 +37,11 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     staging.replace(path)
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Raise `InputError`, naming the option, where no such folder can be made or written in. Makes nothing."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "cannot be written in" if nearest.is_dir() else "is a file"
+        raise InputError(f"{option} {folder}: {nearest} {what}, choose another folder.")

@@ -129,7 +129,7 @@ def test_a_bad_configuration_is_status_2_and_a_sentence(tmp_path, capsys, text, 
         (["x", "--windws", "3"], "did you mean --windows"),
         (["x", "--windows", "1.5"], "--windows: expected a whole number, got 1.5"),
         (["x", "--json", "."], "is a folder"),
-        (["x", "--figures", __file__], "cannot write in"),
+        (["x", "--figures", __file__], "is a file, choose another"),
         (["--config", "x.yaml", "--search"], "--search goes with a MODEL"),
     ],
 )

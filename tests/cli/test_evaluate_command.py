@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from loopscale.cli.evaluate import labels
 from loopscale.cli.main import main
+from loopscale.cli.measured_subject import labels
 from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError
@@ -89,14 +89,17 @@ def test_sliding_windows_score_the_whole_text(evaluate, tmp_path):
         (["runs/a/seed-1", "runs/a/seed-1"], "given twice"),
         (["runs/a/seed-1", "--halting", "entrpy"], "did you mean 'entropy'"),
         (["runs/b/seed-1", "--halting", "exit_gate", "--limit", "8"], "no exit gate"),
-        (["runs/a/seed-1", "--level", "word"], "unknown halting level 'word'"),
+        (["runs/a/seed-1", "--halting", "kl", "--level", "word"], "unknown halting level 'word'"),
         (["runs/a/seed-1", "--max_loops", "0"], "at least 1 loop"),
         (["runs/a/seed-1", "--stride", "99"], "stride 99"),
         (["runs/a/seed-1", "--limit", "-1"], "--limit -1"),
         (["runs/a/seed-1", "--halting", "kl", "--limit", "2", "--max_loops", "1"], "at least 4 windows"),
         (["runs/a/seed-1", "--halting", "kl", "--limit", "8", "--relative_perplexity", "0.5"], "at least 1"),
-        (["runs/a/seed-1", "--limit", "2", "--max_loops", "1", "--json", f"{__file__}/x.json"], "cannot write in"),
-        (["runs/a/seed-1", "--figures", __file__], "cannot write in"),
+        (
+            ["runs/a/seed-1", "--limit", "2", "--max_loops", "1", "--json", f"{__file__}/x.json"],
+            "is a file, choose another",
+        ),
+        (["runs/a/seed-1", "--figures", __file__], "is a file, choose another"),
         (["runs/a/seed-1", "--halting", "kl", "kl"], "given twice"),
         (["runs/a/seed-1", "--halting", "all", "kl"], "name none beside it"),
         (["runs/a/seed-1", "--save_rules", "rules"], "does nothing without --halting"),

@@ -25,7 +25,7 @@ def push(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, 
     with sdpa_kernel(SDPBackend.MATH):
         try:
             return _push_forward(f, z, xi)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:  # a RuntimeError that the dearer way would only repeat
             raise
         except (NotImplementedError, RuntimeError):  # no forward mode, or a custom autograd function without jvp
             return _push_by_two_reverses(f, z, xi)

@@ -26,12 +26,12 @@ from loopscale.audit.tables import (
     verdict_table,
 )
 from loopscale.cli.config_file import read_config
-from loopscale.cli.outputs import check_file, check_folder, write_result
+from loopscale.cli.outputs import check_outputs
 from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
 from loopscale.data import batches
 from loopscale.errors import InputError
-from loopscale.files import plain
+from loopscale.files import plain, write_json
 
 BLIND_SPOT = 3
 WIDTH = 160  # of tables in a log; a terminal knows its own
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
         raise InputError("give either a MODEL to measure or --config FILE to judge before training.")
     if args.windows < 1 or args.batch_size < 1:
         raise InputError(f"--windows is {args.windows} and --batch_size {args.batch_size}: give at least 1 of each.")
-    check_file("--json", args.json)
+    check_outputs(args, "figures")
     return _judge(args) if args.model is None else _measure(args)
 
 
@@ -73,12 +73,11 @@ def _judge(args: Namespace) -> int:
     config, scale_target = read_config(Path(args.config))
     verdicts = static_verdict(config, penalty=scale_target is not None)
     _console().print(static_table(verdicts))
-    write_result(args.json, {"coordinates": plain(verdicts)})
+    _write(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
 
 def _measure(args: Namespace) -> int:
-    check_folder("--figures", args.figures)
     model = load_subject(args, args.model)
     data, _ = load_windows(args, args.model, model)
     console = _console()
@@ -111,9 +110,14 @@ def _measure(args: Namespace) -> int:
 
             write_figures(Path(args.figures), report, curves, changed)
             console.print(f"figures are in {args.figures}", soft_wrap=True)
-    write_result(args.json, found)
+    _write(args.json, found)
     return BLIND_SPOT if blind else 0
 
 
 def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def _write(path: str | None, found: dict[str, Any]) -> None:
+    if path is not None:
+        write_json(Path(path), found)

@@ -6,63 +6,43 @@ window and reported on the others.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from rich.console import Console
-from rich.progress import track
-from torch import Tensor
 
-from loopscale.batches import Batch, inputs_and_labels
-from loopscale.cli.outputs import check_file, check_folder, write_result
+from loopscale.cli.halting import add_halting_arguments, halting_asked
+from loopscale.cli.measured_subject import Subject, labels, measured_subject, progress
+from loopscale.cli.outputs import check_outputs
 from loopscale.cli.parser import Parser
-from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
-from loopscale.data import Data, batches
+from loopscale.cli.subject import add_model_arguments, add_window_arguments
 from loopscale.environment import environment
-from loopscale.errors import InputError, unknown
+from loopscale.errors import InputError
 from loopscale.evaluate import (
-    RULES,
-    CalibratedRule,
     DepthCurve,
     FrontierPoint,
-    HaltingRule,
-    Level,
-    MeanLoops,
     Measured,
-    RelativePerplexity,
     Speed,
-    Target,
     depth_curves,
     describe_depth,
     differences,
     frontier,
     measure_speeds,
-    rule_named,
-    run_halting,
-    sliding_windows,
     token_flops,
 )
-from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.frontier import points_table
 from loopscale.evaluate.tables import (
     depth_table,
     difference_table,
     frontier_table,
-    halting_table,
-    halting_time_table,
 )
-from loopscale.files import plain
-from loopscale.stepping import Looped
+from loopscale.files import plain, write_json
 from loopscale.study.published import points_129m
 
 PIPE_WIDTH = 120  # of tables that go to a file
-LEVELS: tuple[Level, ...] = ("sequence", "token")
-T = TypeVar("T")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -75,51 +55,32 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--max_loops", type=int | None, help="depth of the curve (default: 3 times the trained depth)")
     parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
-    parser.add_argument("--halting", type=str, nargs="+", default=[], help=f"rules, or all: {', '.join(RULES)}")
-    parser.add_argument("--level", type=str | None, help="what stops: sequence or token (default: both)")
-    parser.add_argument("--relative_perplexity", type=float | None, help="target, against full depth (default: 1.01)")
-    parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
-    parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
+    add_halting_arguments(parser)
     parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
     add_model_arguments(parser)
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
     parser.add_argument("--figures", type=str | None, help="draw into this folder")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One model with the windows it is measured on."""
-
-    label: str
-    model: Looped
-    windows: Sequence[Batch]
-    described: str
-    bytes_per_token: float
-
-
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    rules = halting_rules(args.halting)
-    if args.level not in (*LEVELS, "both", None):
-        raise unknown("halting level", args.level, (*LEVELS, "both"))
+    halting = halting_asked(args)
     sizes = sorted(set(args.speed_batch_sizes))
     if sizes[0] < 1 or args.repeats < 1:
         raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
-    target = _target(args)
-    check_file("--json", args.json)
-    check_folder("--figures", args.figures)
-    check_folder("--save_rules", args.save_rules)
-    subjects = [_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)]
-    for subject in subjects if rules else ():
-        _rules_for(args, subject, rules)
+    check_outputs(args, "figures", "save_rules")
+    subjects = [
+        measured_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)
+    ]
+    rules = {} if halting is None else {subject.label: halting.rules_for(subject) for subject in subjects}
     curves = {subject.label: _curves(args, subject) for subject in subjects}
     speeds = _speeds(subjects, curves, sizes, args.repeats)
     found: dict[str, Any] = {"environment": environment(), "corpus": args.corpus, "models": {}}
     measured: dict[str, Measured] = {}
     for subject in subjects:
         own = {size: some[subject.label] for size, some in speeds.items()}
-        flops = token_flops(subject.model, _inputs(subject)[:1])
+        flops = token_flops(subject.model, subject.inputs[:1])
         description: dict[str, Any] = {"speeds": [speed.to_dict() for some in own.values() for speed in some]}
         description["depth"] = {}
         for reading, curve in curves[subject.label].items():
@@ -129,83 +90,18 @@ def run(args: Namespace) -> int:
             console.print(depth_table(f"{label}, {subject.described}", measured[label], own), "")
         found["models"][subject.label] = description
     found["frontier"] = _frontier(args, measured, console)
-    for subject in subjects if rules else ():
-        found["models"][subject.label]["halting"] = _halting(args, subject, rules, target, console)
-    _write(args, found, measured)
+    if halting is not None:
+        for subject in subjects:
+            found["models"][subject.label]["halting"] = halting.report(subject, rules[subject.label], console)
+    if args.json:
+        write_json(Path(args.json), plain(found))
+    if args.figures:
+        _figures(Path(args.figures), found, measured, reference(args))
     return 0
 
 
-def halting_rules(names: Sequence[str]) -> list[HaltingRule]:
-    """Return the rules of these names; `all` is every rule."""
-    if "all" in names and len(names) > 1:
-        raise InputError("--halting all is every rule: name none beside it.")
-    if len(set(names)) < len(names):
-        raise InputError("the same halting rule is given twice: name each once.")
-    return list(RULES.values()) if list(names) == ["all"] else [rule_named(name) for name in names]
-
-
-def _target(args: Namespace) -> Target:
-    """Return what halting is to keep. Raises `InputError` for options of halting where there is none."""
-    if not args.halting:
-        for name in ("level", "relative_perplexity", "mean_loops", "save_rules"):
-            if args[name] is not None:
-                raise InputError(f"--{name} does nothing without --halting: name rules, or all.")
-    if args.relative_perplexity is not None and args.mean_loops is not None:
-        raise InputError("--relative_perplexity and --mean_loops are two targets: give one.")
-    if args.mean_loops is not None:
-        return MeanLoops(args.mean_loops)
-    return RelativePerplexity() if args.relative_perplexity is None else RelativePerplexity(args.relative_perplexity)
-
-
-def _rules_for(args: Namespace, subject: Subject, rules: Sequence[HaltingRule]) -> Sequence[HaltingRule]:
-    """Return the rules to calibrate on a model. Raises `InputError` where one does not fit, or windows are too few."""
-    windows = len(_inputs(subject))
-    if windows < 4:
-        raise InputError(f"halting needs at least 4 windows, half of them to calibrate on, not {windows}.")
-    fitting = [rule for rule in rules if rule.applies_to(subject.model)]
-    if args.halting != ["all"] and len(fitting) < len(rules):
-        misfit = next(rule.name for rule in rules if rule not in fitting)
-        raise InputError(f"the halting rule '{misfit}' does not fit {subject.label}: it has no exit gate.")
-    return fitting
-
-
-def labels(names: Sequence[str]) -> list[str]:
-    """Return short names: what is not common to all paths, and the whole name where that is nothing."""
-    parts = [Path(name).parts for name in names]
-    if len({Path(name).resolve() for name in names}) < len(parts):
-        raise InputError("the same model is given twice: name each once.")
-    if len(parts) == 1:
-        return ["/".join(parts[0][-2:])]
-    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
-        parts = [p[1:] for p in parts]
-    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
-        parts = [p[:-1] for p in parts]
-    return ["/".join(p) for p in parts]
-
-
-def _subject(args: Namespace, name: str, label: str) -> Subject:
-    model = load_subject(args, name)
-    data, length = load_windows(args, name, model)
-    windows, described = _windows(args, data, length)
-    return Subject(label, model, windows, described, data.bytes_per_token)
-
-
-def _windows(args: Namespace, data: Data, length: int) -> tuple[list[Batch], str]:
-    """Return the validation windows, spread over the text or sliding from its start, and what they are in words."""
-    if args.limit < 0 or args.batch_size < 1:
-        raise InputError(f"--limit {args.limit}, --batch_size {args.batch_size}: give at least 0 and at least 1.")
-    if args.stride is not None:
-        ids = torch.from_numpy(data.valid.tokens.ids.astype("int64"))
-        kept = ids[: (args.limit - 1) * args.stride + length + 1] if args.limit else ids
-        sliding: list[Batch] = list(sliding_windows(kept, length, args.stride, args.batch_size))
-        return sliding, f"sliding windows of {length} with stride {args.stride} over {len(kept):,} tokens"
-    wanted = min(args.limit or len(data.valid), len(data.valid))
-    rows = torch.cat(list(batches(data.valid, 1, limit=wanted)))
-    return list(rows.split(args.batch_size)), f"{wanted} of {len(data.valid):,} windows of {length}"
-
-
 def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:
-    windows = _progress(subject.label)(subject.windows, "depth curve")
+    windows = progress(subject.label)(subject.windows, "depth curve")
     return depth_curves(subject.model, windows, args.max_loops, subject.bytes_per_token)
 
 
@@ -214,7 +110,7 @@ def _speeds(
 ) -> dict[int, dict[str, tuple[Speed, ...]]]:
     """Time the exits up to the trained depth, of all models together, at every batch size there are windows for."""
     models = {subject.label: subject.model for subject in subjects}
-    inputs = {subject.label: _inputs(subject) for subject in subjects}
+    inputs = {subject.label: subject.inputs for subject in subjects}
     exits = {
         label: range(1, min(len(found["trained"]), found["trained"].trained_loops) + 1)
         for label, found in curves.items()
@@ -223,46 +119,8 @@ def _speeds(
     fitting = [size for size in sizes if size <= fewest] or [fewest]
     return {
         size: measure_speeds(models, {label: ids[:size] for label, ids in inputs.items()}, exits, repeats)
-        for size in _progress("all models")(fitting, "timing exits")
+        for size in progress("all models")(fitting, "timing exits")
     }
-
-
-def _inputs(subject: Subject) -> Tensor:
-    return torch.cat([inputs_and_labels(batch)[0] for batch in subject.windows])
-
-
-def _halting(
-    args: Namespace, subject: Subject, rules: Sequence[HaltingRule], target: Target, console: Console
-) -> dict[str, Any]:
-    pieces = [inputs_and_labels(batch) for batch in subject.windows]
-    inputs, targets = torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
-
-    def split(start: int) -> list[Batch]:
-        rows = zip(inputs[start::2].split(args.batch_size), targets[start::2].split(args.batch_size), strict=True)
-        return list(rows)
-
-    report = run_halting(
-        subject.model,
-        split(0),
-        split(1),
-        target,
-        _rules_for(args, subject, rules),
-        [level for level in LEVELS if args.level in (level, "both", None)],
-        sorted(set(args.speed_batch_sizes)),
-        repeats=args.repeats,
-        track=_progress(subject.label),
-    )
-    console.print(halting_table(f"{subject.label}, halting", report), "")
-    console.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")
-    if args.save_rules:
-        _save_rules(Path(args.save_rules), subject, report)
-    return report
-
-
-def _save_rules(folder: Path, subject: Subject, report: dict[str, Any]) -> None:
-    for row in report["results"]:
-        rule = CalibratedRule.from_dict({**row["rule"], "model": fingerprint(subject.model)})
-        rule.save(folder / f"{subject.label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")
 
 
 def _frontier(args: Namespace, measured: dict[str, Measured], console: Console) -> dict[str, Any]:
@@ -280,12 +138,6 @@ def reference(args: Namespace) -> list[FrontierPoint]:
     return list(points_129m()) if args.reference else []
 
 
-def _write(args: Namespace, found: dict[str, Any], measured: dict[str, Measured]) -> None:
-    write_result(args.json, plain(found))
-    if args.figures:
-        _figures(Path(args.figures), found, measured, reference(args))
-
-
 def _figures(
     folder: Path, found: dict[str, Any], measured: dict[str, Measured], published: Sequence[FrontierPoint]
 ) -> None:
@@ -297,13 +149,3 @@ def _figures(
         if "halting" in description:
             figure = halting_figure(label, description["halting"])
             write_figure(figure, folder, f"halting-{label.replace('/', '-')}")
-
-
-def _progress(label: str) -> Any:
-    """Return a progress bar with time left on stderr, silent where nobody watches."""
-
-    def show(sequence: Sequence[T], description: str) -> Iterable[T]:
-        bar = partial(track, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        return bar(sequence, f"{label}: {description}")
-
-    return show

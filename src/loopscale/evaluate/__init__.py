@@ -1,6 +1,7 @@
 """What each exit is worth, what it costs, and when to stop: depth curve, frontier, calibrated halting."""
 
 from loopscale.batches import Batch
+from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.calibration import (
     Calibration,
     HaltingResult,
@@ -29,7 +30,7 @@ from loopscale.evaluate.frontier import (
     frontier,
     interpolated,
 )
-from loopscale.evaluate.halting_rules import RULES, CalibratedRule, Exit, HaltingRule, Level, is_gated, rule_named
+from loopscale.evaluate.halting_rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
 from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.evaluate.halting_trace import ExitTrace, trace_exits
 from loopscale.evaluate.oracle import OraclePoint, oracle

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.evaluate.halting_rules import CalibratedRule, HaltingRule, Level
+from loopscale.evaluate.calibrated_rule import CalibratedRule
+from loopscale.evaluate.halting_rules import HaltingRule, Level
 from loopscale.evaluate.halting_trace import Depths, ExitTrace, WindowSums
 from loopscale.evaluate.statistics import (
     Interval,

@@ -4,22 +4,17 @@ Every rule gives each token a score at each exit; higher means safer to stop, an
 score reaches the threshold. Distances and entropies are therefore negated.
 """
 
-import json
 import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.errors import InputError, unknown
-from loopscale.evaluate.fingerprint import fingerprint
-from loopscale.files import write_json
 from loopscale.model import LoopedForCausalLM
 from loopscale.precision import widened
 from loopscale.stepping import Gated, Logits, Looped, State
@@ -188,109 +183,6 @@ def rule_named(name: str) -> HaltingRule:
     if name not in RULES:
         raise unknown("halting rule", name, RULES)
     return RULES[name]
-
-
-@dataclass(frozen=True)
-class CalibratedRule:
-    """A rule with the threshold it stops at.
-
-    `level` says what stops: a `token` by its own score, or a whole `sequence` by the mean score of its tokens. The two
-    need different thresholds. `num_loops` is the full depth it was calibrated at: the last exit always stops. An
-    infinite threshold never stops early. `model` is the fingerprint of the model whose scores it was calibrated on.
-    """
-
-    rule: HaltingRule
-    threshold: float
-    level: Level
-    num_loops: int
-    model: str | None = None
-
-    @property
-    def stops_early(self) -> bool:
-        """Return whether there is a score that stops anything before the last exit."""
-        return self.threshold < math.inf
-
-    def halts(self, scores: Scores) -> Bool[Tensor, "batch seq"]:
-        """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none."""
-        if self.level == "sequence":
-            return (scores.mean(-1, keepdim=True) >= self.threshold).expand_as(scores)
-        return scores >= self.threshold
-
-    def watch(self, model: Looped) -> Callable[[int, State, Callable[[], Logits]], Bool[Tensor, "batch seq"]]:
-        """Return a function to ask at every exit of one pass, in turn, which tokens stop there (for decoding).
-
-        It takes the loop k from 0, its state and a function that gives its logits.
-        """
-        before: Exit | None = None
-
-        def stops(k: int, z: State, logits: Callable[[], Logits]) -> Bool[Tensor, "batch seq"]:
-            nonlocal before
-            now = Exit(k, z, logits() if self.rule.reads_logits else None)
-            before = now = replace(now, scores=self.rule.scores(model, now, before))
-            assert now.scores is not None
-            return self.halts(now.scores)
-
-        return stops
-
-    def require_fit(self, model: Looped, num_loops: int) -> None:
-        """Raise `InputError` if the model has no part for the rule or runs another depth; warn if it is another one."""
-        if not self.rule.applies_to(model):
-            raise InputError(f"the halting rule '{self.rule.name}' does not fit this model: it has no exit gate.")
-        if self.num_loops != num_loops:
-            raise InputError(f"the halting rule was calibrated for {self.num_loops} loops, not for {num_loops}.")
-        if self.model is not None and self.model != fingerprint(model):
-            warnings.warn(
-                "the halting rule was calibrated on another model: what it promised does not hold for this one.",
-                stacklevel=3,
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description; the threshold that never stops is null."""
-        return {
-            "rule": self.rule.name,
-            "threshold": None if self.threshold == math.inf else self.threshold,
-            "level": self.level,
-            "num_loops": self.num_loops,
-            "model": self.model,
-        }
-
-    @classmethod
-    def from_dict(cls, description: Mapping[str, Any]) -> "CalibratedRule":
-        """Build the rule of a description. Raises `InputError` where something is missing or unknown."""
-        try:
-            name, threshold, level, num_loops = (
-                description[key] for key in ("rule", "threshold", "level", "num_loops")
-            )
-            stop_at = math.inf if threshold is None else float(threshold)
-            full_depth = int(num_loops)
-            if math.isnan(stop_at) or full_depth != num_loops or full_depth < 1:
-                raise ValueError
-            if not isinstance(name, str):
-                raise TypeError
-        except KeyError as missing:
-            raise InputError(f"not a calibrated halting rule: {missing} is missing.") from missing
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                "not a calibrated halting rule: rule must be a name, threshold and num_loops numbers."
-            ) from error
-        if level not in ("sequence", "token"):
-            raise unknown("halting level", level, ("sequence", "token"))
-        return cls(rule_named(name), stop_at, level, full_depth, description.get("model"))
-
-    def save(self, path: str | Path) -> None:
-        """Write the rule as JSON."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "CalibratedRule":
-        """Read a rule that `save` wrote. Raises `InputError` where there is none."""
-        try:
-            description = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(description, dict):
-                raise ValueError
-        except (OSError, ValueError) as error:
-            raise InputError(f"no halting rule at '{path}': write one with loopscale evaluate --halting.") from error
-        return cls.from_dict(description)
 
 
 def _wide(x: Tensor | None) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.errors import InputError
+from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.cost import REPEATS, interleaved_times
-from loopscale.evaluate.halting_rules import CalibratedRule, Exit, Scores
+from loopscale.evaluate.halting_rules import Exit, Scores
 from loopscale.stepping import Logits, Looped, Tokens, evaluating, run_loops
 
 LeavingLogits = Float[Tensor, "leaving seq vocab"]

@@ -45,11 +45,6 @@ class ExitTrace:
         """Scored tokens of every window."""
         return self.scored.sum(-1).double()
 
-    def subset(self, index: Tensor) -> "ExitTrace":
-        """Return the trace of some windows."""
-        scores = {name: values[:, index] for name, values in self.scores.items()}
-        return ExitTrace(self.losses[:, index], self.scored[index], scores)
-
     def level_scores(self, rule: str, level: Level) -> Float[Tensor, "exits windows units"]:
         """Return the scores that decide: one per token, or one per sequence (the mean over its tokens)."""
         scores = self.scores[rule]

@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.evaluate.halting_rules import CalibratedRule
+from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.halting_run import halted_logits
 from loopscale.model import LoopedForCausalLM
 
@@ -38,6 +38,8 @@ class LoopedLM(HFLM):
         super().__init__(pretrained, **kwargs)
         if not isinstance(self.model, LoopedForCausalLM):
             raise InputError(f"{type(self.model).__name__} is not a loopscale model: run it with --model hf.")
+        if self.prefix_token_id is None:  # what stands before a text, where the tokenizer has no token for that
+            self.custom_prefix_token_id = self.tokenizer("\n").input_ids[0]
         self.halting = None if halting is None else self._rule(halting, self.model)
 
     def _rule(self, path: str, model: LoopedForCausalLM) -> CalibratedRule:
@@ -46,12 +48,6 @@ class LoopedLM(HFLM):
             raise InputError(f"'{path}' stops whole sequences: calibrate a rule of level token for lm-eval.")
         rule.require_fit(model, model.num_loops)
         return rule
-
-    @property
-    def prefix_token_id(self) -> int:
-        """The token that stands before a text: the tokenizer's own, or a newline where it has none."""
-        found = super().prefix_token_id
-        return self.tokenizer("\n").input_ids[0] if found is None else found
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if self.halting is None:

@@ -65,6 +65,7 @@ class LoopedConfig(PreTrainedConfig):
     """
 
     model_type = "loopscale"
+    # transformers' Trainer adds it to a list
     keys_to_ignore_at_inference = ["cache", "past_key_values", "loop_losses", "loop_norms", "states"]  # noqa: RUF012
 
     vocab_size: int = 20_000

@@ -40,6 +40,7 @@ from loopscale.stepping import Logits, Positions, State, Tokens
 class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
     """A looped language model: one stack of layers applied K times, decoded after every loop (arXiv 2606.24898)."""
 
+    # transformers reads this from the class
     _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
     checkpoint_loops = False  # recompute each loop in the backward pass instead of keeping its activations
     head_passes: Passes = staticmethod(differentiate)
@@ -138,13 +139,15 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         positions = self.model.positions(inputs_embeds, cache) if position_ids is None else position_ids
         h = self.model.embed_inputs(inputs_embeds, positions)
         context = self.model.context(h, attention_mask, position_ids, cache)
-        states, exit_inputs = self._run_loops(h, context, K, labels is not None, supervised_exits_only)
+        supervision = self.supervision
+        read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
+        states, exit_inputs = self._run_loops(h, context, read)
         gates = loss = loop_losses = None
         if self.exit_gate is not None:
             gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            loss, loop_losses = self._loss(states, exit_inputs, labels, gates, count)
+            loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
         wanted = labels is None or not self.training
         return LoopedOutput(
             loss=loss,
@@ -156,22 +159,19 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
             exit_probabilities=None if gates is None else exit_distribution(gates),
         )
 
-    def _run_loops(
-        self, h: State, context: StepContext, num_loops: int, read_exits: bool, supervised_only: bool
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Return the state of every loop, and what the head sees of it at the exits that are read."""
+    def _run_loops(self, h: State, context: StepContext, read: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return the state of every loop, and what the head sees of it at the exits that are to be `read`."""
         step, exit_input = self.step, self._exit_input
         if self.checkpoint_loops and self.training:
             step, exit_input = _recomputed(step), _recomputed(exit_input)
         states: list[Tensor] = []
         exit_inputs: list[Tensor | None] = []
-        for k in range(num_loops):
+        for k, is_read in enumerate(read):
             z = step(h, k, context)
             states.append(z)
             # here, not after the loops: the backward pass then needs one exit's gradients at a time
-            read = read_exits and not (supervised_only and not self.supervision.supervises(k, num_loops))
-            exit_inputs.append(exit_input(z, k) if read else None)
-            if k + 1 < num_loops:
+            exit_inputs.append(exit_input(z, k) if is_read else None)
+            if k + 1 < len(read):
                 h = self.carry(z, k)
         return states, exit_inputs
 
@@ -180,6 +180,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
 
     def _loss(
         self,
+        supervision: Supervision,
         states: list[Tensor],
         exit_inputs: list[Tensor | None],
         labels: Tensor,
@@ -188,7 +189,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " loops"]]:
         """Return the loss, penalty included, and the cross-entropy of every exit, in nats per token."""
         weight = self.lm_head.weight
-        loss, token_losses = exits_loss(self.supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
+        loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
         if coefficient := self.config.norm_penalty_coef:
             loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
         return loss, token_losses.sum((1, 2)) / count

@@ -1,6 +1,5 @@
 """The live table of a study: where every run stands, its loss and norm, and the time left."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loopscale.errors import InputError
-from loopscale.study.worker import PROGRESS_FILE, RESULT_FILE
+from loopscale.study.worker import PROGRESS_FILE, RESULT_FILE, read_report
 
 REFRESH_SECONDS = 1.0
 
@@ -83,10 +81,10 @@ class Monitor:
 
 def _progress(folder: Path) -> dict[str, Any]:
     """Return a run's state, step, loss and norm in words, and the share of it that is done."""
-    if (result := _read(folder / RESULT_FILE)) is not None:
+    if (result := read_report(folder / RESULT_FILE)) is not None:
         values = {"loss": result["perplexity"], "norm": result["norm"]}
         return {"state": "done", "step": result["steps"], "share": 1.0} | {k: _row(v) for k, v in values.items()}
-    line = _read(folder / PROGRESS_FILE)
+    line = read_report(folder / PROGRESS_FILE)
     if line is None:
         return {"state": "waiting", "step": "", "loss": "", "norm": "", "share": 0.0}
     losses = [value for key, value in line.items() if key.startswith("loop_losses/")]
@@ -102,12 +100,3 @@ def _progress(folder: Path) -> dict[str, Any]:
 
 def _row(values: Sequence[float | None]) -> str:
     return " ".join("-" if value is None else f"{value:.3g}" for value in values)  # None: not finite
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error

@@ -19,7 +19,7 @@ from loopscale.study.executor import Executor, Job, LocalExecutor
 from loopscale.study.progress import Monitor
 from loopscale.study.report import PAGE, render, write_report
 from loopscale.study.results import ConditionResult, Results, Run
-from loopscale.study.worker import RESULT_FILE
+from loopscale.study.worker import RESULT_FILE, read_report
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
 
 STUDY_FILE = "study.json"
@@ -75,8 +75,8 @@ def reproduce(
         check_folder(run.config)
     with console.status("reading the corpus"):
         data = load_run_data(base)
-    for run in (*runs, *finished_runs(base, out)):
-        check_corpus(run.config.folder, data)
+    for folder in {run.config.folder for run in (*runs, *finished_runs(base, out))}:
+        check_corpus(folder, data)
     pending = [run for run in runs if not run.finished]
     jobs = [Job(run.name, run.config.folder) for run in pending]
     executor = executor or LocalExecutor.for_machine(len(jobs), processes)
@@ -116,7 +116,8 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
     """Return the results of every finished run."""
     conditions: dict[str, ConditionResult] = {}
     for run in runs:
-        document = _result(run.config.folder / RESULT_FILE)
+        document = read_report(run.config.folder / RESULT_FILE)
+        assert document is not None  # the run is finished
         document["checkpoint"] = run.config.folder.relative_to(out).as_posix()
         model = run.config.model_config(None)
         before = conditions.get(run.condition)
@@ -135,13 +136,6 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
         num_loops=base.model_config(None).num_loops,
         conditions=conditions,
     )
-
-
-def _result(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error
 
 
 def identity(base: RunConfig) -> dict[str, Any]:

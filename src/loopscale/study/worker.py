@@ -1,5 +1,6 @@
 """One run of a study in a process of its own: `python -m loopscale.study.worker FOLDER` trains, measures, writes."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class ReportProgress(TrainerCallback):
 def report(folder: Path, progress: dict[str, Any]) -> None:
     """Write the progress of a run, whole."""
     write_json(folder / PROGRESS_FILE, progress)
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """Return what a run wrote of its progress or result, None where it has not yet. Raises `InputError` if damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error
 
 
 def main(folder: Path) -> int:

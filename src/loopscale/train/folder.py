@@ -1,7 +1,6 @@
 """A run's folder: whose it is, what lies in it, and that one process at a time trains there."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from loopscale.data import Data
 from loopscale.environment import environment
 from loopscale.errors import InputError
-from loopscale.files import write_json
+from loopscale.files import check_writable, write_json
 from loopscale.train.config import RunConfig
 
 RUN_FILE = "run.json"
@@ -25,21 +24,13 @@ LOCK_FILE = ".lock"  # among the checkpoints, which go when the run is done
 FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
 
 
-def check_place(folder: Path) -> None:
-    """Raise `InputError` where no folder can be made or written in."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        what = "cannot be written in" if nearest.is_dir() else "is a file"
-        raise InputError(f"--out {folder}: {nearest} {what}, choose another folder.")
-
-
 def check_folder(config: RunConfig) -> bool:
     """Return whether the folder already holds this run, finished or not.
 
     Raises `InputError` where it holds something else.
     """
     path = config.folder / RUN_FILE
-    check_place(config.folder)
+    check_writable("--out", config.folder)
     if path.exists() and not started(config.folder):
         return False
     if not path.exists():

@@ -34,6 +34,7 @@ from loopscale.objective import (
     norm_penalty,
 )
 from loopscale.precision import widened
+from loopscale.state import norm
 from loopscale.stepping import Logits, Positions, State, Tokens
 
 
@@ -257,4 +258,4 @@ def _next_tokens(labels: Tensor | None) -> Tensor | None:
 def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:
     """Return the mean L2 norm of every state, detached and without a sync."""
     with torch.no_grad():
-        return torch.stack([torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype)).mean() for z in states])
+        return torch.stack([norm(z).mean() for z in states])

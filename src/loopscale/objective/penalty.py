@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscale.objective.supervision import Count
-from loopscale.precision import widened
+from loopscale.state import energy
 
 
 def norm_penalty(
@@ -17,9 +17,4 @@ def norm_penalty(
 
     Tokens outside the mask do not count; `count` is the number of tokens the mean is taken over.
     """
-    return torch.stack([_energy(z, mask) for z in states]).mean() / count
-
-
-def _energy(z: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, ""]:
-    """Return the sum over unmasked tokens of the squared scale (mean over channels of z^2)."""
-    return (z.to(widened(z.dtype)).square().mean(-1) * mask).sum()
+    return torch.stack([(energy(z) * mask).sum() for z in states]).mean() / count

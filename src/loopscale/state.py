@@ -1,0 +1,44 @@
+"""Norm, scale, direction and angular step of a state, each defined once.
+
+All are taken in float32 or better whatever the state's precision, so that a figure means the same wherever it is read.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.precision import widened
+from loopscale.stepping import State
+
+PerToken = Float[Tensor, "batch seq"]
+
+
+def norm(z: State) -> PerToken:
+    """Return the L2 norm ||z||_2 of every token's state, which arXiv 2606.24898 reports; its derivative at 0 is 0."""
+    return torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype))
+
+
+def scale(z: State) -> PerToken:
+    """Return s, the RMS of every token's state: its norm over the square root of the hidden size."""
+    return norm(z) / z.shape[-1] ** 0.5
+
+
+def energy(z: State) -> PerToken:
+    """Return s^2, the mean over channels of z^2: smooth at 0."""
+    return z.to(widened(z.dtype)).square().mean(-1)
+
+
+def direction(z: State) -> State:
+    """Return u = z / s, of unit RMS; 0 where the state is 0."""
+    wide = z.to(widened(z.dtype))
+    return wide / scale(z).clamp_min(torch.finfo(wide.dtype).tiny)[..., None]
+
+
+def angular_step(z: State, after: State) -> PerToken:
+    """Return ||u' - u||_2: how far one loop turns the direction, times the square root of the hidden size."""
+    return torch.linalg.vector_norm(direction(after) - direction(z), dim=-1)
+
+
+def radial_step(z: State, after: State) -> PerToken:
+    """Return <u, z' - z> / hidden: how far one loop moves the state along its own direction, in units of scale."""
+    return (direction(z) * (after - z)).mean(-1)

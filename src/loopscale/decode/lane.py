@@ -9,6 +9,7 @@ from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
 from loopscale.errors import InputError
+from loopscale.hf import attention_implementation
 from loopscale.model import LoopedForCausalLM, StepContext
 from loopscale.stepping import Positions, State, Tokens
 
@@ -43,7 +44,7 @@ class Lane:
         room = model.config.max_position_embeddings
         # places without a token may lie behind the end of a learned table
         self.last_position = room - 1 if model.model.embed_positions is not None and capacity > room else None
-        self.additive = model.config._attn_implementation == "eager"
+        self.additive = attention_implementation(model.config) == "eager"
         self.passes = 0
         self.token_loops = 0
 
@@ -123,8 +124,9 @@ class Lane:
 
 def check_attention(model: LoopedForCausalLM) -> None:
     """Raise `InputError` for an attention implementation that cannot take the masks of unequal rows."""
-    if model.config._attn_implementation not in ("sdpa", "eager"):
+    name = attention_implementation(model.config)
+    if name not in ("sdpa", "eager"):
         raise InputError(
-            f"attention implementation '{model.config._attn_implementation}' cannot decode rows of unequal length: "
+            f"attention implementation '{name}' cannot decode rows of unequal length: "
             "load the model with attn_implementation='sdpa'."
         )

@@ -2,11 +2,12 @@
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from loopscale.hf import CACHE
 from loopscale.model.backbone import LoopedModel
 from loopscale.model.blocks import StepContext
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
 from loopscale.model.looped import LoopedForCausalLM
-from loopscale.model.outputs import CACHE, LoopedOutput
+from loopscale.model.outputs import LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.model.recurrence import RECURRENCES
 

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from loopscale.errors import InputError
+from loopscale.hf import RotaryEmbedding, causal_mask
 from loopscale.model.blocks import LoopedLayer, StepContext
 from loopscale.model.config import LoopedConfig
 from loopscale.model.recurrence import RECURRENCES, Damped
@@ -58,7 +57,7 @@ class LoopedModel(LoopedPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
-        self.rotary_emb = None if learned else LlamaRotaryEmbedding(config)
+        self.rotary_emb = None if learned else RotaryEmbedding(config)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
         self.recurrence = RECURRENCES[config.recurrence](config)
@@ -99,9 +98,7 @@ class LoopedModel(LoopedPreTrainedModel):
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens. `slot` is the cache slot whose
         length tells how many tokens came before.
         """
-        # positions are handed on only if given: transformers would look through them for packed sequences, which syncs;
-        # the cache by position: its keyword changed its name between the versions of transformers that we support
-        mask = create_causal_mask(self.config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
+        mask = causal_mask(self.config, h, attention_mask, cache, position_ids, slot)
         if self.rotary_emb is None:
             return StepContext(mask, None, cache)
         positions = self.positions(h, cache, slot) if position_ids is None else position_ids

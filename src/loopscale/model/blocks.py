@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import silu
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
+from loopscale.hf import AttentionMask, attend, rotate
 from loopscale.model.config import LoopedConfig
 from loopscale.stepping import State
 
@@ -29,7 +27,7 @@ class StepContext:
     sines of RoPE, `cache` a transformers cache with one slot per (loop, layer).
     """
 
-    attention_mask: Tensor | BlockMask | None = None
+    attention_mask: AttentionMask = None
     rotary: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
 
@@ -65,14 +63,13 @@ class LoopedAttention(nn.Module):
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
         if context.rotary is not None:
-            q, k = apply_rotary_pos_emb(q, k, *context.rotary)
+            q, k = rotate(q, k, *context.rotary)
         if context.cache is not None:
             k, v = context.cache.update(k, v, slot)
         if context.attention_mask is None and context.cache is None and _kernel_is_slow(q, k):
             y = plain_causal_attention(q, k, v).transpose(1, 2)
         else:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-            y, _ = attend(self, q, k, v, context.attention_mask, dropout=0.0, scaling=self.head_dim**-0.5)
+            y = attend(self, q, k, v, context.attention_mask, self.head_dim**-0.5)
         return self.o_proj(y.reshape(B, T, -1))
 
 

@@ -16,11 +16,12 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils.generic import can_return_tuple
 
 from loopscale.errors import InputError
+from loopscale.hf import CACHE, GenerationHooks
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import StepContext, in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.depth import at_depth, check_depth, check_loops
-from loopscale.model.outputs import CACHE, LoopedOutput
+from loopscale.model.outputs import LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.objective import (
     IGNORED,
@@ -38,7 +39,7 @@ from loopscale.state import norm
 from loopscale.stepping import Logits, Positions, State, Tokens
 
 
-class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
+class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin):
     """A looped language model: one stack of layers applied K times, decoded after every loop (arXiv 2606.24898)."""
 
     # transformers reads this from the class
@@ -208,27 +209,18 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         """Which exits the loss sees, and how they make one number."""
         return build_supervision(self.config.supervision, self.config.loop_weights, self.config.entropy_coef)
 
-    def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
-        """Refuse an empty prompt before transformers stumbles over it."""
-        if inputs_tensor.shape[1] == 0:
+    def check_prompt(self, width: int) -> None:
+        """Raise `InputError` for an empty prompt, before transformers stumbles over it."""
+        if width == 0:
             raise InputError("the prompt is empty: give at least one token.")
-        return super()._prepare_generated_length(*args, inputs_tensor=inputs_tensor, **kwargs)
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict, mode: Any, batch_size: int, max_cache_length: int
-    ) -> Any:
-        """Check that the text fits, and size the cache for the loops of this call (transformers: by the config)."""
-        K = self.num_loops if model_kwargs.get("num_loops") is None else model_kwargs["num_loops"]
+    def config_of_call(self, options: dict[str, Any], length: int) -> LoopedConfig:
+        """Return the configuration at the depth of this call to `generate`. Raises `InputError` for a text too long."""
+        K = self.num_loops if options.get("num_loops") is None else options["num_loops"]
         check_loops(K)
-        mask = model_kwargs.get("attention_mask")
-        self.check_positions(max_cache_length - (0 if mask is None else int((mask == 0).sum(1).min())))
-        trained, self.config = self.config, at_depth(self.config, K)
-        try:
-            return super()._prepare_cache_for_generation(
-                generation_config, model_kwargs, mode, batch_size, max_cache_length
-            )
-        finally:
-            self.config = trained
+        mask = options.get("attention_mask")
+        self.check_positions(length - (0 if mask is None else int((mask == 0).sum(1).min())))
+        return at_depth(self.config, K)
 
     def check_positions(self, needed: int) -> None:
         """Raise `InputError` if `needed` positions are more than a learned table holds. RoPE has no such end."""

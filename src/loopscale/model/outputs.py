@@ -6,9 +6,6 @@ from typing import no_type_check
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-# transformers calls a model's cache `past_key_values`, from 5.24 on `cache`: the keyword of `forward` and `generate`
-CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
-
 
 @dataclass
 @no_type_check  # accelerate builds it from one mapping

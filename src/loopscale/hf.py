@@ -1,0 +1,91 @@
+"""Names of transformers and torch that are private or have moved between versions.
+
+Kept in one place, so that a new version of either is one file to look at.
+"""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import GenerationMixin, PreTrainedConfig
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama import modeling_llama
+
+__all__ = [
+    "CACHE",
+    "AttentionMask",
+    "GenerationHooks",
+    "RotaryEmbedding",
+    "attend",
+    "attention_implementation",
+    "causal_mask",
+    "rotate",
+]
+
+# transformers calls a model's cache `past_key_values`, from 5.24 on `cache`: the keyword of `forward` and `generate`
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+AttentionMask = Tensor | BlockMask | None  # in the form the attention implementation wants; None: plain causal
+RotaryEmbedding = modeling_llama.LlamaRotaryEmbedding
+rotate = modeling_llama.apply_rotary_pos_emb
+Heads = Float[Tensor, "batch heads seq head_size"]
+SeenHeads = Float[Tensor, "batch key_heads seen head_size"]
+
+
+def attention_implementation(config: PreTrainedConfig) -> str:
+    """Return the name of the attention that a model runs: eager, sdpa, flash_attention_2, flex_attention, ..."""
+    return config._attn_implementation
+
+
+def attend(module: nn.Module, q: Heads, k: SeenHeads, v: SeenHeads, mask: AttentionMask, scaling: float) -> Tensor:
+    """Return attention's output, (batch, seq, heads, head size), by the implementation that `module.config` names."""
+    name, eager = attention_implementation(module.config), modeling_llama.eager_attention_forward
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    return function(module, q, k, v, mask, dropout=0.0, scaling=scaling)[0]
+
+
+def causal_mask(
+    config: PreTrainedConfig,
+    h: Float[Tensor, "batch seq hidden"],
+    attention_mask: Tensor | None,
+    cache: Cache | None,
+    position_ids: Tensor | None,
+    slot: int,
+) -> AttentionMask:
+    """Return the mask for the attention implementation, after what the cache has seen at `slot`."""
+    # the cache by position: its keyword changed its name; `position_ids` only if the caller has them: transformers
+    # would look through them for packed sequences, which syncs
+    return create_causal_mask(config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
+
+
+class GenerationHooks(GenerationMixin):
+    """`generate` that asks the model about its prompt, and sizes the cache for the call instead of for the config."""
+
+    config: PreTrainedConfig
+
+    def check_prompt(self, width: int) -> None:
+        """Raise `InputError` for a prompt of that many columns that cannot be run."""
+        raise NotImplementedError
+
+    def config_of_call(self, options: dict[str, Any], length: int) -> PreTrainedConfig:
+        """Return the configuration to size a cache by, for a call with these `options` and a text of that length."""
+        raise NotImplementedError
+
+    def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
+        self.check_prompt(inputs_tensor.shape[1])
+        return super()._prepare_generated_length(*args, inputs_tensor=inputs_tensor, **kwargs)
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict, mode: Any, batch_size: int, max_cache_length: int
+    ) -> Any:
+        own, self.config = self.config, self.config_of_call(model_kwargs, max_cache_length)
+        try:
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, mode, batch_size, max_cache_length
+            )
+        finally:
+            self.config = own

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loopscale.errors import InputError
-from loopscale.files import plain, write_json
+from loopscale.storage import REST, plain, write_json
 
 from .reading import Reader
 
@@ -44,7 +44,7 @@ class Run:
     tokens: int
     parameters: int
     checkpoint: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
 
     @property
     def diverged(self) -> bool:
@@ -80,7 +80,7 @@ class ConditionResult:
     recurrence: str
     norm_penalty_coef: float
     runs: tuple[Run, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
 
     @classmethod
     def from_dict(cls, document: object, where: str) -> "ConditionResult":
@@ -130,7 +130,7 @@ class Results:
     num_loops: int
     conditions: Mapping[str, ConditionResult]
     claims: tuple[Judgement, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
 
     def runs(self, condition: str) -> tuple[Run, ...]:
         """Return the runs of `condition`; none where it was not trained."""

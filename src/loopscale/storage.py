@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loopscale.errors import InputError
@@ -81,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
 
 
-def read_json(path: Path, kind: type[T], remedy: str = REMEDY) -> T:
+def read_json(path: Path, kind: type[T] | GenericAlias, remedy: str = REMEDY) -> T:
     """Return the value of a JSON file as a `kind`: a dataclass, a mapping, any type with annotations.
 
     Raises `InputError`: one sentence with the file, the place in it, what was expected there, and the remedy.
@@ -109,7 +110,7 @@ def parse_json(text: str, where: str, remedy: str = REMEDY) -> Any:
     return document
 
 
-def from_json(document: Any, kind: type[T], where: str, remedy: str = REMEDY) -> T:
+def from_json(document: Any, kind: type[T] | GenericAlias, where: str, remedy: str = REMEDY) -> T:
     """Return plain JSON values as a `kind`; `null` for a number is NaN, and keys that `kind` does not know are kept.
 
     Raises `InputError` as `read_json` does.

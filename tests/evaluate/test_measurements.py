@@ -14,7 +14,7 @@ from loopscale.evaluate import (
     token_flops,
 )
 from loopscale.evaluate.tables import safe_sentence
-from loopscale.files import plain
+from loopscale.storage import plain
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loopscale.audit.verdict import Kind, Thresholds
-from loopscale.files import plain
+from loopscale.storage import plain
 
 PerLoop = tuple[float, ...]
 

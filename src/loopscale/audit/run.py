@@ -8,8 +8,8 @@ from loopscale.audit.audit import audit
 from loopscale.audit.curves import LoopCurves, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.batches import Batch
-from loopscale.files import plain
 from loopscale.stepping import Looped
+from loopscale.storage import plain
 
 
 def run_audit(model: Looped | Any, batches: Iterable[Batch | Any], curve_loops: int = 30) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from loopscale.cli.parser import Parser
 from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
 from loopscale.data import batches
 from loopscale.errors import InputError
-from loopscale.files import plain, write_json
+from loopscale.storage import plain, write_json
 
 BLIND_SPOT = 3
 WIDTH = 160  # of tables in a log; a terminal knows its own

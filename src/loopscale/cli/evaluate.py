@@ -39,7 +39,7 @@ from loopscale.evaluate.tables import (
     difference_table,
     frontier_table,
 )
-from loopscale.files import plain, write_json
+from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 
 PIPE_WIDTH = 120  # of tables that go to a file

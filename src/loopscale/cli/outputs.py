@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from loopscale.errors import InputError
-from loopscale.files import check_writable
+from loopscale.storage import check_writable
 
 
 def check_outputs(args: Namespace, *folders: str) -> None:

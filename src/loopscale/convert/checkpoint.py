@@ -1,6 +1,5 @@
 """From a checkpoint made elsewhere to a folder of ours, and to Ouro's: written whole or not at all."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from loopscale.convert.readout_blind_spot import is_checkpoint_file, load_readou
 from loopscale.convert.tokenizer import read_tokenizer
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
+from loopscale.storage import write_json
 
 GENERATION = "generation_config.json"
 
@@ -115,7 +115,7 @@ def write_ouro(model: LoopedForCausalLM, folder: Path) -> None:
     """Write config and weights under Ouro's names."""
     weights, config = to_ouro(model)
     save_torch_state_dict(weights, folder)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config)
     model.generation_config.save_pretrained(folder)
 
 

@@ -1,7 +1,7 @@
 """A checkpoint folder, here or on the hub: its config and its safetensors, read as data and never run."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,20 @@ from torch import Tensor
 
 from loopscale.data.progress import progress_when_slow
 from loopscale.errors import InputError
+from loopscale.storage import read_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # what a checkpoint of safetensors is made of besides code, which is never fetched
 DATA_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The index of a sharded checkpoint: the file that holds each tensor."""
+
+    weight_map: Mapping[str, str]
 
 
 def local_folder(name: str, files: Sequence[str] = DATA_FILES) -> Path:
@@ -38,16 +46,9 @@ def local_folder(name: str, files: Sequence[str] = DATA_FILES) -> Path:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the folder's config.json. Raises `InputError` where there is none, or no JSON object in it."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"no {CONFIG} in '{folder}': it is not a model's folder.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' is not readable JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"'{path}' holds no JSON object.")
-    return config
+    if not (folder / CONFIG).exists():
+        raise InputError(f"no {CONFIG} in '{folder}': it is not a model's folder.")
+    return read_json(folder / CONFIG, dict[str, Any], "bring back the file that came with the weights")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -58,10 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         names = {WEIGHTS}
     else:
-        try:
-            names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"'{folder / INDEX}' is not the index of a sharded checkpoint.") from error
+        names = set(read_json(folder / INDEX, ShardIndex, "give the index of a sharded checkpoint").weight_map.values())
     for name in sorted(names):
         if Path(name).name != name or not (folder / name).is_file():
             raise InputError(f"'{folder}' is not a whole checkpoint of safetensors: {name} is missing.")

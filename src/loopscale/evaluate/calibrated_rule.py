@@ -14,8 +14,8 @@ from torch import Tensor
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, Scores, rule_named
-from loopscale.files import write_json
 from loopscale.stepping import Logits, Looped, State
+from loopscale.storage import write_json
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from loopscale.evaluate.halting_trace import trace_exits
 from loopscale.evaluate.oracle import oracle
 from loopscale.evaluate.progress import Track, untracked
 from loopscale.evaluate.scoring import trained_depth
-from loopscale.files import plain
 from loopscale.stepping import Looped
+from loopscale.storage import plain
 
 SPEED_BATCH_SIZE = 8
 FEWEST_TIMED = 8  # windows

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from loopscale.environment import environment
 from loopscale.errors import InputError
-from loopscale.files import write_json
+from loopscale.storage import write_json
 from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Executor, Job, LocalExecutor
 from loopscale.study.progress import Monitor

@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError
-from loopscale.files import write_json
+from loopscale.storage import write_json
 from loopscale.study.measure import measure
 from loopscale.train import read_config, train
 

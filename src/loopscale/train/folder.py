@@ -12,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from loopscale.data import Data
 from loopscale.environment import environment
 from loopscale.errors import InputError
-from loopscale.files import check_writable, write_json
+from loopscale.storage import check_writable, write_json
 from loopscale.train.config import RunConfig
 
 RUN_FILE = "run.json"

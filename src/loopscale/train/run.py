@@ -15,8 +15,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from loopscale.audit import ScaleMonitor, static_warning
 from loopscale.data import Data, collate, load_data
 from loopscale.errors import InputError
-from loopscale.files import write_json
 from loopscale.model import LoopedForCausalLM
+from loopscale.storage import write_json
 from loopscale.train.arguments import training_arguments
 from loopscale.train.checkpoints import check_checkpoint
 from loopscale.train.config import RunConfig

@@ -33,3 +33,8 @@ def test_norm_has_a_derivative_at_zero():
     z = torch.zeros(1, 1, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(state.norm(z).sum(), z)
     assert gradient.tolist() == [[[0.0] * 4]]
+
+
+@pytest.mark.parametrize("length", [1e-18, 1e-22, 1e-40])
+def test_a_direction_never_exceeds_unit_length(length):
+    assert float(state.scale(state.direction(length * Z)).max()) < 1 + 1e-3

@@ -29,9 +29,9 @@ def energy(z: State) -> PerToken:
 
 
 def direction(z: State) -> State:
-    """Return u = z / s, of unit RMS; 0 where the state is 0."""
+    """Return u = z / s, of unit RMS; it fades to 0 where s is so small that the squares it is taken from underflow."""
     wide = z.to(widened(z.dtype))
-    return wide / scale(z).clamp_min(torch.finfo(wide.dtype).tiny)[..., None]
+    return wide / scale(z).clamp_min(torch.finfo(wide.dtype).tiny ** 0.5)[..., None]
 
 
 def angular_step(z: State, after: State) -> PerToken:

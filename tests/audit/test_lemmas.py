@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from loopscale.audit import audit, mean, scale
-from loopscale.audit.curves import angular_step, power_law, radial_increment
+from loopscale.audit.curves import power_law
 from loopscale.audit.derivatives import alignment, exit_gradient, push
+from loopscale.state import angular_step, radial_step
 from tests.helpers import tiny_model
 
 
@@ -93,7 +94,7 @@ def test_the_radial_increment_does_not_grow_with_scale_and_the_angular_step_fall
         z = state_of(model, s)
         with torch.no_grad():
             after = model.step(model.carry(z, 0), 1)
-        radial.append(float(radial_increment(z, after).mean()))
+        radial.append(float(radial_step(z, after).mean()))
         angular.append(float(angular_step(z, after).mean()))
         log_drift.append(float((scale.value(after) / scale.value(z)).log().mean()))
     fit = power_law(scales, angular)

@@ -1,6 +1,6 @@
 """`audit`: which variables of a looped model's state does its loss control?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loopscale.audit.checks import (
@@ -14,12 +14,14 @@ from loopscale.audit.checks import (
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
 from loopscale.audit.losses import gate_of, losses_for
 from loopscale.audit.measure import Pass
-from loopscale.audit.report import AuditReport
+from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped, evaluating
+
+ENDS = "the model cannot run past its trained depth: nothing is measured there"
 
 # here and in the other measurements: `| Any` where an argument of another kind is answered by an InputError of ours
 
@@ -62,6 +64,7 @@ def audit(
         steps = losses.num_loops if goes_on else losses.num_loops - 1
         run = Pass(model, coordinates, losses, gate, steps)
         run.run(windows)
+    reports = {meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates}
     return AuditReport(
         num_loops=losses.num_loops,
         supervision=losses.supervision,
@@ -71,9 +74,23 @@ def audit(
         thresholds=thresholds,
         cross_entropy=run.cross_entropy.means(),
         scale=run.scale.stats(),
-        coordinates={meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates},
-        notes=() if goes_on else ("the model cannot run past its trained depth: nothing is measured there",),
+        coordinates=reports,
+        notes=(*(() if goes_on else (ENDS,)), *_notes(reports)),
     )
+
+
+def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:
+    """Yield what a reader must know of the tokens: which were left out, and where one alone would have decided."""
+    left_out: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, report in reports.items():
+        for figure, tokens in report.left_out.items():
+            left_out.setdefault((figure, tokens), []).append(name)
+        if report.one_token_decides:
+            yield f"{name}: one token alone would change the verdict, which is that of all the others"
+    for (figure, tokens), names in left_out.items():
+        which = f"the {figure} of {', '.join(names)}" if figure in ("retention", "drift") else f"what the {figure} sees"
+        counts = ", ".join(f"{count} at loop {k}" for k, count in enumerate(tokens, 1) if count)
+        yield f"left out of {which}, as nothing but rounding or too small to divide by: tokens, {counts}"
 
 
 def default_coordinates(model: Looped) -> Sequence[Coordinate]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscale import state
 from loopscale.errors import InputError
 from loopscale.stepping import State
 
@@ -55,7 +56,7 @@ class Scale(Coordinate):
 
     def value(self, z: State) -> PerToken:
         """Return s."""
-        return torch.linalg.vector_norm(z, dim=-1) / z.shape[-1] ** 0.5  # whose derivative at 0 is 0
+        return state.scale(z)
 
     def tangent(self, z: State) -> State:
         """Return z."""

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import StatisticsError, correlation, linear_regression
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.audit.checks import check_presence, checked, runs_past_trained_depth
-from loopscale.audit.report import PerLoop
+from loopscale.audit.derivatives import comparable
+from loopscale.audit.report import ByLoop
 from loopscale.audit.streams import LoopMeans
 from loopscale.batches import Batch
-from loopscale.stepping import Looped, State, evaluating, run_loops
+from loopscale.state import angular_step, norm, radial_step, scale
+from loopscale.stepping import Looped, evaluating, run_loops
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,20 @@ class LoopCurves:
 
     scale: RMS s_k; norm: ||z_k||_2; drift: log s_{k+1} - log s_k; radial_increment: a_k = mean_c u_k,c (z_{k+1} -
     z_k)_c, which lemma 2 bounds; angular_step: ||u_{k+1} - u_k||_2, which it predicts to fall as 1 / s_k; product:
-    s_k times the angular step; fit: the angular step against the scale (prediction: slope -1).
+    s_k times the angular step; fit: the angular step against the scale (prediction: slope -1). directed: the tokens of
+    every update that have a direction, which drift, increment and angular step are means over.
     """
 
     tokens: int
     trained_loops: int
-    scale: PerLoop
-    norm: PerLoop
-    drift: PerLoop
-    radial_increment: PerLoop
-    angular_step: PerLoop
-    product: PerLoop
+    scale: ByLoop
+    norm: ByLoop
+    drift: ByLoop
+    radial_increment: ByLoop
+    angular_step: ByLoop
+    product: ByLoop
     fit: PowerLaw | None
+    directed: tuple[int, ...] = ()
 
 
 def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: int = 30) -> LoopCurves:
@@ -63,13 +67,14 @@ def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: 
             for k, z in enumerate(run_loops(model, inputs, num_loops)):
                 if not torch.isfinite(z).all():
                     break
-                length = torch.linalg.vector_norm(z, dim=-1)
-                norms.add(k, length, counted)
-                scales.add(k, length / z.shape[-1] ** 0.5, counted)
+                norms.add(k, norm(z), counted)
+                scales.add(k, scale(z), counted)
                 if before is not None:
-                    radial.add(k - 1, radial_increment(before, z), counted)
-                    angular.add(k - 1, angular_step(before, z), counted)
-                    drifts.add(k - 1, length.log() - torch.linalg.vector_norm(before, dim=-1).log(), counted)
+                    # a state of no length has no direction, nor a logarithm
+                    both = comparable(norm(before), counted) & comparable(norm(z), counted)
+                    radial.add(k - 1, radial_step(before, z), both)
+                    angular.add(k - 1, angular_step(before, z), both)
+                    drifts.add(k - 1, torch.where(both, norm(z) / norm(before), 1.0).log(), both)
                 before = z
     s, turns = scales.means(), angular.means()
     return LoopCurves(
@@ -82,33 +87,17 @@ def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: 
         angular_step=turns,
         product=tuple(x * y for x, y in zip(s, turns, strict=False)),
         fit=power_law(s[: len(turns)], turns),
+        directed=angular.counts(),
     )
-
-
-def radial_increment(z: State, after: State) -> Float[Tensor, "batch seq"]:
-    """Return a = mean_c u_c (after - z)_c with u = z / s: the growth of the scale to first order."""
-    return (unit_rms(z) * (after - z)).mean(-1)
-
-
-def angular_step(z: State, after: State) -> Float[Tensor, "batch seq"]:
-    """Return ||u' - u||_2 of the directions (unit RMS, so at most 2 sqrt(hidden))."""
-    return torch.linalg.vector_norm(unit_rms(after) - unit_rms(z), dim=-1)
-
-
-def unit_rms(z: State) -> State:
-    """Return the direction u = z / s."""
-    return z / z.square().mean(-1, keepdim=True).sqrt().clamp_min(torch.finfo(z.dtype).tiny)
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw | None:
     """Fit log y on log x by least squares; None with fewer than 3 points or an `x` that does not vary."""
-    points = [(math.log(a), math.log(b)) for a, b in zip(x, y, strict=True) if a > 0 and b > 0]
+    points = [(math.log(a), math.log(b)) for a, b in zip(x, y, strict=True) if 0 < a < math.inf and 0 < b < math.inf]
     if len(points) < 3:
         return None
-    across, up = torch.tensor(points, dtype=torch.float64).T
-    across, up = across - across.mean(), up - up.mean()
-    variance, total = float(across @ across), float(up @ up)
-    if variance == 0 or total == 0:
+    across, up = zip(*points, strict=True)
+    try:
+        return PowerLaw(linear_regression(across, up).slope, correlation(across, up) ** 2, len(points))
+    except StatisticsError:  # one of them does not vary
         return None
-    slope = float(across @ up) / variance
-    return PowerLaw(slope, slope**2 * variance / total, len(points))

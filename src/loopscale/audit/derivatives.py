@@ -5,15 +5,17 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscale.objective import logit_cross_entropy
+from loopscale.objective import IGNORED, logit_cross_entropy
 from loopscale.stepping import Looped, State
 
 Labels = Int[Tensor, "batch seq"]
+ROUNDING = 1e-3  # the largest share of a gradient that may be rounding: from this share on a loss sees a coordinate
+FLOOR = 2.0**-10  # of a row's median; a token below it would weigh a thousand times as much as the others in a ratio
 
 
 def push(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +83,34 @@ def gate_gradient(exit_probability: Callable[[Tensor, int], Tensor], z: State, k
 def alignment(g: State, xi: State) -> Float[Tensor, "batch seq"]:
     """Return |<g, xi>| / (||g|| ||xi||) of every token; 0 where one of them is zero."""
     return (unit(g) * unit(xi)).sum(-1).abs()
+
+
+def mean_alignment(gradient: State, losses: Float[Tensor, "batch seq"], xi: State, labels: Labels) -> Float[Tensor, ""]:
+    """Return the mean alignment of the tokens whose label counts and whose gradient can be read; 0 without any."""
+    counted = (labels != IGNORED) & telling(gradient, losses)
+    return torch.where(counted, alignment(gradient, xi), 0.0).sum() / counted.sum().clamp_min(1)
+
+
+def telling(gradient: State, losses: Float[Tensor, "batch seq"] | None = None) -> Bool[Tensor, "batch seq"]:
+    """Return the tokens whose gradient has a direction that can be read.
+
+    Below the smallest normal number over its relative precision a gradient is rounded to so few digits that where it
+    points is chance. With the `losses` of a cross-entropy, tokens are also left out below `ROUNDING` of what a token
+    can lose: the gradient softmax - one-hot is a difference there of numbers that are nearly equal.
+    """
+    known = torch.finfo(gradient.dtype)
+    told = gradient.abs().amax(-1) >= known.tiny / known.eps
+    return told if losses is None else told & (losses >= torch.finfo(losses.dtype).eps / ROUNDING)
+
+
+def comparable(values: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+    """Return the counted tokens whose value can be divided by: not below `FLOOR` of their row's median.
+
+    The median is taken over magnitudes that are not zero, so that neither one token nor many that are zero decide it.
+    """
+    size = values.abs()
+    median = torch.where(counted & (size > 0), size, torch.nan).nanmedian(-1, keepdim=True).values
+    return counted & (size > 0) & (size >= FLOOR * median)
 
 
 def unit(x: State) -> State:

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from loopscale.audit.checks import check_presence, checked
-from loopscale.audit.curves import radial_increment, unit_rms
 from loopscale.audit.derivatives import exit_losses
-from loopscale.audit.report import PerLoop
+from loopscale.audit.report import ByLoop
 from loopscale.audit.streams import Counted, LoopMeans
 from loopscale.batches import Batch
+from loopscale.state import direction, norm, radial_step, scale
 from loopscale.stepping import Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -25,12 +24,12 @@ def leave(z: State, before: State, first: State) -> State:
 
 def remove_radial(z: State, before: State, first: State) -> State:
     """Subtract a_k u_k from the update: the state may turn but, to first order, not grow."""
-    return z - radial_increment(before, z)[..., None] * unit_rms(before)
+    return z - radial_step(before, z)[..., None] * direction(before)
 
 
 def freeze_first(z: State, before: State, first: State) -> State:
     """Give every token the scale it had after loop 1."""
-    return z * (_length(first) / _length(z).clamp_min(torch.finfo(z.dtype).tiny))
+    return direction(z) * scale(first)[..., None]
 
 
 INTERVENTIONS: Mapping[str, Callable[[State, State, State], State]] = {
@@ -48,11 +47,11 @@ class Interventions:
     """
 
     tokens: int
-    cross_entropy: Mapping[str, PerLoop]
-    norm: Mapping[str, PerLoop]
-    readout_scaling: Mapping[float, PerLoop]
+    cross_entropy: Mapping[str, ByLoop]
+    norm: Mapping[str, ByLoop]
+    readout_scaling: Mapping[float, ByLoop]
 
-    def cost(self, name: str) -> PerLoop:
+    def cost(self, name: str) -> ByLoop:
         """Return what an intervention adds to the cross-entropy of every exit, in nats per token."""
         return tuple(a - b for a, b in zip(self.cross_entropy[name], self.cross_entropy["none"], strict=True))
 
@@ -78,7 +77,7 @@ def intervene(
             for name, change in INTERVENTIONS.items():
                 for k, z in enumerate(_changed_states(model, first, K, change)):
                     losses[name].add(k, exit_losses(model, z, k, labels), counted)
-                    norms[name].add(k, _length(z).squeeze(-1), counted)
+                    norms[name].add(k, norm(z), counted)
                     if name == "none":
                         _scale_readout(model, z, k, labels, counted, scaled)
     return Interventions(
@@ -106,7 +105,3 @@ def _scale_readout(
 ) -> None:
     for factor, means in scaled.items():
         means.add(k, exit_losses(model, factor * z, k, labels), counted)
-
-
-def _length(z: State) -> Tensor:
-    return torch.linalg.vector_norm(z, dim=-1, keepdim=True)

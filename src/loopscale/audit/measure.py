@@ -1,19 +1,20 @@
 """One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import Window, check_exit_gradient, first_state, require_finite
+from loopscale.audit.checks import Window, first_state, require_finite, require_told
 from loopscale.audit.coordinates import Coordinate
-from loopscale.audit.derivatives import alignment, exit_gradient, gate_gradient, push
+from loopscale.audit.derivatives import alignment, comparable, exit_gradient, gate_gradient, push, telling
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses
-from loopscale.audit.report import CoordinateReport, ScaleStats
+from loopscale.audit.report import ByLoop, CoordinateReport, ScaleStats
 from loopscale.audit.streams import Counted, LoopMeans, Sample
-from loopscale.audit.verdict import Thresholds, judge, retention_per_loop
+from loopscale.audit.verdict import Thresholds, Verdict, judge, retention_per_loop
 from loopscale.errors import InputError
+from loopscale.state import norm
 from loopscale.stepping import Looped, State
 
 
@@ -27,7 +28,7 @@ class ScaleMeter:
 
     def add(self, k: int, z: State, counted: Counted) -> None:
         """Take in the states of loop k."""
-        norms = torch.linalg.vector_norm(z, dim=-1)
+        norms = norm(z)
         self.norms.add(k, norms, counted)
         self.scales.add(k, norms / z.shape[-1] ** 0.5, counted)
         if k == len(self.samples):
@@ -53,10 +54,10 @@ class CoordinateMeter:
         self.nats, self.abs_nats, self.value, self.drift = LoopMeans(), LoopMeans(), LoopMeans(), LoopMeans()
         self.kept, self.log_kept, self.carried = LoopMeans(), LoopMeans(), LoopMeans()
 
-    def feel(self, loss: str, k: int, gradient: State, z: State, counted: Counted) -> None:
-        """Take in how much of a loss's gradient at loop k moves the coordinate."""
+    def feel(self, loss: str, k: int, gradient: State, told: Counted, z: State, counted: Counted) -> None:
+        """Take in how much of a loss's gradient at loop k moves the coordinate, where it was `told` by one."""
         xi = self.coordinate.tangent(z)
-        self.seen[loss].add(k, alignment(gradient, xi), counted)
+        self.seen[loss].add(k, alignment(gradient, xi), counted & told)
         if loss == CROSS_ENTROPY:
             nats = (gradient * xi).sum(-1)
             self.nats.add(k, nats, counted)
@@ -71,47 +72,40 @@ class CoordinateMeter:
         coordinate, value = self.coordinate, self.coordinate.value
         xi = coordinate.tangent(z.detach())
         start, moved = push(value, z.detach(), xi)
-        moves = counted & (moved != 0)  # a state of length zero cannot be made longer
-        if counted.any() and not moves.any():
-            raise InputError(
-                f"coordinate '{coordinate.name}' does not move along its tangent at any token after loop {k + 1}: its "
-                "value and tangent do not belong together, or the states there are zero."
-            )
-        counted = moves
-        share = torch.where(counted, 1 / moved, 0.0)
+        moves = comparable(moved, counted)  # a state of length zero cannot be made longer
+        share = torch.where(moves, 1 / moved, 0.0)
 
         def left(state: State, weights: Tensor) -> Tensor:
             (pulled,) = torch.autograd.grad(
                 (value(state) * weights).sum(), z, retain_graph=True, materialize_grads=True
             )
-            return (pulled * xi).sum(dtype=torch.float64)
+            return (pulled * xi).sum(-1)
 
         with torch.enable_grad():
-            self.kept.add_sum(k, left(after, share), counted)
-            self.carried.add_sum(k, left(carried, share), counted)
+            self.kept.add_parts(k, left(after, share), moves)
+            self.carried.add_parts(k, left(carried, share), moves)
             end = value(after.detach())
             if coordinate.positive:
-                self.log_kept.add_sum(k, left(after, share * _ratio(start, end)), counted)
+                both = moves & comparable(start, counted) & comparable(end, counted)
+                growth = torch.where(both, end / start, 1.0)
+                self.log_kept.add_parts(k, left(after, torch.where(both, share / growth, 0.0)), both)
         if coordinate.positive:
-            self.drift.add(k, _ratio(end, start).log(), counted & (start > 0) & (end > 0))
+            self.drift.add(k, growth.log(), both)
         else:
             self.drift.add(k, end - start, counted)
 
     def report(self, thresholds: Thresholds) -> CoordinateReport:
         """Return the figures and the verdict they lead to."""
-        K = self.losses.num_loops
+        self._require_moves()
         figures = {loss: means.means() for loss, means in self.seen.items()}
-        seen_by = {
-            loss: [k + 1 for k, seen in enumerate(figure) if seen >= thresholds.visible and self.losses.looks(loss, k)]
-            for loss, figure in figures.items()
-        }
+        seen = {loss: means.without_extremes() for loss, means in self.seen.items()}
         kept, carried = self.kept.means(), self.carried.means()
-        trained = slice(0, max(K - 1, 1))
+        trained = slice(0, max(self.losses.num_loops - 1, 1))
         retained = retention_per_loop(kept[trained])
-        removed_by = None
-        if retained <= thresholds.retained:
-            removed_by = "carry" if retention_per_loop(carried[trained]) <= thresholds.retained else "step"
-        verdict = judge(self.coordinate, seen_by, removed_by)
+        verdict = self._judge(
+            seen, self.kept.without_extremes()[trained], self.carried.without_extremes()[trained], thresholds
+        )
+        with_all = self._judge(figures, kept[trained], carried[trained], thresholds)
         return CoordinateReport(
             verdict=verdict.verdict,
             seen_by=verdict.seen_by,
@@ -129,7 +123,39 @@ class CoordinateMeter:
             log_retention=self.log_kept.means() if self.coordinate.positive else None,
             penalty_visibility=figures[PENALTY] or None,
             gate_visibility=figures[EXIT_GATE] or None,
+            left_out=self._left_out(),
+            one_token_decides=verdict.verdict
+            != self._judge(figures, kept[trained], carried[trained], thresholds).verdict,
         )
+
+    def _judge(self, seen: Mapping[str, ByLoop], kept: ByLoop, carried: ByLoop, thresholds: Thresholds) -> Verdict:
+        """Return the verdict that these figures lead to."""
+        seen_by = {
+            loss: [k + 1 for k, x in enumerate(figure) if x >= thresholds.visible and self.losses.looks(loss, k)]
+            for loss, figure in seen.items()
+        }
+        removed_by = None
+        if retention_per_loop(kept) <= thresholds.retained:
+            removed_by = "carry" if retention_per_loop(carried) <= thresholds.retained else "step"
+        return judge(self.coordinate, seen_by, removed_by)
+
+    def _require_moves(self) -> None:
+        for k, moves in enumerate(self.kept.counts()):
+            if not moves:
+                raise InputError(
+                    f"coordinate '{self.coordinate.name}' does not move along its tangent at any token after loop "
+                    f"{k + 1}: its value and tangent do not belong together, or the states there are zero."
+                )
+
+    def _left_out(self) -> dict[str, tuple[int, ...]]:
+        """Return by figure how many tokens of every loop are not in it, where there are any."""
+        counted = self.value.counts()
+        figures = {**self.seen, "retention": self.kept, "drift": self.drift}
+        missing = {
+            name: tuple(all_ - some for all_, some in zip(counted, means.counts(), strict=False))
+            for name, means in figures.items()
+        }
+        return {name: counts for name, counts in missing.items() if any(counts)}
 
 
 @final
@@ -154,23 +180,26 @@ class Pass:
                 self._look(k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(k, z, counted)
+        for k, told in enumerate(self.coordinates[0].seen[CROSS_ENTROPY].counts()):
+            require_told(told, k)
 
     def _look(self, k: int, z: State, labels: Tensor, counted: Counted) -> None:
         """Measure what every loss sees of the state of loop k."""
         self.scale.add(k, z, counted)
         gradient, losses = exit_gradient(self.model, z, k, labels)
-        check_exit_gradient(gradient[counted], k)
+        require_finite(gradient[counted], f"the gradient of exit {k + 1}")
         self.cross_entropy.add(k, losses, counted)
-        gradients = {CROSS_ENTROPY: gradient}
+        gradients = {CROSS_ENTROPY: (gradient, telling(gradient, losses))}
         if self.losses.penalty:
-            gradients[PENALTY] = z  # the gradient of mean z^2, but for its length
+            gradients[PENALTY] = z, telling(z)  # the gradient of mean z^2, but for its length
         if self.gate is not None:
-            gradients[EXIT_GATE] = gate_gradient(self.gate, z, k)
-            require_finite(gradients[EXIT_GATE][counted], f"the gradient of the gate of loop {k + 1}")
+            gradient = gate_gradient(self.gate, z, k)
+            require_finite(gradient[counted], f"the gradient of the gate of loop {k + 1}")
+            gradients[EXIT_GATE] = gradient, telling(gradient)
         for meter in self.coordinates:
             meter.value.add(k, meter.coordinate.value(z), counted)
-            for loss, g in gradients.items():
-                meter.feel(loss, k, g, z, counted)
+            for loss, (g, told) in gradients.items():
+                meter.feel(loss, k, g, told, z, counted)
 
     def _advance(self, k: int, z: State, counted: Counted) -> State:
         """Measure what one more loop keeps of every coordinate, and return the next state."""
@@ -181,8 +210,3 @@ class Pass:
         for meter in self.coordinates:
             meter.move(k, z, carried, after, counted)
         return after.detach()
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """Return a / b, and 0 where b is 0."""
-    return torch.where(b != 0, a / b, 0.0)

@@ -1,6 +1,7 @@
 """The two second moments that a search for blind directions is made of, the problem they pose, and its null."""
 
 import math
+from collections import Counter
 from typing import final
 
 import torch
@@ -19,16 +20,19 @@ class Moments:
     """Running second moments of unit gradients, and of random moves with what one more loop makes of them."""
 
     def __init__(self) -> None:
-        self.tokens, self.gradients, self.moves = 0, 0, 0
+        self.tokens, self.gradients, self.left_out, self.moves = 0, 0, 0, 0
+        self.told: Counter[int] = Counter()  # gradients by loop
         self._visible: Tensor | float = 0.0
         self._retained: Tensor | float = 0.0
         self._moved: Tensor | float = 0.0
 
-    def see(self, gradient: State, counted: Counted) -> None:
-        """Take in the gradients of one loss at one loop; a token without a gradient counts as seeing nothing."""
-        g = unit(gradient)[counted].double()
+    def see(self, k: int, gradient: State, counted: Counted, told: Counted) -> None:
+        """Take in the gradients of one loss at loop k, where they have been `told` from rounding."""
+        g = unit(gradient)[counted & told].double()
         self._visible = self._visible + g.T @ g
         self.gradients += len(g)
+        self.left_out += int(counted.sum()) - len(g)
+        self.told[k] += len(g)
 
     def keep(self, move: State, left: State, counted: Counted) -> None:
         """Take in random moves and what is left of them after one more loop."""
@@ -47,6 +51,11 @@ class Moments:
         """Return the symmetric part of C: antisymmetric parts leave nothing along a direction."""
         mean = torch.as_tensor(self._retained / self.moves)
         return (mean + mean.T) / 2
+
+    def retained_share(self, directions: Float[Tensor, "hidden some"]) -> float:
+        """Return the share of the mean Jacobian's trace that some orthonormal directions have; 0 where it has none."""
+        whole = float(self.retained.trace())
+        return float((directions.T @ self.retained @ directions).trace()) / whole if whole else 0.0
 
     def retention_se(self, v: Tensor) -> float:
         """Return the standard error of v^T C v: of the mean of <w, v> <Jw, v> over independent signs w."""

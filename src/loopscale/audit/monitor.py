@@ -13,11 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.audit.coordinates import Coordinate, mean, scale
-from loopscale.audit.curves import angular_step
-from loopscale.audit.derivatives import alignment, exit_gradient
+from loopscale.audit.derivatives import exit_gradient, mean_alignment
 from loopscale.audit.static import static_verdict
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM, LoopedOutput
+from loopscale.state import angular_step
 
 logger = logging.getLogger(__name__)
 WATCHED: tuple[Coordinate, ...] = (scale, mean)
@@ -193,7 +193,7 @@ class ScaleMonitor(TrainerCallback):
 
 def _readings(model: LoopedForCausalLM, states: tuple[Tensor, ...], labels: Tensor) -> dict[str, float]:
     """Return visibility of scale at every loop and the angular step to it, with one transfer."""
-    seen = [alignment(exit_gradient(model, z, k, labels)[0], z).mean() for k, z in enumerate(states)]
+    seen = [mean_alignment(*exit_gradient(model, z, k, labels), z, labels) for k, z in enumerate(states)]
     turns = [angular_step(a, b).mean() for a, b in pairwise(states)]
     names = [f"visibility/{k + 1}" for k in range(len(seen))] + [f"angular_step/{k + 1}" for k in range(len(turns))]
     return dict(zip(names, torch.stack(seen + turns).tolist(), strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 from loopscale.audit.verdict import Kind, Thresholds
 from loopscale.storage import plain
 
-PerLoop = tuple[float, ...]
+ByLoop = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,31 @@ class CoordinateReport:
     penalty_visibility, gate_visibility: the same share for the norm penalty and the gate, where there is one.
     retention: d value(z_{k+1}) / d value(z_k), all tokens moved together, as the paper's ds_{k+1}/ds_k; the last entry
     is one loop past the trained depth. log_retention: d log / d log, for lengths. carry_retention: through carry alone.
-    retained: the geometric mean of retention over trained loops, which the verdict reads.
+    retained: the geometric mean of retention over trained loops.
     value: mean per loop; drift: mean change to the next loop (of the logarithm, for lengths).
+    left_out: tokens per loop that a figure (a loss's name, retention, drift) leaves out, where it leaves out any:
+    those whose gradient is rounding, or by whose value cannot be divided. The verdict reads every figure without its
+    most extreme token; one_token_decides: with that token it would be another.
     """
 
     verdict: Kind
     seen_by: Mapping[str, tuple[int, ...]]
     removed_by: str | None
     remedy: str | None
-    visibility: PerLoop
-    nats_per_unit: PerLoop
-    abs_nats_per_unit: PerLoop
-    retention: PerLoop
-    carry_retention: PerLoop
+    visibility: ByLoop
+    nats_per_unit: ByLoop
+    abs_nats_per_unit: ByLoop
+    retention: ByLoop
+    carry_retention: ByLoop
     retained: float
-    value: PerLoop
-    drift: PerLoop
+    value: ByLoop
+    drift: ByLoop
     unit: str
-    log_retention: PerLoop | None = None
-    penalty_visibility: PerLoop | None = None
-    gate_visibility: PerLoop | None = None
+    log_retention: ByLoop | None = None
+    penalty_visibility: ByLoop | None = None
+    gate_visibility: ByLoop | None = None
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    one_token_decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class AuditReport:
     tokens: int
     hidden_size: int
     thresholds: Thresholds
-    cross_entropy: PerLoop
+    cross_entropy: ByLoop
     scale: tuple[ScaleStats, ...]
     coordinates: Mapping[str, CoordinateReport]
     notes: tuple[str, ...] = field(default=())

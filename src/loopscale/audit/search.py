@@ -11,6 +11,7 @@ of the solution and measures what was found.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -18,17 +19,17 @@ from torch import Tensor
 
 from loopscale.audit.checks import (
     Window,
-    check_exit_gradient,
     check_gate,
     check_presence,
     checked,
     few_tokens,
     first_state,
     require_finite,
+    require_told,
     runs_past_trained_depth,
 )
 from loopscale.audit.coordinates import Direction
-from loopscale.audit.derivatives import exit_gradient, gate_gradient, push
+from loopscale.audit.derivatives import exit_gradient, gate_gradient, push, telling
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
 from loopscale.audit.moments import Moments, most_retained_per_visible, null_visibility
 from loopscale.audit.streams import Counted
@@ -126,6 +127,9 @@ def search(
     fit, held_out = halves
     if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
+    for half, k in product(halves, range(losses.num_loops)):
+        if losses.looks(CROSS_ENTROPY, k):
+            require_told(half.told[k], k)
     vectors = most_retained_per_visible(fit, FLOOR)[:, :num_directions]
     null = null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
     directions = tuple(_measure(v, fit, held_out, null, thresholds) for v in vectors.T)
@@ -134,22 +138,25 @@ def search(
         directions=directions,
         null_visibility=null,
         visible_energy=float((blind.T @ held_out.visible @ blind).trace()),
-        retained_energy=float((blind.T @ held_out.retained @ blind).trace() / held_out.retained.trace()),
+        retained_energy=held_out.retained_share(blind),
         tokens=fit.tokens,
         held_out_tokens=held_out.tokens,
         thresholds=thresholds,
-        notes=_notes(min(fit.tokens, held_out.tokens), vectors.shape[0], all(d.blind for d in directions)),
+        notes=_notes(halves, vectors.shape[0], all(d.blind for d in directions)),
     )
 
 
-def _notes(tokens: int, hidden: int, all_blind: bool) -> tuple[str, ...]:
+def _notes(halves: tuple[Moments, Moments], hidden: int, all_blind: bool) -> tuple[str, ...]:
     """Say so where there is too little to find anything by, and where there may be more than was asked for."""
+    tokens, left_out = min(half.tokens for half in halves), sum(half.left_out for half in halves)
     few = (
         f"{tokens} tokens in a half for {hidden} channels may miss a direction that is there: "
         f"give {TOKENS_PER_CHANNEL * hidden}."
     )
     more = "every direction that was asked for is blind: there may be more (num_directions)."
-    return tuple(note for note, applies in ((few, tokens < TOKENS_PER_CHANNEL * hidden), (more, all_blind)) if applies)
+    rounding = f"{left_out} gradients of tokens are left out: they are nothing but rounding."
+    applies = {few: tokens < TOKENS_PER_CHANNEL * hidden, more: all_blind, rounding: left_out > 0}
+    return tuple(note for note, true in applies.items() if true)
 
 
 def _gather(
@@ -168,15 +175,15 @@ def _gather(
     for k in range(losses.num_loops):
         require_finite(z, f"the state of loop {k + 1}")
         if losses.looks(CROSS_ENTROPY, k):
-            gradient = exit_gradient(model, z, k, labels)[0]
-            check_exit_gradient(gradient[counted], k)
-            moments.see(gradient, counted)
+            gradient, token_losses = exit_gradient(model, z, k, labels)
+            require_finite(gradient[counted], f"the gradient of exit {k + 1}")
+            moments.see(k, gradient, counted, telling(gradient, token_losses))
         if losses.looks(PENALTY, k):
-            moments.see(z, counted)
+            moments.see(k, z, counted, telling(z))
         if gate is not None and losses.looks(EXIT_GATE, k):
             gradient = gate_gradient(gate, z, k)
             require_finite(gradient[counted], f"the gradient of the gate of loop {k + 1}")
-            moments.see(gradient, counted)
+            moments.see(k, gradient, counted, telling(gradient))
         if k + 1 < max(losses.num_loops, 2):
             z = _push_probes(moments, _one_loop(model, k), z, counted, probes, signs)
 

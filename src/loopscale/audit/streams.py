@@ -1,5 +1,6 @@
 """Figures gathered batch by batch in memory that does not grow with them."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, final
 
@@ -18,32 +19,71 @@ CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of th
 
 @final
 class LoopMeans:
-    """The running mean over tokens of a figure, one per loop; kept where the figures are until it is asked for."""
+    """The running mean over tokens of a figure, one per loop, and what it is without its most extreme token.
+
+    A verdict reads the second: no single token decides it. Sums stay where the figures are until they are asked for.
+    """
 
     def __init__(self) -> None:
-        self._sums: list[Tensor | float] = []
-        self._counts: list[Tensor | int] = []
+        self._loops: list[_Loop] = []
 
     def add(self, k: int, values: Float[Tensor, "batch seq"], counted: Counted) -> None:
         """Add loop k's figures of the tokens that count."""
-        self.add_sum(k, torch.where(counted, values.detach(), 0.0).sum(dtype=torch.float64), counted)
+        self._add(k, values, counted, counted)
 
-    def add_sum(self, k: int, total: Float[Tensor, ""], counted: Counted) -> None:
-        """Add the sum of loop k's figures over the tokens that count."""
-        while len(self._sums) <= k:
-            self._sums.append(0.0)
-            self._counts.append(0)
-        self._sums[k] = self._sums[k] + total
-        self._counts[k] = self._counts[k] + counted.sum()
+    def add_parts(self, k: int, parts: Float[Tensor, "batch seq"], counted: Counted) -> None:
+        """Add what each token, counted or not, gives to the sum of loop k's figures over the tokens that count."""
+        self._add(k, parts, torch.ones_like(counted), counted)
 
     def means(self) -> tuple[float, ...]:
-        """Return the mean of every loop seen so far."""
-        return tuple(float(s) / max(int(n), 1) for s, n in zip(self._sums, self._counts, strict=True))
+        """Return the mean of every loop seen so far; 0 where no token counts."""
+        return tuple(loop.mean() for loop in self._loops)
+
+    def without_extremes(self) -> tuple[float, ...]:
+        """Return the means, each without the token that is farthest from it."""
+        return tuple(loop.without_extreme() for loop in self._loops)
+
+    def counts(self) -> tuple[int, ...]:
+        """Return the tokens counted at every loop."""
+        return tuple(int(loop.count) for loop in self._loops)
 
     @property
     def tokens(self) -> int:
         """Tokens counted at the first loop."""
-        return int(self._counts[0]) if self._counts else 0
+        return int(self._loops[0].count) if self._loops else 0
+
+    def _add(self, k: int, parts: Float[Tensor, "batch seq"], given: Counted, counted: Counted) -> None:
+        while len(self._loops) <= k:
+            self._loops.append(_Loop())
+        self._loops[k].add(parts.detach().double(), given, counted)
+
+
+@final
+class _Loop:
+    """Sum, count and extremes of one loop's figures."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.count: Tensor | int = 0
+        self.extremes: Tensor | None = None  # smallest and largest
+
+    def add(self, parts: Float[Tensor, "batch seq"], given: Counted, counted: Counted) -> None:
+        """Take in one number per token, of those that are `given`."""
+        self.total = self.total + torch.where(given, parts, 0.0).sum()
+        self.count = self.count + counted.sum()
+        least, most = torch.where(given, parts, math.inf).amin(), torch.where(given, parts, -math.inf).amax()
+        if self.extremes is not None:
+            least, most = torch.minimum(self.extremes[0], least), torch.maximum(self.extremes[1], most)
+        self.extremes = torch.stack([least, most])
+
+    def mean(self) -> float:
+        return float(self.total) / max(int(self.count), 1)
+
+    def without_extreme(self) -> float:
+        if self.extremes is None or int(self.count) < 2:
+            return self.mean()
+        farthest = max(self.extremes.tolist(), key=lambda value: abs(value - self.mean()))
+        return (float(self.total) - farthest) / (int(self.count) - 1)
 
 
 @final

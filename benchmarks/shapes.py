@@ -71,7 +71,11 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
 
     def step() -> Tensor:
         with torch.autocast(device(), torch.bfloat16, enabled=autocast):
-            loss = plain_loss(model, ids, labels) if kind == "plain" else model(ids, shift_labels=labels).loss
+            loss = (
+                plain_loss(model, ids, labels)
+                if kind == "plain"
+                else model(ids, shift_labels=labels, supervised_exits_only=True).loss
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -3,17 +3,21 @@
 Kept in one place, so that a new version of either is one file to look at.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import GenerationMixin, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.llama import modeling_llama
+from transformers.utils import logging
+from transformers.utils.deprecation import deprecate_kwarg
 
 __all__ = [
     "CACHE",
@@ -23,7 +27,10 @@ __all__ = [
     "attend",
     "attention_implementation",
     "causal_mask",
+    "one_cache_name",
+    "register",
     "rotate",
+    "warn_once",
 ]
 
 # transformers calls a model's cache `past_key_values`, from 5.24 on `cache`: the keyword of `forward` and `generate`
@@ -41,11 +48,38 @@ def attention_implementation(config: PreTrainedConfig) -> str:
     return config._attn_implementation
 
 
-def attend(module: nn.Module, q: Heads, k: SeenHeads, v: SeenHeads, mask: AttentionMask, scaling: float) -> Tensor:
-    """Return attention's output, (batch, seq, heads, head size), by the implementation that `module.config` names."""
+def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
+    """Let the Auto classes know a causal language model, and by its name Trainer's label smoothing and pipelines."""
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModelForCausalLM.register(config_class, model_class)
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config_class.model_type] = model_class.__name__
+
+
+def one_cache_name(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `forward` that hands on a cache under its former name as `cache`, with transformers' own warning.
+
+    Before 5.24 the former name is the only one.
+    """
+    if CACHE == "past_key_values":
+        return forward
+    return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
+
+
+def warn_once(sentence: str) -> None:
+    """Say this in transformers' log, once in a process."""
+    logging.get_logger(__name__).warning_once(sentence)
+
+
+def attend(
+    module: nn.Module, q: Heads, k: SeenHeads, v: SeenHeads, mask: AttentionMask, scaling: float
+) -> tuple[Tensor, Tensor | None]:
+    """Return attention's output, (batch, seq, heads, head size), by the implementation that `module.config` names.
+
+    Beside it the attention map, (batch, heads, seq, seen), from eager attention alone.
+    """
     name, eager = attention_implementation(module.config), modeling_llama.eager_attention_forward
     function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
-    return function(module, q, k, v, mask, dropout=0.0, scaling=scaling)[0]
+    return function(module, q, k, v, mask, dropout=0.0, scaling=scaling)
 
 
 def causal_mask(

@@ -26,6 +26,8 @@ for K, loss in plain.items():
     compiled = model(ids, labels=ids, num_loops=K).loss
     torch.testing.assert_close(compiled, loss)
 torch.testing.assert_close(torch.autograd.grad(compiled, list(model.parameters())), gradients)
+states = model(ids, output_hidden_states=True).hidden_states  # recorded outside what is compiled
+torch.testing.assert_close(model.readout(states[4], 1), model(ids, num_loops=2).logits)
 print(len(graphs))
 """
 

@@ -38,8 +38,8 @@ def measure(variant: str) -> dict[str, Any]:
     past_depth = model(ids, num_loops=5)
     return {
         "loss": out.loss.tolist(),
-        "loop_losses": out.loop_losses.tolist(),
-        "loop_norms": out.loop_norms.tolist(),
+        "loop_losses": out.loop_losses.mean(0).tolist(),
+        "loop_norms": out.loop_norms.mean(0).tolist(),
         "logits": out.logits[:, -1, :4].tolist(),
         "logits past the trained depth": past_depth.logits[:, -1, :4].tolist(),
         "gradient": [float(p.grad.double().norm()) for _, p in sorted(model.named_parameters())],

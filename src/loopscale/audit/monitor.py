@@ -169,7 +169,7 @@ class ScaleMonitor(TrainerCallback):
         if not self._due or not model.training or output.states is None or output.loop_norms is None:
             return
         states = tuple(z[: self.rows].detach() for z in output.states)
-        self._captured = output.loop_norms, states, kwargs["shift_labels"][: self.rows]
+        self._captured = output.loop_norms.mean(0), states, kwargs["shift_labels"][: self.rows]
 
     def _report(self, state: TrainerState, figures: dict[str, float]) -> None:
         if self.log is not None:

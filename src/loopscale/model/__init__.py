@@ -1,8 +1,6 @@
 """The looped transformer as a Hugging Face model. Importing it registers the Auto classes."""
 
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from loopscale.hf import CACHE
+from loopscale.hf import CACHE, register
 from loopscale.model.backbone import LoopedModel
 from loopscale.model.blocks import StepContext
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
@@ -11,8 +9,7 @@ from loopscale.model.outputs import LoopedOutput
 from loopscale.model.readout import READOUTS
 from loopscale.model.recurrence import RECURRENCES
 
-AutoConfig.register("loopscale", LoopedConfig)
-AutoModelForCausalLM.register(LoopedConfig, LoopedForCausalLM)
+register(LoopedConfig, LoopedForCausalLM)
 
 __all__ = [
     "CACHE",

@@ -109,7 +109,9 @@ class LoopedModel(LoopedPreTrainedModel):
         if context is None:
             context = self.context(h)
         for i, layer in enumerate(self.layers):
-            h = layer(h, k * len(self.layers) + i, context)
+            h, attention = layer(h, k * len(self.layers) + i, context)
+            if context.recorder is not None:
+                context.recorder.add(h, attention)
         return h
 
     def carry(self, z: State, k: int) -> State:

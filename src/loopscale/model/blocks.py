@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.hf import AttentionMask, attend, rotate
 from loopscale.model.config import LoopedConfig
+from loopscale.model.recorder import Recorder
 from loopscale.stepping import State
 
 Heads = Float[Tensor, "batch heads seq head_size"]
@@ -24,12 +25,13 @@ class StepContext:
     """What a loop needs besides its state: the same for all loops of one call.
 
     `attention_mask` is in the form the attention implementation wants (None: plain causal), `rotary` the cosines and
-    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer).
+    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer), `recorder` what collects hidden states.
     """
 
     attention_mask: AttentionMask = None
     rotary: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
+    recorder: Recorder | None = None
 
 
 def build_norm(kind: str, config: LoopedConfig) -> nn.Module:
@@ -54,8 +56,11 @@ class LoopedAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: State, slot: int, context: StepContext) -> State:
-        """Attend over this call's tokens and those the cache holds in `slot`."""
+    def forward(self, x: State, slot: int, context: StepContext) -> tuple[State, Heads | None]:
+        """Attend over this call's tokens and those the cache holds in `slot`.
+
+        Beside the result comes the attention map, (batch, heads, seq, seen), where the implementation has one (eager).
+        """
         B, T, _ = x.shape
 
         def heads(y: Tensor) -> Heads:
@@ -67,10 +72,10 @@ class LoopedAttention(nn.Module):
         if context.cache is not None:
             k, v = context.cache.update(k, v, slot)
         if context.attention_mask is None and context.cache is None and _kernel_is_slow(q, k):
-            y = plain_causal_attention(q, k, v).transpose(1, 2)
+            y, seen = plain_causal_attention(q, k, v).transpose(1, 2), None
         else:
-            y = attend(self, q, k, v, context.attention_mask, self.head_dim**-0.5)
-        return self.o_proj(y.reshape(B, T, -1))
+            y, seen = attend(self, q, k, v, context.attention_mask, self.head_dim**-0.5)
+        return self.o_proj(y.reshape(B, T, -1)), seen
 
 
 def _kernel_is_slow(q: Tensor, k: Tensor) -> bool:
@@ -122,9 +127,9 @@ class LoopedLayer(GradientCheckpointingLayer):
         self.mlp_output_norm = build_norm(config.block_norm, config) if sandwich else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: State, slot: int, context: StepContext) -> State:
-        """Apply attention and feed-forward, each added to the residual stream."""
-        y = self.self_attn(in_compute_precision(self.input_layernorm(x)), slot, context)
+    def forward(self, x: State, slot: int, context: StepContext) -> tuple[State, Heads | None]:
+        """Apply attention and feed-forward, each added to the residual stream; return the attention map beside it."""
+        y, seen = self.self_attn(in_compute_precision(self.input_layernorm(x)), slot, context)
         x = x + self.dropout(self.attention_output_norm(y))
         y = self.mlp(in_compute_precision(self.post_attention_layernorm(x)))
-        return x + self.dropout(self.mlp_output_norm(y))
+        return x + self.dropout(self.mlp_output_norm(y)), seen

@@ -66,7 +66,9 @@ class LoopedConfig(PreTrainedConfig):
 
     model_type = "loopscale"
     # transformers' Trainer adds it to a list
-    keys_to_ignore_at_inference = ["cache", "past_key_values", "loop_losses", "loop_norms", "states"]  # noqa: RUF012
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        *("cache", "past_key_values", "loop_losses", "loop_norms", "states", "exit_probabilities"),
+    ]
 
     vocab_size: int = 20_000
     hidden_size: int = 512

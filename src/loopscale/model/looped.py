@@ -4,6 +4,7 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,14 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils.generic import can_return_tuple
 
 from loopscale.errors import InputError
-from loopscale.hf import CACHE, GenerationHooks
+from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import StepContext, in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.depth import at_depth, check_depth, check_loops
 from loopscale.model.outputs import LoopedOutput
 from loopscale.model.readout import READOUTS
+from loopscale.model.recorder import recorder_of
 from loopscale.objective import (
     IGNORED,
     Passes,
@@ -98,6 +100,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         logits = self.exit_gate(self.carry(z, k)).squeeze(-1)
         return torch.sigmoid(logits.to(widened(logits.dtype)))  # products of these are to sum to 1
 
+    @one_cache_name
     @can_return_tuple
     def forward(
         self,
@@ -107,7 +110,6 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_loops: int | None = None,
@@ -119,10 +121,12 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
     ) -> LoopedOutput:
         """Run `num_loops` loops (default: the config's) and decode the last, or compute the loss of every exit.
 
-        `labels` are aligned with `input_ids` and shifted here, `shift_labels` are already the next tokens; -100 is
-        ignored. `supervised_exits_only` leaves out the exits that the loss does not see. With labels, logits are built
-        in eval mode only. `cache` and `past_key_values` are two names of one thing: transformers uses the first from
-        5.24 on. Raises `InputError` for fewer than 1 loop or more tokens than positions.
+        `labels` are aligned with `input_ids` and shifted here; `shift_labels=`, a keyword outside the signature (stock
+        Trainers take every label named in it for required), are already the next tokens; -100 is ignored.
+        `supervised_exits_only` leaves out what a training step does not need: exits that the loss does not see, and
+        the logits. `cache` and `past_key_values` are two names of one thing: transformers uses the first from 5.24 on.
+        `output_hidden_states` and `output_attentions` are transformers'. Raises `InputError` for fewer than 1 loop or
+        more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
         check_loops(K)
@@ -131,7 +135,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         if cache is not None and past_key_values is not None:
             raise InputError("give either cache or past_key_values: they are two names of one thing.")
         cache = past_key_values if cache is None else cache
-        labels = _next_tokens(labels) if shift_labels is None else shift_labels
+        labels = _next_tokens(labels) if kwargs.get("shift_labels") is None else kwargs["shift_labels"]
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
         if cache is None and use_cache and not self.training:
@@ -141,6 +145,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         positions = self.model.positions(inputs_embeds, cache) if position_ids is None else position_ids
         h = self.model.embed_inputs(inputs_embeds, positions)
         context = self.model.context(h, attention_mask, position_ids, cache)
+        recorder = recorder_of(self.config, kwargs, K * len(self.model.layers) + 1)
+        if recorder is not None:
+            recorder.begin(h)
+            context = replace(context, recorder=recorder)
         supervision = self.supervision
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
         states, exit_inputs = self._run_loops(h, context, read)
@@ -150,15 +158,16 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
-        wanted = labels is None or not self.training
+        wanted = labels is None or not supervised_exits_only
         return LoopedOutput(
             loss=loss,
             logits=self.readout(_kept(states[-1], logits_to_keep), K - 1) if wanted else None,
             **{CACHE: cache},
             loop_losses=loop_losses,
-            loop_norms=_mean_norms(states),
+            loop_norms=_mean_norms(states, attention_mask),
             states=tuple(states) if output_states else None,
-            exit_probabilities=None if gates is None else exit_distribution(gates),
+            exit_probabilities=None if gates is None else exit_distribution(gates).movedim(0, -1),
+            **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1))),
         )
 
     def _run_loops(self, h: State, context: StepContext, read: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
@@ -188,13 +197,13 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         labels: Tensor,
         gates: Tensor | None,
         count: Tensor | int,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " loops"]]:
-        """Return the loss, penalty included, and the cross-entropy of every exit, in nats per token."""
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch loops"]]:
+        """Return the loss, penalty included, and the cross-entropy of every row and exit, in nats per token."""
         weight = self.lm_head.weight
         loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
         if coefficient := self.config.norm_penalty_coef:
             loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
-        return loss, token_losses.sum((1, 2)) / count
+        return loss, (token_losses.sum(2) / (labels != IGNORED).sum(1).clamp_min(1)).T
 
     def compile_regions(self, **options: Any) -> None:
         """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
@@ -247,7 +256,11 @@ def _next_tokens(labels: Tensor | None) -> Tensor | None:
     return None if labels is None else nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
-def _mean_norms(states: list[Tensor]) -> Float[Tensor, " loops"]:
-    """Return the mean L2 norm of every state, detached and without a sync."""
+def _mean_norms(states: list[Tensor], attention_mask: Any) -> Float[Tensor, "batch loops"]:
+    """Return the mean L2 norm of every row's real tokens after every loop, detached and without a sync."""
     with torch.no_grad():
-        return torch.stack([norm(z).mean() for z in states])
+        norms = torch.stack([norm(z) for z in states], 1)  # (B, K, T)
+        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+            return norms.mean(-1)
+        real = attention_mask[:, None, -norms.shape[-1] :].to(norms.dtype)  # a mask tells of what the cache holds first
+        return (norms * real).sum(-1) / real.sum(-1).clamp_min(1)

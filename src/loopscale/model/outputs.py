@@ -12,11 +12,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 class LoopedOutput(CausalLMOutputWithPast):
     """Outputs of `LoopedForCausalLM`, beside those of any causal language model of transformers.
 
-    logits: of the last loop that ran, (batch, kept, vocab); None where a loss was asked for in training mode.
-    loop_losses: (K,) cross-entropy of every exit in nats per token, detached; NaN where an exit was not computed.
-    loop_norms: (K,) mean L2 norm of the state after every loop, detached.
+    Rows come first and never mix, so that outputs of several batches can be put one after another.
+
+    logits: of the last loop that ran, (batch, kept, vocab); None where only the loss was asked for.
+    loop_losses: (batch, K) cross-entropy of every exit in nats per token, detached; NaN where an exit was not computed.
+    loop_norms: (batch, K) mean L2 norm of the state of real tokens after every loop, detached.
     states: K tensors (batch, seq, hidden), on request.
-    exit_probabilities: (K, batch, seq) distribution over exits of the exit gate, where there is one.
+    exit_probabilities: (batch, seq, K) distribution over exits of the exit gate, where there is one.
+    hidden_states: on request, the embedding and then the state after every layer of every loop, (batch, seq, hidden)
+        each, num_hidden_layers + 1 in all; the last one as the head sees it, as everywhere in transformers.
+    attentions: on request, one map (batch, heads, seq, seen) per layer and loop; attention must be eager.
     """
 
     loop_losses: torch.Tensor | None = None

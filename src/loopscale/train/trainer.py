@@ -39,7 +39,7 @@ class LoopedTrainer(Trainer):
         asked = {"supervised_exits_only": True} if training else {"logits_to_keep": 1}  # evaluation reads losses alone
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
-            metrics = torch.stack([outputs[name].detach() for name in LOOP_METRICS])
+            metrics = torch.stack([outputs[name].detach().mean(0) for name in LOOP_METRICS])
             self._loop_sums = metrics if self._loop_sums is None else self._loop_sums + metrics
             self._loop_batches += 1
         return (loss, outputs) if return_outputs else loss

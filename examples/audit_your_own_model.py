@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from loopscale.audit import audit
-from loopscale.audit.tables import verdict_table
+from loopscale.audit.display import verdict_table
 
 
 class MyLoopedModel(nn.Module):

@@ -96,7 +96,10 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
         (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "model of type 'llama'"),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text("{}"), "the index of a sharded checkpoint"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
+            "index of a sharded checkpoint",
+        ),
         (
             lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x"}}'),
             r"\.\./x is missing",

@@ -106,7 +106,7 @@ def _measure(args: Namespace) -> int:
         console.print("", curves_line(curves), "", intervention_table(changed), sep="\n")
         found |= {"curves": plain(curves), "interventions": plain(changed)}
         if args.figures:
-            from loopscale.audit.figures import write_figures  # matplotlib takes a second
+            from loopscale.audit.display import write_figures  # matplotlib takes a second
 
             write_figures(Path(args.figures), report, curves, changed)
             console.print(f"figures are in {args.figures}", soft_wrap=True)

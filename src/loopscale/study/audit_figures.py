@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from loopscale.audit.figures import ANGULAR_AXES, draw_angular_steps
+from loopscale.audit.display import ANGULAR_AXES, draw_angular_steps
 
 from .audit_tables import SPREAD
 from .drawing import STYLE, line_style

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopscale.study.summary import mean_and_spread, number
+from loopscale.display import duration, mean_and_spread, number, percent, signed
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_what_is_not_finite_is_counted_not_averaged():
 @given(st.floats(min_value=1e-3, max_value=1e300))
 def test_a_number_reads_back_within_its_digits(value):
     assert float(number(value).replace(",", "")) == pytest.approx(value, rel=6e-3)
+
+
+def test_signs_and_shares_say_what_is_not_finite():
+    assert (signed(0.25, 2), signed(-3.0), signed(0.0, 2)) == ("+0.25", "-3.000", "+0.0")
+    assert (percent(0.125, 1), percent(-0.5)) == ("12.5%", "-50%")
+    assert {signed(math.nan), percent(None), percent(math.inf)} == {"not finite"}
+    assert (number(None), number(1.234e-9, 2), number(5.0, 2)) == ("not finite", "1.2e-9", "5.0")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (-1.0, "0 s"), (89.0, "89 s"), (100.0, "2 min"), (7500.0, "2 h 5 min"), (math.inf, "unknown")],
+)
+def test_a_time_in_words(seconds, words):
+    assert duration(seconds) == words

@@ -1,0 +1,34 @@
+"""Display: the one table, figure style, number format and progress bar of every command and report."""
+
+from loopscale.display.figure import Style, draw_label, fresh_styles, readable_top, styled, write_figure
+from loopscale.display.numbers import duration, mean_and_spread, number, percent, signed
+from loopscale.display.progress import Track, progress_bar, tracker, untracked
+from loopscale.display.table import Column, Table, to_html, to_markdown, to_rich
+from loopscale.display.terminal import console
+from loopscale.display.text import file_name, inert
+
+__all__ = [
+    "Column",
+    "Style",
+    "Table",
+    "Track",
+    "console",
+    "draw_label",
+    "duration",
+    "file_name",
+    "fresh_styles",
+    "inert",
+    "mean_and_spread",
+    "number",
+    "percent",
+    "progress_bar",
+    "readable_top",
+    "signed",
+    "styled",
+    "to_html",
+    "to_markdown",
+    "to_rich",
+    "tracker",
+    "untracked",
+    "write_figure",
+]

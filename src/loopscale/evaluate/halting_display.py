@@ -1,0 +1,114 @@
+"""Tables and figure of halting: rules against the oracle's bound, and what they save by the clock."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loopscale.display import Column, Table, draw_label, inert, number, percent, styled
+from loopscale.display.figure import MARKS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def halting_table(title: str, report: Mapping[str, Any]) -> Table:
+    """Return what `run_halting` found, the oracle's bound first."""
+    bounds = (
+        (level, "oracle", number(bound["relative_perplexity"], 5), number(bound["selected_loops"], 3), "", "")
+        for level, bound in report["oracle"].items()
+    )
+    rows = (
+        (
+            row["rule"]["level"],
+            row["rule"]["rule"],
+            _interval(row["relative_perplexity"]),
+            number(row["selected_loops"]["value"], 3),
+            number(row["executed_loops"]["value"], 3),
+            ("kept" if row["kept"] else "missed") if row["possible"] else "cannot be met",
+        )
+        for row in report["results"]
+    )
+    return Table(
+        name="halting",
+        title=f"{title}: {report['target']}",
+        caption=f"calibrated on {report['calibration_windows']} windows, reported on {report['test_windows']} others; "
+        f"loops of {report['num_loops']}; 95% interval; the oracle knows the labels",
+        columns=(
+            Column("level"),
+            Column("rule"),
+            Column("relative ppl"),
+            Column("selected", numeric=True),
+            Column("executed", numeric=True),
+            Column("target"),
+        ),
+        rows=(*bounds, *rows),
+    )
+
+
+def halting_time_table(title: str, report: Mapping[str, Any]) -> Table:
+    """Return executed loops and wall time of the timed rules at each batch size."""
+    rows = (
+        (
+            row["rule"]["level"],
+            row["rule"]["rule"],
+            str(row["batch_size"]),
+            number(row["executed_loops"], 3),
+            percent(row["loop_saving"], 1),
+            percent(row["time_saving"], 1),
+            number(row["seconds"] * 1e3),
+            number(row["full_seconds"] * 1e3),
+        )
+        for row in report["times"]
+    )
+    figures = ("batch", "executed", "loops saved", "time saved", "ms", "full ms")
+    return Table(
+        name="halting-times",
+        title=title,
+        caption="milliseconds per window, with the rule and at full depth",
+        columns=(Column("level"), Column("rule"), *(Column(name, numeric=True) for name in figures)),
+        rows=tuple(rows),
+    )
+
+
+@styled
+def halting_figure(title: str, report: Mapping[str, Any]) -> "Figure":
+    """Draw relative perplexity against selected loops for every rule of `run_halting`, and the oracle's bound."""
+    from matplotlib.figure import Figure
+
+    levels = list(report["oracle"])
+    figure = Figure(figsize=(5 * len(levels), 4), layout="constrained")
+    for axes, level in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+        bound = report["oracle"][level]
+        axes.plot(bound["selected_loops"], bound["relative_perplexity"], "k*", label="oracle (bound)")
+        rows = [row for row in report["results"] if row["rule"]["level"] == level]
+        for i, row in enumerate(rows):
+            _draw_rule(axes, row, MARKS[i % len(MARKS)])
+        heading = f"{draw_label(title).strip()}, per {level}"
+        axes.set(xlabel="selected loops per token", title=heading, xlim=(0.8, report["num_loops"] + 0.2))
+        axes.grid()
+        axes.legend(frameon=False, fontsize="small")
+    figure.axes[0].set_ylabel("perplexity / full depth")
+    figure.suptitle(f"target: {inert(report['target'])}", fontsize="medium")
+    return figure
+
+
+def _draw_rule(axes: "Axes", row: Mapping[str, Any], mark: str) -> None:
+    loops, quality = row["selected_loops"], row["relative_perplexity"]
+    axes.errorbar(
+        loops["value"],
+        quality["value"],
+        xerr=_reach(loops),
+        yerr=_reach(quality),
+        marker=mark,
+        capsize=2,
+        label=row["rule"]["rule"],
+    )
+
+
+def _reach(interval: Mapping[str, float]) -> Sequence[Sequence[float]]:
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{number(found['value'], 5)} [{number(found['low'])}, {number(found['high'])}]"

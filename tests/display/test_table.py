@@ -1,0 +1,88 @@
+import io
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from loopscale.display import Column, Table, to_html, to_markdown
+
+HOSTILE = [
+    "[/]",
+    "[bold red]x[/bold red]",
+    "<script>alert(1)</script>",
+    "a\nb",
+    "\x1b[31mred",
+    "x|y",
+    "[a](b:c)",
+    "`c`",
+]
+
+
+def table(*cells, **facts):
+    columns = tuple(Column(f"column {i}", **facts) for i in range(len(cells)))
+    return Table("t", "Title", "Caption.", columns, (cells,))
+
+
+def printed(shown, width=160):
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(shown)
+    return console.file.getvalue()
+
+
+class Cells(HTMLParser):
+    """Collects the tags and texts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_a_bar_in_a_cell_does_not_split_it():
+    shown = Table("t", "T", "c", (Column("a"), Column("b", numeric=True)), (("x|y", "1"),))
+    assert to_markdown(shown).splitlines() == ["# T", "", "c", "", "| a | b |", "| --- | ---: |", "| x\\|y | 1 |"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_text_everywhere(name):
+    shown = Table("t", name, name, (Column("a"), Column("b")), ((name, "end"),))
+    lines = to_markdown(shown).splitlines()
+    assert len(lines) == 7 and "<script" not in "\n".join(lines) and "](" not in "\n".join(lines)
+    page = Cells(to_html(shown))
+    assert set(page.tags) == {"table", "thead", "tbody", "tr", "th", "td"}
+    spelled = name.replace("\n", " ").replace("\x1b", "\\x1b")
+    assert spelled in page.text
+    out = printed(shown)
+    assert spelled in out and "\x1b[31mred" not in out
+
+
+@given(st.text(max_size=20))
+def test_any_name_is_one_row(name):
+    assert len(to_markdown(table(name, "end")).splitlines()) == 7
+    assert to_html(table(name, "end")).count("<tr>") == 2
+    printed(table(name, "end"))
+
+
+def test_colours_go_by_the_words_of_a_cell():
+    shown = Table("t", "", "", (Column("a"), Column("verdict", colours={"holds": "green"})), (("x", "holds"),))
+    assert "\x1b[32mholds" in printed(shown)
+    assert "\x1b[32m" not in printed(Table("t", "", "", shown.columns, (("x", "does not"),)))
+
+
+def test_what_is_aside_is_shown_where_there_is_room():
+    shown = Table("t", "", "", (Column("a"), Column("statement", aside=True), Column("v")), (("x", "words", "y"),))
+    assert "words" in printed(shown, 160) and "words" not in printed(shown, 100)
+
+
+def test_sentences_are_broken_so_that_the_rest_stays():
+    columns = (Column("name"), Column("remedy", sentences=True))
+    out = printed(Table("t", "", "", columns, (("scale", "penalise it " * 20),)), 60)
+    assert "scale" in out and len(out.splitlines()) > 6

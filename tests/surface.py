@@ -8,13 +8,14 @@ It is committed under tests/data/surface, so that a new option or name is a deci
 import pkgutil
 from argparse import SUPPRESS, Action
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import loopscale
 from loopscale.cli.main import COMMANDS, usage
-from loopscale.cli.parser import Parser
+from loopscale.cli.options import parser_of
 
 FOLDER = Path(__file__).parent / "data" / "surface"
 PARSERS_OWN = {"_HelpAction", "_ActionPrintConfig", "_ActionConfigLoad"}
@@ -37,11 +38,9 @@ def names() -> str:
 
 def command(name: str) -> str:
     """Return a command's description and its options, in the order of its help."""
-    module = import_module(COMMANDS[name][0])
-    parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
-    module.add_arguments(parser)
+    parser = parser_of(name, [])
     ours = [action for action in parser._actions if type(action).__name__ not in PARSERS_OWN]
-    return "\n".join([str(parser.description), *map(_line, ours), ""])
+    return "\n".join([cleandoc(str(parser.description)), *map(_line, ours), ""])
 
 
 def _line(action: Action) -> str:

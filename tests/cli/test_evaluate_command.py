@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from loopscale.cli.main import main
-from loopscale.cli.measured_subject import labels
+from loopscale.cli.subject import labels
 from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError

@@ -1,20 +1,12 @@
-"""Say which variables of a looped model's state its loss controls, and which are blind spots.
+"""`loopscale audit`: a model measured, or a configuration judged before it is trained."""
 
-A blind spot is a variable that no supervised loss sees and that the recurrence carries on. Give a MODEL to measure its
-weights on a corpus, or --config to judge a configuration before training. Exit status: 0 without blind spots, 3 with
-any, 2 on bad input.
-"""
-
-import math
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor
+from jsonargparse import Namespace, get_loader
+from yaml import YAMLError
 
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
 from loopscale.audit.tables import (
@@ -25,99 +17,122 @@ from loopscale.audit.tables import (
     static_table,
     verdict_table,
 )
-from loopscale.cli.config_file import read_config
-from loopscale.cli.outputs import check_outputs
-from loopscale.cli.parser import Parser
-from loopscale.cli.subject import add_model_arguments, add_window_arguments, load_subject, load_windows
-from loopscale.data import batches
-from loopscale.errors import InputError
+from loopscale.batches import Batch
+from loopscale.cli.messages import check_outputs, console, track
+from loopscale.cli.options import parser_of
+from loopscale.cli.subject import labels, measured_subject
+from loopscale.cli.train import run_config
+from loopscale.errors import InputError, unknown
+from loopscale.model import LoopedConfig
 from loopscale.storage import plain, write_json
+from loopscale.train import RunConfig
 
 BLIND_SPOT = 3
 WIDTH = 160  # of tables in a log; a terminal knows its own
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add the model or configuration, the corpus, what to measure and where to write it."""
-    parser.add_argument("model", type=str | None, nargs="?", help="folder or hub id of a looped model")
-    parser.add_argument("--config", type=str | None, help="judge this config.json, run.json or run YAML unmeasured")
-    add_window_arguments(parser)
-    parser.add_argument("--windows", type=int, default=32, help="windows of validation text to measure on")
-    parser.add_argument("--batch_size", type=int, default=4, help="windows at a time; memory grows with it")
-    parser.add_argument("--supervision", type=str | None, help="what the loss saw, where the model does not say")
-    parser.add_argument("--norm_penalty_coef", type=float | None, help="likewise, of the norm penalty")
-    parser.add_class_arguments(Thresholds, "thresholds")
-    add_model_arguments(parser)
-    parser.add_argument("--full", action="store_true", help="also lemma 2 over 30 loops, and interventions")
-    parser.add_argument("--search", action="store_true", help="also look for blind directions without a name")
-    parser.add_argument("--json", type=str | None, help="write every figure to this file")
-    parser.add_argument("--figures", type=str | None, help="draw into this folder (implies --full)")
+RUN_PARTS = {"preset", "model", "data", "train"}
+GOES_WITH_A_MODEL = ("supervision", "norm_penalty_coef", "search", "full", "figures")
 
 
 def run(args: Namespace) -> int:
     """Judge a configuration or measure a model."""
     if (args.model is None) == (args.config is None):
         raise InputError("give either a MODEL to measure or --config FILE to judge before training.")
-    if args.windows < 1 or args.batch_size < 1:
-        raise InputError(f"--windows is {args.windows} and --batch_size {args.batch_size}: give at least 1 of each.")
     check_outputs(args, "figures")
     return _judge(args) if args.model is None else _measure(args)
 
 
 def _judge(args: Namespace) -> int:
-    for option in ("supervision", "norm_penalty_coef", "search", "full", "figures"):
+    for option in GOES_WITH_A_MODEL:
         if args[option]:
             raise InputError(
                 f"--{option} goes with a MODEL to measure: a configuration is judged by what it says itself."
             )
     config, scale_target = read_config(Path(args.config))
     verdicts = static_verdict(config, penalty=scale_target is not None)
-    _console().print(static_table(verdicts))
+    console(WIDTH).print(static_table(verdicts))
     _write(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
 
 def _measure(args: Namespace) -> int:
-    model = load_subject(args, args.model)
-    data, _ = load_windows(args, args.model, model)
-    console = _console()
+    wanted = None if args.windows == "all" else int(args.windows)
+    subject = measured_subject(args, args.model, labels([args.model])[0], wanted, halves=True)
+    model, out = subject.model, console(WIDTH)
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}
-    thresholds = Thresholds(**args.thresholds.as_dict())
+    thresholds = Thresholds(**{name: value for name, value in args.thresholds.as_dict().items() if value is not None})
 
-    def windows(what: str) -> Iterable[Tensor]:
-        wanted = min(args.windows, len(data.valid))
-        rows = min(args.batch_size, max(wanted // 2, 1))  # a search holds every second batch out
-        count = math.ceil(wanted / rows)
-        on_stderr = Console(stderr=True)
-        found = batches(data.valid, rows, limit=count)
-        return track(found, what, total=count, console=on_stderr, transient=True, disable=not sys.stderr.isatty())
+    def windows(what: str) -> Iterable[Batch]:
+        return track(subject.windows, what)
 
     report = audit(model, windows("auditing"), thresholds=thresholds, **told)
-    console.print(loop_table(report), "", verdict_table(report), *report.notes, sep="\n")
-    found: dict[str, Any] = report.to_dict()
+    out.print(f"{subject.label}, {subject.described}", soft_wrap=True, highlight=False)
+    out.print("", loop_table(report), "", verdict_table(report), *report.notes, sep="\n")
+    found: dict[str, Any] = {**report.to_dict(), "measured_on": plain(subject.facts)}
     blind = bool(report.blind_spots)
     if args.search:
         hidden = search(model, windows("searching"), thresholds=thresholds, **told)
-        console.print("", search_table(hidden), *hidden.notes, sep="\n")
+        out.print("", search_table(hidden), *hidden.notes, sep="\n")
         found["search"] = plain(hidden)
         blind |= bool(hidden.blind)
     if args.full or args.figures:
         curves, changed = loop_curves(model, windows("30 loops")), intervene(model, windows("intervening"))
-        console.print("", curves_line(curves), "", intervention_table(changed), sep="\n")
+        out.print("", curves_line(curves), "", intervention_table(changed), sep="\n")
         found |= {"curves": plain(curves), "interventions": plain(changed)}
         if args.figures:
             from loopscale.audit.display import write_figures  # matplotlib takes a second
 
             write_figures(Path(args.figures), report, curves, changed)
-            console.print(f"figures are in {args.figures}", soft_wrap=True)
+            out.print(f"figures are in {args.figures}", soft_wrap=True)
     _write(args.json, found)
     return BLIND_SPOT if blind else 0
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _write(path: str | None, found: dict[str, Any]) -> None:
     if path is not None:
         write_json(Path(path), found)
+
+
+def read_config(path: Path) -> tuple[LoopedConfig, float | None]:
+    """Return the configuration that a YAML or JSON file describes, and the scale that its training would hold, if any.
+
+    It may be a model's `config.json` (or the folder that holds it), the `run.json` of a training run, or what
+    `loopscale train --config` takes.
+
+    Raises `InputError` where the file cannot be read or holds something else, as `train` does.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    document = _document(path)
+    if RUN_PARTS & document.keys():
+        words = ["--config", str(path)]
+        run = run_config(parser_of("train", words).read(words), "")
+    elif isinstance(document.get("config"), dict):
+        run = RunConfig.from_dict(document["config"])
+    else:
+        return _model_config(document, path), None
+    return run.model_config(None), run.train.scale_target
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = get_loader("yaml")(path.read_text(encoding="utf-8"))  # JSON is YAML, and 1e-3 a number
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}.") from error
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise InputError(f"{path} holds no configuration: give fields of a model, or a run with a `model` section.")
+    return document
+
+
+def _model_config(values: Mapping[str, Any], path: Path) -> LoopedConfig:
+    kind = values.get("model_type", LoopedConfig.model_type)
+    if kind != LoopedConfig.model_type:
+        raise InputError(f"{path} describes a {kind} model: only a loopscale configuration can be judged unmeasured.")
+    known = {field.name for field in fields(LoopedConfig)} | {"model_type", "transformers_version"}
+    for name in values:
+        if name not in known:
+            raise unknown(f"field of {path}", name, known)
+    try:
+        return LoopedConfig.from_dict(dict(values))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

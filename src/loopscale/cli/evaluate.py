@@ -1,98 +1,99 @@
-"""Say how good every exit of looped models is, what it costs, and when it is safe to stop early.
+"""`loopscale evaluate`: depth curves, the frontier, and halting, of one or more models."""
 
-Prints the depth curve of each MODEL (also past the trained depth), the frontier of quality against compute and
-throughput with several models in one table, and with --halting the rules that stop early, calibrated on every second
-window and reported on the others.
-"""
-
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from rich.console import Console
 
-from loopscale.cli.halting import add_halting_arguments, halting_asked
-from loopscale.cli.measured_subject import Subject, labels, measured_subject, progress
-from loopscale.cli.outputs import check_outputs
-from loopscale.cli.parser import Parser
-from loopscale.cli.subject import add_model_arguments, add_window_arguments
+from loopscale.batches import Batch, inputs_and_labels
+from loopscale.cli.messages import check_outputs, console, track
+from loopscale.cli.subject import Subject, labels, measured_subject
 from loopscale.environment import environment
-from loopscale.errors import InputError
+from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
+    RULES,
+    CalibratedRule,
     DepthCurve,
     FrontierPoint,
+    HaltingRule,
+    Level,
+    MeanLoops,
     Measured,
+    RelativePerplexity,
     Speed,
+    Target,
     depth_curves,
     describe_depth,
     differences,
     frontier,
     measure_speeds,
+    rule_named,
+    run_halting,
     token_flops,
 )
+from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.frontier import points_table
 from loopscale.evaluate.tables import (
     depth_table,
     difference_table,
     frontier_table,
+    halting_table,
+    halting_time_table,
 )
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 
 PIPE_WIDTH = 120  # of tables that go to a file
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add models, corpus, depths, halting and where to write."""
-    parser.add_argument("models", type=str, nargs="+", help="folders or hub ids of looped models")
-    add_window_arguments(parser)
-    parser.add_argument("--stride", type=int | None, help="score by sliding windows, this many new tokens each")
-    parser.add_argument("--limit", type=int, default=256, help="windows of validation text to measure on, 0 for all")
-    parser.add_argument("--batch_size", type=int, default=16, help="windows at a time; memory grows with it")
-    parser.add_argument("--max_loops", type=int | None, help="depth of the curve (default: 3 times the trained depth)")
-    parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
-    add_halting_arguments(parser)
-    parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
-    add_model_arguments(parser)
-    parser.add_argument("--json", type=str | None, help="write every figure to this file")
-    parser.add_argument("--figures", type=str | None, help="draw into this folder")
+LEVELS: tuple[Level, ...] = ("sequence", "token")
+FEWEST_WINDOWS = 4  # half of them to calibrate on
+SAME = ("sha256", "split", "sequence_length", "stride")
+OTHER_TEXTS = (
+    "note: these models were measured on different texts or windows, each as its run says; name --corpus and "
+    "--sequence_length to compare them on the same."
+)
 
 
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    out = console(PIPE_WIDTH)
     halting = halting_asked(args)
+    wanted = windows_wanted(args)
     sizes = sorted(set(args.speed_batch_sizes))
     if sizes[0] < 1 or args.repeats < 1:
         raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
     check_outputs(args, "figures", "save_rules")
-    subjects = [
-        measured_subject(args, name, label) for name, label in zip(args.models, labels(args.models), strict=True)
-    ]
+    named = zip(args.models, labels(args.models), strict=True)
+    subjects = [measured_subject(args, name, label, wanted, args.stride) for name, label in named]
     rules = {} if halting is None else {subject.label: halting.rules_for(subject) for subject in subjects}
     curves = {subject.label: _curves(args, subject) for subject in subjects}
     speeds = _speeds(subjects, curves, sizes, args.repeats)
-    found: dict[str, Any] = {"environment": environment(), "corpus": args.corpus, "models": {}}
+    found: dict[str, Any] = {"environment": environment(), "corpus": subjects[0].facts["corpus"], "models": {}}
     measured: dict[str, Measured] = {}
     for subject in subjects:
         own = {size: some[subject.label] for size, some in speeds.items()}
         flops = token_flops(subject.model, subject.inputs[:1])
-        description: dict[str, Any] = {"speeds": [speed.to_dict() for some in own.values() for speed in some]}
+        description: dict[str, Any] = {
+            "measured_on": subject.facts,
+            "speeds": [speed.to_dict() for some in own.values() for speed in some],
+        }
         description["depth"] = {}
+        out.print(f"{subject.label}, {subject.described}", soft_wrap=True, highlight=False)
         for reading, curve in curves[subject.label].items():
             label = subject.label if reading == "trained" else f"{subject.label} ({reading})"
             measured[label] = Measured(curve, flops, own[max(own)])
             description["depth"][reading] = describe_depth(measured[label])
-            console.print(depth_table(f"{label}, {subject.described}", measured[label], own), "")
+            out.print(depth_table(label, measured[label], own), "")
         found["models"][subject.label] = description
-    found["frontier"] = _frontier(args, measured, console)
+    if len({tuple(subject.facts[key] for key in SAME) for subject in subjects}) > 1:
+        out.print(OTHER_TEXTS, "", sep="\n", soft_wrap=True)
+    found["frontier"] = _frontier(args, measured, out)
     if halting is not None:
         for subject in subjects:
-            found["models"][subject.label]["halting"] = halting.report(subject, rules[subject.label], console)
+            found["models"][subject.label]["halting"] = halting.report(subject, rules[subject.label], out)
     if args.json:
         write_json(Path(args.json), plain(found))
     if args.figures:
@@ -100,8 +101,17 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def windows_wanted(args: Namespace) -> int | None:
+    """Return how many windows were asked for, None for all."""
+    if args.limit is None:
+        return None if args.windows == "all" else int(args.windows)
+    if args.limit < 0:
+        raise InputError(f"--limit {args.limit}: give at least 0.")
+    return args.limit or None
+
+
 def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:
-    windows = progress(subject.label)(subject.windows, "depth curve")
+    windows = track(subject.windows, f"{subject.label}: depth curve")
     return depth_curves(subject.model, windows, args.max_loops, subject.bytes_per_token)
 
 
@@ -119,17 +129,17 @@ def _speeds(
     fitting = [size for size in sizes if size <= fewest] or [fewest]
     return {
         size: measure_speeds(models, {label: ids[:size] for label, ids in inputs.items()}, exits, repeats)
-        for size in progress("all models")(fitting, "timing exits")
+        for size in track(fitting, "all models: timing exits")
     }
 
 
-def _frontier(args: Namespace, measured: dict[str, Measured], console: Console) -> dict[str, Any]:
+def _frontier(args: Namespace, measured: dict[str, Measured], out: Console) -> dict[str, Any]:
     points = frontier(measured, reference(args))
-    console.print(frontier_table("frontier", points), "")
+    out.print(frontier_table("frontier", points), "")
     base, *others = measured
     found = [d for other in others for kind in ("flops", "seconds") for d in differences(measured, other, base, kind)]
     if found:
-        console.print(difference_table("cross-entropy at equal cost (negative: better than the reference)", found), "")
+        out.print(difference_table("cross-entropy at equal cost (negative: better than the reference)", found), "")
     return {"points": points_table(points), "differences": [asdict(d) for d in found]}
 
 
@@ -149,3 +159,102 @@ def _figures(
         if "halting" in description:
             figure = halting_figure(label, description["halting"])
             write_figure(figure, folder, f"halting-{label.replace('/', '-')}")
+
+
+@dataclass(frozen=True)
+class Halting:
+    """What was asked for. `every_rule`: all that fit a model, instead of those that are named."""
+
+    rules: Sequence[HaltingRule]
+    every_rule: bool
+    levels: Sequence[Level]
+    target: Target
+    batch_size: int
+    speed_batch_sizes: Sequence[int]
+    repeats: int
+    save_to: Path | None
+
+    def rules_for(self, subject: Subject) -> Sequence[HaltingRule]:
+        """Return the rules to calibrate on a model. Raises `InputError` where one does not fit, or windows are few."""
+        windows = len(subject.inputs)
+        if windows < FEWEST_WINDOWS:
+            raise InputError(
+                f"halting needs at least {FEWEST_WINDOWS} windows, half of them to calibrate on, not {windows}."
+            )
+        fitting = [rule for rule in self.rules if rule.applies_to(subject.model)]
+        if not self.every_rule and len(fitting) < len(self.rules):
+            misfit = next(rule.name for rule in self.rules if rule not in fitting)
+            raise InputError(f"the halting rule '{misfit}' does not fit {subject.label}: it has no exit gate.")
+        return fitting
+
+    def report(self, subject: Subject, rules: Sequence[HaltingRule], out: Console) -> dict[str, Any]:
+        """Calibrate on every second window, report on the others, print, and save."""
+        pieces = [inputs_and_labels(batch) for batch in subject.windows]
+        inputs, targets = torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
+
+        def split(start: int) -> list[Batch]:
+            halves = inputs[start::2].split(self.batch_size), targets[start::2].split(self.batch_size)
+            return list(zip(*halves, strict=True))
+
+        report = run_halting(
+            subject.model,
+            split(0),
+            split(1),
+            self.target,
+            rules,
+            self.levels,
+            self.speed_batch_sizes,
+            repeats=self.repeats,
+            track=lambda some, what: track(some, f"{subject.label}: {what}"),
+        )
+        out.print(halting_table(f"{subject.label}, halting", report), "")
+        out.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")
+        if self.save_to is not None:
+            _save_rules(self.save_to, subject, report)
+        return report
+
+
+def halting_asked(args: Namespace) -> Halting | None:
+    """Return what was asked for, None without rules. Raises `InputError` for options that do not go together."""
+    if not args.halting:
+        for name in ("relative_perplexity", "mean_loops", "save_rules", "level"):
+            if args[name] is not None:
+                raise InputError(f"--{name} does nothing without --halting: name rules, or all.")
+        return None
+    if args.level not in (*LEVELS, "both", None):
+        raise unknown("halting level", args.level, (*LEVELS, "both"))
+    return Halting(
+        _rules(args.halting),
+        args.halting == ["all"],
+        [level for level in LEVELS if args.level in (level, "both", None)],
+        _target(args),
+        args.batch_size,
+        sorted(set(args.speed_batch_sizes)),
+        args.repeats,
+        None if args.save_rules is None else Path(args.save_rules),
+    )
+
+
+def _rules(names: Sequence[str]) -> list[HaltingRule]:
+    """Return the rules of these names; `all` is every rule."""
+    if "all" in names and len(names) > 1:
+        raise InputError("--halting all is every rule: name none beside it.")
+    if len(set(names)) < len(names):
+        raise InputError("the same halting rule is given twice: name each once.")
+    return list(RULES.values()) if list(names) == ["all"] else [rule_named(name) for name in names]
+
+
+def _target(args: Namespace) -> Target:
+    """Return what halting is to keep."""
+    if args.relative_perplexity is not None and args.mean_loops is not None:
+        raise InputError("--relative_perplexity and --mean_loops are two targets: give one.")
+    if args.mean_loops is not None:
+        return MeanLoops(args.mean_loops)
+    return RelativePerplexity() if args.relative_perplexity is None else RelativePerplexity(args.relative_perplexity)
+
+
+def _save_rules(folder: Path, subject: Subject, report: dict[str, Any]) -> None:
+    model = fingerprint(subject.model)
+    for row in report["results"]:
+        rule = CalibratedRule.from_dict({**row["rule"], "model": model})
+        rule.save(folder / f"{subject.label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")

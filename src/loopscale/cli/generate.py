@@ -1,20 +1,16 @@
-"""Write on from a prompt: at any depth, by self-speculation (same text, faster), or with early exit.
-
-The text goes to standard output as it is written; --stats adds what it took on standard error.
-"""
+"""`loopscale generate`: the text on standard output, what it took on standard error."""
 
 import warnings
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from rich.console import Console
 from torch import Tensor
 from transformers import TextStreamer
 
-from loopscale.adapters import load_tokenizer_of, require_native, stream_plainly
-from loopscale.cli.parser import Parser
-from loopscale.cli.subject import add_model_arguments, load_subject
+from loopscale.adapters import require_native, stream_plainly
+from loopscale.cli.messages import console
+from loopscale.cli.subject import load_subject, prompt_tokenizer
 from loopscale.decode import (
     EXIT_SLOTS,
     DecodeStats,
@@ -28,31 +24,8 @@ from loopscale.evaluate import CalibratedRule
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 
+WIDTH = 120  # of notes that go to a file
 DRAFTING = ("draft_loops", "draft_tokens")
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add model, prompt, sampling and the two faster ways."""
-    parser.add_argument("model", type=str, help="folder or hub id of a looped model")
-    parser.add_argument("--prompt", type=str, required=True, help="text to go on from")
-    parser.add_argument("--loops", type=int | None, default=None, help="depth to run (default: the model's)")
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="how far to write")
-    parser.add_argument("--temperature", type=float | None, default=None, help="sample (default: greedy)")
-    parser.add_argument("--top_k", type=int | None, default=None, help="sample among the k likeliest")
-    parser.add_argument("--top_p", type=float | None, default=None, help="sample among the likeliest of this mass")
-    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
-    parser.add_argument("--speculate", action="store_true", help="draft with early exits, confirm at full depth")
-    parser.add_argument("--draft_loops", type=int | None, default=None, help="loops to a draft (default: 1)")
-    parser.add_argument("--draft_tokens", type=int | None, default=None, help="most tokens ahead of full depth (16)")
-    parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
-    parser.add_argument(
-        "--exit_slots",
-        type=str | None,
-        default=None,
-        help="cache of the loops a token left out: recompute (exact; default) or share_last",
-    )
-    add_model_arguments(parser)
-    parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
 
 
 def run(args: Namespace) -> int:
@@ -60,10 +33,10 @@ def run(args: Namespace) -> int:
     if args.speculate and args.early_exit is not None:
         raise InputError("--speculate keeps the text of full depth, --early_exit changes it: choose one.")
     _check_words(args)
-    console = Console(stderr=True)
+    notes = console(WIDTH, stderr=True)
     model = load_subject(args, args.model)
-    tokenizer = load_tokenizer_of(args.model)
-    input_ids = tokenizer(args.prompt, return_tensors="pt").input_ids
+    tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
+    input_ids = tokenizer(args.prompt, return_tensors="pt", add_special_tokens=special).input_ids
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     if not isinstance(model, LoopedForCausalLM):
         _write_plainly(model, args, input_ids, streamer)
@@ -72,9 +45,9 @@ def run(args: Namespace) -> int:
         warnings.simplefilter("always")
         generation = _write_cached(model, args, input_ids, streamer)
     for warning in caught:
-        console.print(f"note: {warning.message}", soft_wrap=True)
+        notes.print(f"note: {warning.message}", soft_wrap=True)
     if args.stats:
-        console.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
+        notes.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
     return 0
 
 

@@ -1,60 +1,97 @@
-"""`loopscale COMMAND ...`: find the command, parse its arguments, turn bad input into one sentence and status 2."""
+"""`loopscale COMMAND ...`: find the command, parse its arguments, turn bad input into one sentence and status 2.
 
+Only a command that runs imports torch and transformers, which takes seconds: help, the version and a mistyped word are
+answered before.
+"""
+
+import errno
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
-from loopscale.allocator import keep_freed_memory
+from loopscale import __version__
 from loopscale.errors import InputError, unknown
 
-# name -> (module, one line of help); imported only when its command runs: Trainer, page and parser take seconds
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "train": ("loopscale.cli.train", "train one looped model on your text or a known corpus"),
-    "reproduce": ("loopscale.cli.reproduce", "train the paper's conditions and judge its claims"),
-    "audit": ("loopscale.cli.audit", "say which state variables a model's loss controls"),
-    "convert": ("loopscale.cli.convert", "turn a looped model made elsewhere into a folder of ours"),
-    "evaluate": ("loopscale.cli.evaluate", "say how good every exit is, what it costs, and when to stop early"),
-    "generate": ("loopscale.cli.generate", "write on from a prompt, at any depth, faster by self-speculation"),
-    "report": ("loopscale.cli.report", "write tables, figures and the page of a finished study anew"),
+# name -> one line of help; its options are in `loopscale.cli.options`, what it does in `loopscale.cli.<name>`
+COMMANDS = {
+    "train": "train one looped model on your text or a known corpus",
+    "reproduce": "train the paper's conditions and judge its claims",
+    "audit": "say which state variables a model's loss controls",
+    "convert": "turn a looped model made elsewhere into a folder of ours",
+    "evaluate": "say how good every exit is, what it costs, and when to stop early",
+    "generate": "write on from a prompt, at any depth, faster by self-speculation",
+    "report": "write tables, figures and the page of a finished study anew",
 }
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 bad input, 130 interrupted, or the command's own."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in {"-h", "--help"}:
+    name = words[0] if words else "--help"
+    _prepare_streams()
+    try:
+        status = _run(name, words[1:])
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        return _say(name, str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it leaves
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            return _say(name, f"cannot read or write {error.filename}: {error.strerror}.")
+        if error.errno in FULL:
+            return _say(name, f"cannot write any more: {error.strerror}.")
+        raise
+    except KeyboardInterrupt:
+        return _say(name, "interrupted", INTERRUPTED)
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    if name in {"-h", "--help"}:
         print(usage())
         return 0
-    name, *rest = words
-    try:
-        if name not in COMMANDS:
-            raise unknown("command", name, COMMANDS)
-        from transformers.utils import logging
+    if name in {"-V", "--version"}:
+        print(f"loopscale {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
+    from loopscale.cli.options import parser_of
 
-        from loopscale.cli.parser import Parser
+    args = parser_of(name, words).read(words)
+    from transformers.utils import logging
 
-        logging.disable_progress_bar()  # of loading weights; a run's own stays
-        module = import_module(COMMANDS[name][0])
-        parser = Parser(prog=f"loopscale {name}", description=module.__doc__, allow_abbrev=False)
-        module.add_arguments(parser)
-        keep_freed_memory()
-        return module.run(parser.read(rest))
-    except InputError as error:
-        print(f"loopscale {name}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"loopscale {name}: cannot read or write {error.filename}: {error.strerror}.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"loopscale {name}: interrupted", file=sys.stderr)
-        return 130
+    from loopscale.allocator import keep_freed_memory
+
+    logging.disable_progress_bar()  # of loading weights; a run's own stays
+    keep_freed_memory()
+    return import_module(f"loopscale.cli.{name}").run(args)
+
+
+def _say(name: str, sentence: str, status: int = 2) -> int:
+    """Print what is wrong on standard error and return the status."""
+    command = f" {name}" if name in COMMANDS else ""
+    print(f"loopscale{command}: {sentence}", file=sys.stderr)
+    return status
+
+
+def _prepare_streams() -> None:
+    """Let the console show what it can: a character it lacks is replaced, a stream that is closed is nowhere."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (until the end)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def usage() -> str:
     """Return the list of commands."""
-    lines = [f"  {name:<10} {help_line}" for name, (_, help_line) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: loopscale COMMAND [options]", "", *lines, "", "loopscale COMMAND --help tells the options of one."]
-    )
+    lines = [f"  {name:<10} {help_line}" for name, help_line in COMMANDS.items()]
+    last = "loopscale COMMAND --help tells the options of one, loopscale --version the version."
+    return "\n".join(["usage: loopscale COMMAND [options]", "", *lines, "", last])

@@ -1,11 +1,11 @@
 """jsonargparse's parser, with errors as `InputError` and defaults that a preset sets before the rest is read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from loopscale.cli.wording import in_words
+from loopscale.cli.messages import in_words, no_such_option
 from loopscale.errors import InputError
 
 HELP = ("-h", "--help")
@@ -19,10 +19,24 @@ class Parser(ArgumentParser):
 
     def read(self, words: Sequence[str]) -> Namespace:
         """Parse the words of a command line; raises `InputError` with one sentence."""
+        self.refuse_unknown(words)
         if self.defaults_from is not None:
             first = [word for word in words if word not in HELP and not word.startswith("--print_config")]
             self.set_defaults(dict(self.defaults_from(self._parse(first))))
         return self._parse(words)
+
+    def refuse_unknown(self, words: Sequence[str], more: Collection[str] = ()) -> None:
+        """Raise `InputError` for a word that is an option, and neither one of this parser nor of `more`.
+
+        What follows an option and a dot is a key of its value, which the option itself checks.
+        """
+        known = {*self._option_string_actions, *more}
+        for word in words[: words.index("--") if "--" in words else None]:
+            name = word.partition("=")[0]
+            if not name.startswith("--") or any(char.isspace() for char in name) or name in known:
+                continue
+            if not any(name.startswith(f"{option}.") for option in known if "." in option):
+                raise InputError(self._with_help(no_such_option(name, known)))
 
     def _parse(self, words: Sequence[str]) -> Namespace:
         try:
@@ -34,7 +48,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `InputError` in place of a usage text."""
-        options = [option for action in self._actions for option in action.option_strings]
-        raise InputError(
-            f"{in_words(message, options)} (loopscale {self.prog.split()[-1]} --help lists the options)"
-        ) from ex
+        raise InputError(self._with_help(in_words(message, self._option_string_actions))) from ex
+
+    def _with_help(self, sentence: str) -> str:
+        return f"{sentence} (loopscale {self.prog.split()[-1]} --help lists the options)"

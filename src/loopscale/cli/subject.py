@@ -1,35 +1,36 @@
-"""The model that a command is about, where it runs, and a text in windows that fit it."""
+"""The model that a command is about, where it runs, and the text it is measured on, as its own run read it."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
 import torch
 from jsonargparse import Namespace
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from loopscale.adapters import InjectedLoop, load_model, load_tokenizer_of
-from loopscale.cli.parser import Parser
-from loopscale.data import Data, load_data
-from loopscale.errors import InputError
+from loopscale.batches import Batch, inputs_and_labels
+from loopscale.data import Corpus, Tokens, Windows, batches, load_corpus, load_tokenizer, require_vocabulary, tokenize
+from loopscale.errors import InputError, unknown
+from loopscale.evaluate import sliding_windows
 from loopscale.model import LoopedForCausalLM
+from loopscale.provenance import Provenance, provenance
 from loopscale.stepping import Looped
 
-SEQUENCE_LENGTH = 256  # at most, and where the model does not say how many positions it has
-
-
-def add_model_arguments(parser: Parser) -> None:
-    """Add how a model is loaded and where it runs."""
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
-
-
-def add_window_arguments(parser: Parser) -> None:
-    """Add the text, how it becomes tokens, and the length of a window."""
-    parser.add_argument("--corpus", type=str, default="stdlib", help="name or path of the text, as in training")
-    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
-    parser.add_argument("--sequence_length", type=int | None, help="default: the model's positions, at most 256")
+SEQUENCE_LENGTH = 256  # at most, where no run says and the model has more positions
+SPLITS = ("valid", "train", "all")
+DEVICES = ("cpu", "cuda", "xpu")
+DEFAULTS = Provenance(Path(), "stdlib", "", SEQUENCE_LENGTH, None, "train", "text", None)
+OPTIONS = ("corpus", "text_field", "tokenizer", "sequence_length")
 
 
 def load_subject(args: Namespace, name: str) -> Looped:
     """Return a model on the device that was asked for. Raises `InputError` for one that is not there."""
+    device = device_named(args.device)
     model = load_model(name, trust_remote_code=args.trust_remote_code)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     assert isinstance(model, torch.nn.Module)
     try:
         return model.to(device)
@@ -38,13 +39,238 @@ def load_subject(args: Namespace, name: str) -> Looped:
         raise InputError(f"--device {device} cannot be used here: {reason}.") from error
 
 
-def load_windows(args: Namespace, name: str, model: Looped) -> tuple[Data, int]:
-    """Return the text in windows under the model's own tokenizer, and their length."""
-    positions, vocab_size = SEQUENCE_LENGTH, None
+def device_named(name: str) -> torch.device:
+    """Return a device of this machine by name. Raises `InputError` for one that it has not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind == "mps":
+        raise InputError("--device mps cannot be used: it has no float64, which sums over tokens need; take cpu.")
+    if kind not in DEVICES:
+        raise InputError(f"--device {name} cannot be used here: {unknown('device', kind, (*DEVICES, 'auto'))}")
+    count = 1 if kind == "cpu" else torch.get_device_module(kind).device_count()
+    if (number and not number.isdecimal()) or not int(number or 0) < count:
+        there = f"{kind} has {count} here, counted from 0" if count else f"there is no {kind} device"
+        raise InputError(f"--device {name} cannot be used here: {there}.")
+    return torch.device(name)
+
+
+@final
+@dataclass(frozen=True)
+class Text:
+    """The tokens of one split of a text, to be cut into windows, and where they come from."""
+
+    tokens: Tokens
+    length: int
+    bytes_per_token: float
+    facts: Mapping[str, Any]
+    notes: Sequence[str]
+
+    def spread(self, wanted: int | None, rows: int) -> list[Batch]:
+        """Return so many windows that do not overlap, spread evenly; None, or a text below one window: all tokens."""
+        if wanted is None or len(self.tokens.ids) <= self.length:
+            return self.sliding(self.length, None, rows)
+        windows = Windows(self.tokens, self.length, self.length)
+        return list(torch.cat(list(batches(windows, 1, limit=wanted))).split(rows))
+
+    def sliding(self, stride: int, wanted: int | None, rows: int) -> list[Batch]:
+        """Return windows that slide over the text, scoring every token once; the first `wanted` of them."""
+        ids = torch.from_numpy(self.tokens.ids.astype(np.int64))
+        if len(ids) < 2:
+            raise InputError(f"{self.facts['corpus']} is one token long: there is nothing to predict in it.")
+        kept = ids if wanted is None else ids[: (wanted - 1) * stride + self.length + 1]
+        length = min(self.length, len(kept) - 1)
+        return list(sliding_windows(kept, length, min(stride, length) if length < self.length else stride, rows))
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """One model with the windows it is measured on. `described` says in words what they are, `facts` as values."""
+
+    label: str
+    model: Looped
+    windows: Sequence[Batch]
+    described: str
+    facts: Mapping[str, Any]
+    bytes_per_token: float
+
+    @property
+    def inputs(self) -> Tensor:
+        """Every window's inputs, (windows, seq)."""
+        return torch.cat([inputs_and_labels(batch)[0] for batch in self.windows])
+
+
+def measured_subject(
+    args: Namespace, name: str, label: str, wanted: int | None, stride: int | None = None, halves: bool = False
+) -> Subject:
+    """Load a model and the windows of its text. Raises `InputError` where one of them cannot be had.
+
+    `wanted` is the number of windows, None for all; with a `stride` they slide. With `halves` there are two batches at
+    least, where there are two windows.
+    """
+    if args.batch_size < 1 or (wanted is not None and wanted < 1):
+        raise InputError(f"--windows is {wanted} and --batch_size {args.batch_size}: give at least 1 of each.")
+    model = load_subject(args, name)
+    text = read_text(args, name, model)
+    windows = text.spread(wanted, args.batch_size) if stride is None else text.sliding(stride, wanted, args.batch_size)
+    if halves and len(windows) == 1:
+        windows = halved(windows[0])
+    labels = [inputs_and_labels(batch)[1] for batch in windows]
+    facts = {
+        **text.facts,
+        "sequence_length": labels[0].shape[1],
+        "stride": text.length if stride is None else stride,
+        "windows": sum(map(len, labels)),
+        "of_windows": max(1, (len(text.tokens.ids) - 1) // text.length),
+        "tokens": sum(int((some >= 0).sum()) for some in labels),
+    }
+    return Subject(label, model, windows, in_words(facts, text.notes), facts, text.bytes_per_token)
+
+
+def halved(batch: Batch) -> list[Batch]:
+    """Return a batch as two, where it has two rows."""
+    half = (len(inputs_and_labels(batch)[0]) + 1) // 2
+    if isinstance(batch, Tensor):
+        return list(batch.split(half))
+    return list(zip(*(part.split(half) for part in batch), strict=True))
+
+
+def in_words(facts: Mapping[str, Any], notes: Sequence[str]) -> str:
+    """Return what was measured as one line."""
+    split = {"all": "whole text"}.get(facts["split"], f"{facts['split']} split")
+    line = (
+        f"{facts['windows']} of {facts['of_windows']:,} windows of the {split} of {facts['corpus']} (sequence_length "
+        f"{facts['sequence_length']}, stride {facts['stride']}, {facts['tokens']:,} tokens)"
+    )
+    return "; ".join([line, *notes])
+
+
+def read_text(args: Namespace, name: str, model: Looped) -> Text:
+    """Return the split that was asked for, read as the model's own run read its text where nothing else is said."""
+    if args.split not in (None, *SPLITS):
+        raise unknown("split", args.split, SPLITS)
+    run = provenance(name)
+    own = run or replace(DEFAULTS, sequence_length=min(SEQUENCE_LENGTH, positions_of(model) or SEQUENCE_LENGTH))
+    told = {option: args[option] for option in OPTIONS if args[option] is not None}
+    used = replace(own, **told)
+    if used.sequence_length < 1:
+        raise InputError(f"--sequence_length is {used.sequence_length}: give at least 1.")
+    corpus = _corpus(used, run, "corpus" in told)
+    tokenizer = _tokenizer(args, name, run, corpus, model)
+    tokens = _tokens(corpus, tokenizer, args.split or "valid")
+    if (size := vocabulary_of(model)) is not None:
+        tokens.require_vocabulary(size)
+    facts = {
+        "corpus": corpus.id.name,
+        "sha256": corpus.id.sha256,
+        "split": args.split or "valid",
+        "text_field": used.text_field,
+        "tokenizer": args.tokenizer or (run.tokenizer if run else "the model's own"),
+        "settings_of_run": run is not None,
+    }
+    return Text(tokens, used.sequence_length, tokens.bytes_per_token, facts, _notes(run, told, corpus))
+
+
+def _notes(run: Provenance | None, told: Mapping[str, Any], corpus: Corpus) -> list[str]:
+    """Return where the settings come from, what the options changed, and whether the text is the one trained on."""
+    if run is None:
+        given = ", ".join(f"{option} {value}" for option, value in told.items())
+        return [f"no run.json beside the model: {given + ' as given, the rest ' if given else ''}by default"]
+    changed = {option: value for option, value in told.items() if value != getattr(run, option)}
+    notes = [f"{option} {value} where the run had {getattr(run, option)}" for option, value in changed.items()]
+    if run.sha256 is not None and corpus.id.sha256 != run.sha256 and Path(run.corpus).name == corpus.id.name:
+        notes.append(f"the text of {corpus.id.name} is another one than at training (its content hash differs)")
+    return notes or ["settings of its run"]
+
+
+def _corpus(used: Provenance, run: Provenance | None, given: bool) -> Corpus:
+    try:
+        return load_corpus(used.corpus, text_field=used.text_field)
+    except InputError as error:
+        if given or run is None:
+            raise
+        raise InputError(
+            f"{str(error).rstrip('.')}: that is the text of the run in '{run.folder}'; bring it back, or name another "
+            "one with --corpus."
+        ) from error
+
+
+def _tokenizer(
+    args: Namespace, name: str, run: Provenance | None, corpus: Corpus, model: Looped
+) -> PreTrainedTokenizerFast:
+    """Return the tokenizer that was named, or the one beside the model, or the one its run would make again."""
+    size = vocabulary_of(model)
+    if args.tokenizer is not None:
+        return load_tokenizer(args.tokenizer, corpus, vocab_size=size)
+    try:
+        tokenizer = own_tokenizer(name, run)
+    except InputError:
+        if run is None or (run.tokenizer == "words" and corpus.id.sha256 != run.sha256):
+            raise
+        return load_tokenizer(run.tokenizer, corpus, vocab_size=size, fit_on=run.fit_on)  # type: ignore[arg-type]
+    if size is not None:
+        require_vocabulary(tokenizer, size)
+    return tokenizer
+
+
+def own_tokenizer(name: str, run: Provenance | None) -> Any:
+    """Return the tokenizer beside a model, or beside the run that a checkpoint belongs to."""
+    try:
+        return load_tokenizer_of(name)
+    except InputError:
+        if run is None or run.folder == Path(name).resolve():
+            raise
+        return load_tokenizer_of(str(run.folder))
+
+
+def prompt_tokenizer(name: str, named: str | None, model: Looped) -> tuple[Any, bool]:
+    """Return the tokenizer of prompts, and whether it adds its special tokens: not to those of our runs.
+
+    A run reads text without them. `named` is another tokenizer than the model's own.
+    """
+    run = provenance(name)
+    if named is None:
+        try:
+            return own_tokenizer(name, run), run is None
+        except InputError:
+            if run is None or run.tokenizer == "words":
+                raise
+            named = run.tokenizer
+    if named == "words":
+        raise InputError("--tokenizer words is fitted on a text: give the folder in which it was saved.")
+    no_text = Corpus.of("no text", ["-"], ["-"])
+    return load_tokenizer(named, no_text, vocab_size=vocabulary_of(model)), run is None
+
+
+def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> Tokens:
+    if split != "all":
+        return tokenize(corpus, tokenizer, "train" if split == "train" else "valid")
+    parts = [tokenize(corpus, tokenizer, "train"), tokenize(corpus, tokenizer, "valid")]
+    return Tokens(np.concatenate([part.ids for part in parts]), sum(part.text_bytes for part in parts))
+
+
+def positions_of(model: Looped) -> int | None:
+    """Return how many tokens fit into the model, None where it does not say."""
     if isinstance(model, LoopedForCausalLM):
-        positions, vocab_size = min(positions, model.config.max_position_embeddings), model.config.vocab_size
-    elif isinstance(model, InjectedLoop):
-        positions = min(positions, model.positions)
-    length = positions if args.sequence_length is None else args.sequence_length
-    tokenizer = args.tokenizer or load_tokenizer_of(name)
-    return load_data(args.corpus, tokenizer, sequence_length=length, vocab_size=vocab_size), length
+        return int(model.config.max_position_embeddings)
+    return model.positions if isinstance(model, InjectedLoop) else None
+
+
+def vocabulary_of(model: Looped) -> int | None:
+    """Return how many tokens the model knows, None where it does not say."""
+    return int(model.config.vocab_size) if isinstance(model, LoopedForCausalLM) else None
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return short names: what is not common to all paths, and the whole name where that is nothing."""
+    parts = [Path(name).parts for name in names]
+    if len({Path(name).resolve() for name in names}) < len(parts):
+        raise InputError("the same model is given twice: name each once.")
+    if len(parts) == 1:
+        return ["/".join(parts[0][-2:])]
+    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
+        parts = [p[:-1] for p in parts]
+    return ["/".join(p) for p in parts]

@@ -1,44 +1,49 @@
-"""Train one looped model: any size, readout, recurrence and supervision, on your text or a known corpus.
-
-Starting the same command again goes on where it was stopped. The folder holds the model and its tokenizer (load them
-with transformers), run.json (resolved configuration, versions, revision, corpus hash) and training.json (log lines).
-"""
+"""`loopscale train`: one run from its options, and what came out of it."""
 
 import math
 import os
-import sys
 
 from jsonargparse import Namespace
-from rich.console import Console
 
-from loopscale.cli.parser import Parser
-from loopscale.cli.run_arguments import add_run_arguments, run_config
-from loopscale.train import RunConfig, Trained, started, train
+from loopscale.cli.messages import console
+from loopscale.cli.options import PARTS
+from loopscale.errors import InputError
+from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, started, train
 from loopscale.train.folder import last_checkpoint
 
-
-def add_arguments(parser: Parser) -> None:
-    """Add the run's arguments and its folder."""
-    add_run_arguments(parser)
-    parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
+WIDTH = 10_000  # a line of a log is one line
 
 
 def run(args: Namespace) -> int:
     """Train, and say what came out."""
     config = run_config(args, args.out)
-    console = Console(width=None if sys.stdout.isatty() else 10_000, quiet=os.environ.get("RANK", "0") != "0")
+    out = console(WIDTH, quiet=os.environ.get("RANK", "0") != "0")
     was_done = started(config.folder) and last_checkpoint(config.folder) is None
     trained = train(config)
     if trained is None:
-        console.print(f"stopped and saved: the same command goes on from {config.out}")
+        out.print(f"stopped and saved: the same command goes on from {config.out}")
         return 130
     if was_done:
-        console.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps")
+        out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps")
     else:
-        console.print(f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}")
+        out.print(f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}")
     for line in last_words(config, trained):
-        console.print(line, highlight=False)
+        out.print(line, highlight=False)
     return 0
+
+
+def run_config(args: Namespace, out: str) -> RunConfig:
+    """Return the run that the arguments describe; fields of the model at their default are left out.
+
+    Raises `InputError` where a part of it is no group of fields, or they do not fit together.
+    """
+    for part in PARTS:
+        if not isinstance(args[part], Namespace):
+            raise InputError(f"{part} is {args[part]!r}: give its fields, for instance {part}: {EXAMPLES[part]}.")
+    defaults = {field.name: field.default for field in MODEL_FIELDS}
+    model = {key: value for key, value in args.model.as_dict().items() if value != defaults[key]}
+    return RunConfig(model, DataConfig(**args.data.as_dict()), TrainConfig(**args.train.as_dict()), args.preset, out)
 
 
 def last_words(config: RunConfig, trained: Trained) -> list[str]:

@@ -1,0 +1,225 @@
+"""The options of every command, declared without importing what they are for.
+
+What a run is configured by, `--model.*`, `--data.*` and `--train.*`, is read off the configuration itself, which takes
+seconds to import: a misspelt name is therefore looked for in its source before.
+"""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+
+from loopscale.cli.parser import Parser
+
+# a part of a run -> the file, below the package, and the class that hold its fields
+PARTS = {
+    "model": ("model/config.py", "LoopedConfig"),
+    "data": ("train/config.py", "DataConfig"),
+    "train": ("train/config.py", "TrainConfig"),
+}
+DERIVED = ("trained_loops",)
+RULES = "logit_margin, max_probability, entropy, kl, state_change, exit_gate"  # a test holds it against the registry
+Windows = int | Literal["all"]
+
+
+def parser_of(name: str, words: Sequence[str]) -> Parser:
+    """Return the parser of a command. Raises `InputError` where the `words` hold an option that it has not."""
+    declare = OPTIONS[name]
+    parser = Parser(prog=f"loopscale {name}", description=getdoc(declare), allow_abbrev=False)
+    declare(parser, words)
+    return parser
+
+
+def train(parser: Parser, words: Sequence[str]) -> None:
+    """Train one looped model: any size, readout, recurrence and supervision, on your text or a known corpus.
+
+    Starting the same command again goes on where it was stopped. The folder holds the model and its tokenizer (load
+    them with transformers), run.json (resolved configuration, versions, revision, corpus hash) and training.json (log
+    lines).
+    """
+    parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+    add_run_arguments(parser, words)
+
+
+def reproduce(parser: Parser, words: Sequence[str]) -> None:
+    """Train the paper's conditions on one corpus, measure every exit, and judge the paper's claims by the figures.
+
+    Finished runs are skipped and stopped ones go on when the same command is started again. Everything is written below
+    --out: one folder for each condition and seed, results.json, tables, figures and report.html.
+    """
+    parser.add_argument("--corpus", type=str, default=None, help="short for --data.corpus")
+    parser.add_argument("--tokenizer", type=str, default=None, help="short for --data.tokenizer")
+    parser.add_argument(
+        "--conditions", nargs="+", default=None, help="conditions to train (all of the grid by default)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one run of each condition per seed")
+    parser.add_argument("--processes", type=int, default=None, help="runs at once (GPUs, or cores without one)")
+    parser.add_argument("--out", type=str, default=None, help="folder of the study (runs/PRESET by default)")
+    add_run_arguments(parser, words)
+
+
+def audit(parser: Parser, words: Sequence[str]) -> None:
+    """Say which variables of a looped model's state its loss controls, and which are blind spots.
+
+    A blind spot is a variable that no supervised loss sees and that the recurrence carries on. Give a MODEL to measure
+    its weights on a corpus, or --config to judge a configuration before training. A run is measured on the text and the
+    windows that it was trained on, unless an option says otherwise. Exit status: 0 without blind spots, 3 with any, 2
+    on bad input.
+    """
+    parser.add_argument("model", type=str | None, nargs="?", help="folder or hub id of a looped model")
+    parser.add_argument("--config", type=str | None, help="judge this config.json, run.json or run YAML unmeasured")
+    add_text_arguments(parser)
+    parser.add_argument("--windows", type=Windows, default=32, help="windows of text to measure on, or all")
+    parser.add_argument("--batch_size", type=int, default=4, help="windows at a time; memory grows with it")
+    parser.add_argument("--supervision", type=str | None, help="what the loss saw, where the model does not say")
+    parser.add_argument("--norm_penalty_coef", type=float | None, help="likewise, of the norm penalty")
+    parser.add_argument(
+        "--thresholds.visible", type=float | None, help="share of a gradient that counts as seen (1e-3)"
+    )
+    parser.add_argument("--thresholds.retained", type=float | None, help="share left by one loop that is removed (0.1)")
+    add_model_arguments(parser)
+    parser.add_argument("--full", action="store_true", help="also lemma 2 over 30 loops, and interventions")
+    parser.add_argument("--search", action="store_true", help="also look for blind directions without a name")
+    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+    parser.add_argument("--figures", type=str | None, help="draw into this folder (implies --full)")
+
+
+def convert(parser: Parser, words: Sequence[str]) -> None:
+    """Turn a looped model made elsewhere into a folder of ours: the paper's .pt files and Ouro, here or on the hub.
+
+    Ouro's own code is not needed and not run. With --to ouro, a native model of Ouro's architecture goes back.
+    """
+    parser.add_argument("source", type=str, help="a .pt file of the paper's code, a folder, or a hub id")
+    parser.add_argument("destination", type=str, help="the folder to write")
+    parser.add_argument("--to", type=str, default="native", help="native (default), or ouro for Ouro's own names")
+    parser.add_argument("--overwrite", action="store_true", help="replace the destination if it exists")
+
+
+def evaluate(parser: Parser, words: Sequence[str]) -> None:
+    """Say how good every exit of looped models is, what it costs, and when it is safe to stop early.
+
+    Prints the depth curve of each MODEL (also past the trained depth), the frontier of quality against compute and
+    throughput with several models in one table, and with --halting the rules that stop early, calibrated on every
+    second window and reported on the others. A run is measured on the text and the windows that it was trained on,
+    unless an option says otherwise; --split all --windows all scores a whole text.
+    """
+    parser.add_argument("models", type=str, nargs="+", help="folders or hub ids of looped models")
+    add_text_arguments(parser)
+    parser.add_argument("--stride", type=int | None, help="score by sliding windows, this many new tokens each")
+    parser.add_argument("--windows", type=Windows, default=256, help="windows of text to measure on, or all")
+    parser.add_argument("--limit", type=int | None, help="the same as --windows, with 0 for all")
+    parser.add_argument("--batch_size", type=int, default=16, help="windows at a time; memory grows with it")
+    parser.add_argument("--max_loops", type=int | None, help="depth of the curve (default: 3 times the trained depth)")
+    parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
+    parser.add_argument("--halting", type=str, nargs="+", default=[], help=f"rules, or all: {RULES}")
+    parser.add_argument("--level", type=str | None, help="what stops: sequence, token or both (the default)")
+    parser.add_argument("--relative_perplexity", type=float | None, help="target, against full depth (default: 1.01)")
+    parser.add_argument("--mean_loops", type=float | None, help="target of halting instead: mean selected loops")
+    parser.add_argument("--save_rules", type=str | None, help="write the calibrated rules into this folder")
+    parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
+    add_model_arguments(parser)
+    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+    parser.add_argument("--figures", type=str | None, help="draw into this folder")
+
+
+def generate(parser: Parser, words: Sequence[str]) -> None:
+    """Write on from a prompt: at any depth, by self-speculation (same text, faster), or with early exit.
+
+    The text goes to standard output as it is written; --stats adds what it took on standard error.
+    """
+    parser.add_argument("model", type=str, help="folder or hub id of a looped model")
+    parser.add_argument("--prompt", type=str, required=True, help="text to go on from")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one that the model was trained with")
+    parser.add_argument("--loops", type=int | None, default=None, help="depth to run (default: the model's)")
+    parser.add_argument("--max_new_tokens", type=int, default=64, help="how far to write")
+    parser.add_argument("--temperature", type=float | None, default=None, help="sample (default: greedy)")
+    parser.add_argument("--top_k", type=int | None, default=None, help="sample among the k likeliest")
+    parser.add_argument("--top_p", type=float | None, default=None, help="sample among the likeliest of this mass")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
+    parser.add_argument("--speculate", action="store_true", help="draft with early exits, confirm at full depth")
+    parser.add_argument("--draft_loops", type=int | None, default=None, help="loops to a draft (default: 1)")
+    parser.add_argument("--draft_tokens", type=int | None, default=None, help="most tokens ahead of full depth (16)")
+    parser.add_argument("--early_exit", type=str | None, default=None, help="RULE.json that `evaluate` calibrated")
+    parser.add_argument(
+        "--exit_slots",
+        type=str | None,
+        default=None,
+        help="cache of the loops a token left out: recompute (exact; default) or share_last",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
+
+
+def report(parser: Parser, words: Sequence[str]) -> None:
+    """Write the tables, figures and page of a study anew from its results.json, and print its claims."""
+    parser.add_argument("run_dir", type=str, help="folder that `loopscale reproduce` wrote")
+
+
+OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
+    declare.__name__: declare for declare in (train, reproduce, audit, convert, evaluate, generate, report)
+}
+
+
+def add_model_arguments(parser: Parser) -> None:
+    """Add how a model is loaded and where it runs."""
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
+
+
+def add_text_arguments(parser: Parser) -> None:
+    """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
+    parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
+    parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
+    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (the run's, text)")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
+    parser.add_argument(
+        "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"
+    )
+
+
+def add_run_arguments(parser: Parser, words: Sequence[str]) -> None:
+    """Add --preset, --config, --print_config and every field of a run, after a look at the `words`."""
+    light = {"--preset", "--config", "--print_config", *(f"--{part}" for part in PARTS)}
+    names = [f"--{part}.{name}" for part in PARTS for name in field_names(part)]
+    if names:
+        parser.refuse_unknown(words, {*light, *names, *(f"{name}+" for name in names)})
+    import docstring_parser
+
+    from loopscale.model import LoopedConfig
+    from loopscale.train import MODEL_FIELDS, RUNS, DataConfig, TrainConfig
+
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--preset", type=str, default="laptop", help=f"size and protocol: {', '.join(RUNS)}")
+    said = {param.arg_name: param.description for param in docstring_parser.parse(LoopedConfig.__doc__ or "").params}
+    for field in MODEL_FIELDS:
+        if field.name not in DERIVED:
+            parser.add_argument(f"--model.{field.name}", type=field.type, default=field.default, help=said[field.name])
+    parser.add_class_arguments(DataConfig, "data")
+    parser.add_class_arguments(TrainConfig, "train")
+    parser.defaults_from = preset_defaults
+
+
+def field_names(part: str) -> list[str]:
+    """Return the options that a part of a run has, read off the source of its class; none where there is no source."""
+    file, class_name = PARTS[part]
+    try:
+        body = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8")).body
+    except OSError:
+        return []
+    fields = (
+        entry for node in body if isinstance(node, ast.ClassDef) and node.name == class_name for entry in node.body
+    )
+    names = [f.target.id for f in fields if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+    return [name for name in names if name not in DERIVED]
+
+
+def preset_defaults(args: Namespace) -> Mapping[str, Any]:
+    """Return the preset's values under their option names."""
+    from loopscale.train import preset_run
+
+    run = preset_run(args.preset).to_dict()
+    return {f"{part}.{key}": value for part in PARTS for key, value in run[part].items()}

@@ -6,7 +6,8 @@ Kept in one place, so that a new version of either is one file to look at.
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -27,6 +28,7 @@ __all__ = [
     "attend",
     "attention_implementation",
     "causal_mask",
+    "mask_of",
     "one_cache_name",
     "register",
     "rotate",
@@ -94,6 +96,14 @@ def causal_mask(
     # the cache by position: its keyword changed its name; `position_ids` only if the caller has them: transformers
     # would look through them for packed sequences, which syncs
     return create_causal_mask(config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
+
+
+def mask_of(config: PreTrainedConfig, allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Tensor:
+    """Return what a token may see, (rows, 1, new, seen), in the form the attention implementation wants."""
+    if attention_implementation(config) != "eager":
+        return allowed
+    zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return zeros.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 class GenerationHooks(GenerationMixin):

@@ -3,7 +3,7 @@ import torch
 
 from loopscale import InputError, run_loops
 from loopscale.convert import from_readout_blind_spot
-from loopscale.objective import norm_penalty
+from loopscale.objective import NormPenalty, Weighted
 
 VARIANTS = ["rmsnorm", "raw", "final_rmsnorm", "inter_loop_norm", "damped"]
 
@@ -25,7 +25,9 @@ def test_losses_penalty_and_gradient_match(golden, variant):
     model.config.norm_penalty_coef = 0.01
     out = model(golden.input_ids, shift_labels=golden.labels, output_states=True)
     torch.testing.assert_close(out.loop_losses.mean(0), golden(variant, "ce"), atol=1e-5, rtol=0)
-    penalty = norm_penalty(out.states, torch.ones_like(golden.labels, dtype=torch.bool), golden.labels.numel())
+    penalty = NormPenalty(Weighted(1.0))(
+        out.states, torch.ones_like(golden.labels, dtype=torch.bool), golden.labels.numel()
+    )
     torch.testing.assert_close(penalty, golden(variant, "penalty"), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(out.loss, golden(variant, "ce").mean() + 0.01 * golden(variant, "penalty"))
     out.loss.backward()

@@ -145,14 +145,14 @@ def test_holding_back_saves_loops_and_costs_passes():
 class _Negated(torch.nn.Module):
     """A readout whose early exits see the state negated in some rows, so that they draft badly."""
 
-    alike = False
+    reads_last, reads_loop = True, False
 
     def __init__(self, readout, rows=slice(None), batch=1):
         super().__init__()
         self.readout, self.rows, self.batch = readout, rows, batch
 
-    def forward(self, z, last):
-        x = self.readout(z, last)
+    def forward(self, z, k, last):
+        x = self.readout(z, k, last)
         if last:
             return x
         x = x.clone()

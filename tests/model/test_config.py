@@ -47,7 +47,7 @@ def test_virtual_depth_follows_the_loops():
 def test_json_writes_one_for_one_point_zero_and_wrong_values_are_told():
     config = LoopedConfig.from_dict({"dropout": 0, "loop_weights": [0, 0, 0, 1]})
     assert config.loop_weights == [0.0, 0.0, 0.0, 1.0]
-    with pytest.raises(InputError, match="'readout' expected one of"):
+    with pytest.raises(InputError, match="unknown readout 'rawr': did you mean 'raw'"):
         LoopedConfig.from_dict({"readout": "rawr"})
 
 

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaForCausalLM
 
 from loopscale import Looped, LoopedConfig, LoopedForCausalLM, run_loops
-from loopscale.model import PRESETS, READOUTS, RECURRENCES, preset_config
+from loopscale.model import CARRIES, PRESETS, READOUTS, preset_config
 from tests.helpers import tiny_model
 
 IDS = torch.arange(40).view(2, 20) % 31
@@ -53,7 +53,7 @@ def test_loops_equal_tied_copies_of_the_stack_in_a_plain_llama():
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
+@pytest.mark.parametrize("recurrence", CARRIES)
 def test_forward_is_the_four_verbs(readout, recurrence):
     model = tiny_model(readout=readout, recurrence=recurrence)
     assert isinstance(model, Looped)

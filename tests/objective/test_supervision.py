@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from loopscale import InputError
-from loopscale.objective import build_supervision, exit_distribution, norm_penalty, token_cross_entropy
+from loopscale.objective import NormPenalty, Weighted, build_supervision, exit_distribution, token_cross_entropy
 
 # 2 loops, 1 sequence of 2 tokens; the second token is ignored
 LOSSES = torch.tensor([[[3.0, 0.0]], [[1.0, 0.0]]])
@@ -47,9 +47,9 @@ def test_a_sure_gate_has_no_nan_gradient():
 
 def test_norm_penalty_is_the_mean_square_over_loops_tokens_and_channels():
     states = [torch.full((1, 2, 4), 2.0), torch.full((1, 2, 4), 4.0)]
-    assert norm_penalty(states, torch.ones(1, 2, dtype=torch.bool), 2) == 10.0
+    assert NormPenalty(Weighted(1.0))(states, torch.ones(1, 2, dtype=torch.bool), 2) == 10.0
     states[0][0, 1] = 100.0
-    assert norm_penalty(states, MASK, 1) == 10.0
+    assert NormPenalty(Weighted(1.0))(states, MASK, 1) == 10.0
 
 
 def test_token_cross_entropy_by_hand_and_ignored_tokens():

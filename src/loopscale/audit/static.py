@@ -6,7 +6,8 @@ from dataclasses import replace
 from loopscale.audit.coordinates import Coordinate, mean, scale
 from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Losses, losses_of
 from loopscale.audit.verdict import Verdict, judge
-from loopscale.model import READOUTS, RECURRENCES, LoopedConfig
+from loopscale.mechanism import Effect, choose
+from loopscale.model import CARRIES, READOUTS, LoopedConfig
 
 
 def static_verdict(config: LoopedConfig, penalty: bool = False) -> Mapping[str, Verdict]:
@@ -37,11 +38,12 @@ def static_warning(config: LoopedConfig) -> str | None:
 
 
 def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Verdict:
-    readout = READOUTS[config.readout](config)
-    removed = coordinate.name in RECURRENCES[config.recurrence](config).removes
+    readout, _ = choose("readout", config.readout, READOUTS)
+    carry, _ = choose("recurrence", config.recurrence, CARRIES)
+    removed = carry.effects.get(coordinate.name) == Effect.REMOVES
     K = losses.num_loops
     sees = {
-        CROSS_ENTROPY: [coordinate.name not in readout.hides(k + 1 == K) for k in range(K)],
+        CROSS_ENTROPY: [readout.effects_at(k + 1 == K).get(coordinate.name) != Effect.HIDES for k in range(K)],
         EXIT_GATE: [not removed] * K,  # it reads the carried state
         PENALTY: [True] * K,
     }

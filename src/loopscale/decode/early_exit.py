@@ -91,6 +91,7 @@ class EarlyExit:
         self.rule = rule
         self.exit_slots = exit_slots
         self.seen = 0
+        self.fed: list[Tokens] = []
         # what loop k is still to receive of tokens that left just before it. A token that goes on takes those before
         # it along, so that earlier tokens are never behind later ones and the waiting columns end where it stands.
         self.waiting: list[list[State]] = [[] for _ in range(lane.num_loops)]
@@ -98,7 +99,8 @@ class EarlyExit:
     def prefill(self, ids: Tokens) -> Float[Tensor, "batch vocab"]:
         """Run the prompt at full depth; return the logits of its last token."""
         lane = self.lane
-        window = lane.window(0, ids.shape[1])
+        window = lane.window(ids, 0)
+        self.fed = [ids]
         z = lane.run(lane.embed(ids, window), window, 0, lane.num_loops)
         self.seen = ids.shape[1]
         lane.passes = lane.token_loops = 0
@@ -107,7 +109,8 @@ class EarlyExit:
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
         lane, model, batch = self.lane, self.lane.model, tokens.shape[0]
-        window = lane.window(self.seen, 1)
+        window = lane.window(tokens, self.seen)
+        self.fed.append(tokens)
         h = lane.embed(tokens, window)
         watch = self.rule.watch(model)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
@@ -116,7 +119,8 @@ class EarlyExit:
             h = torch.cat([*self.waiting[k], h], 1)
             self.waiting[k] = []
             if h.shape[1] != window.length:
-                window = lane.window(self.seen + 1 - h.shape[1], h.shape[1])
+                ids = torch.cat(self.fed[-h.shape[1] :], 1)  # what waits was fed in steps of one token
+                window = lane.window(ids, self.seen + 1 - h.shape[1])
             group = lane.run(h, window, k, k + 1)
             z = group[:, -1:]
             read = _Once(model, z, k)
@@ -125,7 +129,7 @@ class EarlyExit:
             if last or bool(leaves.any()):
                 logits = read()[:, -1] if logits is None else torch.where(leaves, read()[:, -1], logits)
                 left = left | leaves
-            h = model.carry(group, k)
+            h = model.carry(group, k, window.context, h)
             gone = left[:, 0].tolist()
             if last or all(gone if rows is None else (gone[row] for row in rows)):
                 break

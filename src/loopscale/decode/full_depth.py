@@ -46,7 +46,7 @@ def full_depth_generate(
     tokens, seen = prompts.ids, 0
     with enough_threads(model):
         while True:
-            window = lane.window(seen, tokens.shape[1])
+            window = lane.window(tokens, seen)
             z = lane.run(lane.embed(tokens, window), window, 0, K)
             if seen == 0:
                 lane.passes = lane.token_loops = 0

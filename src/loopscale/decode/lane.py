@@ -9,9 +9,9 @@ from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
 from loopscale.errors import InputError
-from loopscale.hf import attention_implementation
-from loopscale.model import LoopedForCausalLM, StepContext
-from loopscale.stepping import Positions, State, Tokens
+from loopscale.hf import attention_implementation, mask_of
+from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Context, Positions, State, Tokens
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class Window:
 
     start: int
     length: int
-    positions: Positions
-    context: StepContext
+    context: Context
 
 
 @final
@@ -48,9 +47,10 @@ class Lane:
         self.passes = 0
         self.token_loops = 0
 
-    def window(self, start: int, length: int) -> Window:
-        """Return the window of `length` new tokens per row."""
+    def window(self, ids: Tokens, start: int) -> Window:
+        """Return the window of new tokens in every row, from column `start` on."""
         mask: Tensor | None = None
+        length = ids.shape[1]
         stop = start + length
         columns = positions = self.columns[None, start:stop]
         if self.padded:
@@ -58,11 +58,11 @@ class Lane:
             mask = self._unpadded(columns.expand(len(self.pads), -1), self.pads, stop)
         elif length > 1 and (start > 0 or self.additive):  # sdpa knows plain causal attention from 0 without a mask
             mask = (self.columns[:stop] <= columns[..., None])[:, None]
-        return Window(start, length, positions, self._context(mask, positions, self.cache))
+        return Window(start, length, self._context(ids, mask, positions, self.cache))
 
     def embed(self, ids: Tokens, window: Window) -> State:
         """Return what loop 0 receives of the window's tokens."""
-        return self.model.embed(ids, window.positions)
+        return self.model.embed(ids, window.context)
 
     def run(self, h: State, window: Window, first: int, stop: int) -> State:
         """Run loops `first` .. `stop` - 1 on what loop `first` receives; return the state of the last."""
@@ -71,18 +71,22 @@ class Lane:
         self.token_loops += (stop - first) * window.length
         z = self.model.step(h, first, window.context)
         for k in range(first + 1, stop):
-            z = self.model.step(self.model.carry(z, k - 1), k, window.context)
+            h = self.model.carry(z, k - 1, window.context, h)
+            z = self.model.step(h, k, window.context)
         return z
 
     def embed_at(self, ids: Int[Tensor, "batch 1"], columns: Int[Tensor, "batch 1"]) -> State:
         """Return what loop 0 receives of one token per row, each at its own column."""
-        return self.model.embed(ids, self._positions(columns - self.pads if self.padded else columns))
+        positions = self._positions(columns - self.pads if self.padded else columns)
+        return self.model.embed(ids, Context(ids, positions=positions))
 
-    def run_front(self, h: State, loops: range, columns: Int[Tensor, "rows 1"], stop: int) -> State:
+    def run_front(
+        self, h: State, ids: Int[Tensor, "rows 1"], loops: range, columns: Int[Tensor, "rows 1"], stop: int
+    ) -> tuple[State, State]:
         """Run neighbouring loops side by side, every loop on one token of its own per row of the batch: one pass.
 
-        `h` is what the loops receive, one after another, (loops * batch, 1, hidden); `columns` are where their tokens
-        lie, all below `stop`. No token sees what lies behind it.
+        Returns the states and what they carry on. `h` is what the loops receive, one after another, (loops * batch, 1,
+        hidden), `ids` their tokens; `columns` are where these lie, all below `stop`. No token sees what lies behind it.
         """
         self.cache.cursor.spread(columns, stop)
         self.passes += 1
@@ -94,18 +98,17 @@ class Lane:
             positions, mask = columns, (self.columns[:stop] <= columns)[:, None, None]
         if (at := (loops.start, loops.stop)) not in self.fronts:
             self.fronts[at] = Front(self.cache, *at)
-        return self.model.step(h, 0, self._context(mask, positions, self.fronts[at]))
+        context = self._context(ids, mask, positions, self.fronts[at])
+        z = self.model.step(h, 0, context)
+        return z, self.model.carry(z, 0, context, h)
 
-    def _context(self, mask: Bool[Tensor, "..."] | None, positions: Positions, cache: LoopCache | Front) -> StepContext:
-        """Return what a step needs, with the mask in the form that the attention implementation wants."""
-        if mask is not None and self.additive:
-            dtype = self.model.dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        rotary = self.model.model.rotary_emb
-        if rotary is None:
-            return StepContext(mask, None, cache)
-        weight = self.model.lm_head.weight  # rotary reads only its device and dtype
-        return StepContext(mask, rotary(weight, self._positions(positions)), cache)
+    def _context(
+        self, ids: Tokens, allowed: Bool[Tensor, "..."] | None, positions: Positions, cache: LoopCache | Front
+    ) -> Context:
+        """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
+        mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
+        like = self.model.lm_head.weight  # for its device and precision
+        return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids)
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""

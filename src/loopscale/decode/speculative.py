@@ -107,7 +107,7 @@ class _Speculation:
     def run(self) -> Generation:
         """Run the prompt, then pass after pass."""
         lane, model, last = self.lane, self.lane.model, self.lane.num_loops - 1
-        window = lane.window(0, self.prompts.width)
+        window = lane.window(self.prompts.ids, 0)
         z = lane.run(lane.embed(self.prompts.ids, window), window, 0, lane.num_loops)
         lane.passes = lane.token_loops = 0
         said = self.choice.judge(model.readout(z[:, -1:], last)[:, -1], [None] * len(self.flights))
@@ -131,13 +131,12 @@ class _Speculation:
         lane, model, flights = self.lane, self.lane.model, self.flights
         batch, device = len(flights), carried.device
         loops = loops_to_run(flights)
-        tokens = [flight.newest_token for flight in flights]
+        tokens = [flight.token(k) for k in loops for flight in flights]
         columns = [flight.columns[k] for k in loops for flight in flights]
-        sent = torch.tensor(tokens + columns, device=device)[:, None]  # one transfer a pass
-        new, at = sent[:batch], sent[batch:]  # (B, 1), (loops * B, 1)
-        entering = lane.embed_at(new, at[:batch]) if loops.start == 0 else carried
+        ids, at = torch.tensor([tokens, columns], device=device)[..., None]  # (loops * B, 1); one transfer a pass
+        entering = lane.embed_at(ids[:batch], at[:batch]) if loops.start == 0 else carried
         h = shifted(entering, carried, loops, carried_to, batch)
-        z = lane.run_front(h, loops, at, max(columns) + 1)  # (loops * B, 1, D)
+        z, carried = lane.run_front(h, ids, loops, at, max(columns) + 1)  # (loops * B, 1, D)
         speaking = [k for k in self.exits if k in loops]
         heard: list[list[Chosen]] = []
         if speaking:
@@ -146,7 +145,7 @@ class _Speculation:
             heard = [[next(said) for _ in flights] for _ in speaking]
         for row in self.writer.unfinished:
             self._settle(row, {k: heard[i][row] for i, k in enumerate(speaking)})
-        return model.carry(z, 0), loops
+        return carried, loops
 
     def _settle(self, row: int, said: dict[int, Chosen]) -> None:
         """Confirm what full depth said, then let the flight go on with the rest."""

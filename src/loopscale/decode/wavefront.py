@@ -49,10 +49,10 @@ class Flight:
         self.drafted = 0
         self.accepted = 0
 
-    @property
-    def newest_token(self) -> int:
-        """What the first loop embeds: any token where none enters."""
-        return 0 if self.places[0] is None else self.places[0].token
+    def token(self, k: int) -> int:
+        """Return the token at loop k: any token where there is none."""
+        place = self.places[k]
+        return 0 if place is None else place.token
 
     def occupied(self, k: int) -> bool:
         """Return whether loop k has a token."""
@@ -161,9 +161,8 @@ def read_exits(
     first = (exits[0] - loops.start) * batch
     lone = len(exits) * batch != len(z) - first  # some exits between have nothing to say
     rows = torch.cat([z[(k - loops.start) * batch :][:batch] for k in exits]) if lone else z[first:]
-    final_exit = model.trained_loops - 1
-    if model.readout_norm.alike or final_exit not in exits:
-        return model.readout(rows, 0, last=False)[:, 0]
-    cut = exits.index(final_exit) * batch
-    parts = (rows[:cut], False), (rows[cut : cut + batch], True), (rows[cut + batch :], False)
-    return model.lm_head(torch.cat([model.readout_state(part, 0, last) for part, last in parts]))[:, 0]
+    part = model.readout_norm
+    if not (part.reads_last or part.reads_loop):
+        return model.readout(rows, exits[0])[:, 0]
+    apart = zip(exits, rows.split(batch), strict=True)
+    return model.lm_head(torch.cat([model.readout_state(own, k) for k, own in apart]))[:, 0]

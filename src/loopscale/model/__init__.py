@@ -2,24 +2,23 @@
 
 from loopscale.hf import CACHE, register
 from loopscale.model.backbone import LoopedModel
-from loopscale.model.blocks import StepContext
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
 from loopscale.model.looped import LoopedForCausalLM
 from loopscale.model.outputs import LoopedOutput
-from loopscale.model.readout import READOUTS
-from loopscale.model.recurrence import RECURRENCES
+from loopscale.model.parts import CARRIES, INJECTIONS, READOUTS, RESIDUALS
 
 register(LoopedConfig, LoopedForCausalLM)
 
 __all__ = [
     "CACHE",
+    "CARRIES",
+    "INJECTIONS",
     "PRESETS",
     "READOUTS",
-    "RECURRENCES",
+    "RESIDUALS",
     "LoopedConfig",
     "LoopedForCausalLM",
     "LoopedModel",
     "LoopedOutput",
-    "StepContext",
     "preset_config",
 ]

@@ -1,4 +1,4 @@
-"""The loop without its head, on transformers' base class: `embed`, `step` and `carry`.
+"""Backbone: the loop without its head, on transformers' base class. `embed`, `step`, `carry` and their context.
 
 Letters: B batch, T tokens, D hidden.
 """
@@ -13,11 +13,11 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from loopscale.errors import InputError
-from loopscale.hf import RotaryEmbedding, causal_mask
-from loopscale.model.blocks import LoopedLayer, StepContext
+from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
+from loopscale.model.blocks import LoopedLayer
 from loopscale.model.config import LoopedConfig
-from loopscale.model.recurrence import RECURRENCES, Damped
-from loopscale.stepping import Positions, State, Tokens
+from loopscale.model.parts import CARRIES, INJECTIONS, Part, build_part
+from loopscale.stepping import Context, Positions, State, Tokens
 
 
 class LoopedPreTrainedModel(PreTrainedModel):
@@ -37,8 +37,8 @@ class LoopedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Damped):
-            init.constant_(module.logit, Damped.initial_logit)
+        if isinstance(module, Part):
+            module.init_weights()
         elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
             super()._init_weights(module)
         elif isinstance(module, nn.Embedding):
@@ -60,63 +60,105 @@ class LoopedModel(LoopedPreTrainedModel):
         self.rotary_emb = None if learned else RotaryEmbedding(config)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
-        self.recurrence = RECURRENCES[config.recurrence](config)
+        self.injection = build_part("injection", config.injection, INJECTIONS, config)
+        self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
         self.post_init()
 
-    def embed(self, input_ids: Tokens, position_ids: Positions | None = None) -> State:
-        """Return token plus (learned) position embeddings."""
-        return self.embed_inputs(self.embed_tokens(input_ids), position_ids)
-
-    def embed_inputs(self, inputs_embeds: State, position_ids: Positions | None = None) -> State:
-        """Add positions to token embeddings; `position_ids` default to 0, 1, ..."""
-        if self.embed_positions is not None:
-            room = self.config.max_position_embeddings
-            if inputs_embeds.shape[1] > room:
-                raise InputError(
-                    f"{inputs_embeds.shape[1]} tokens are more than the {room} positions this model has "
-                    "(max_position_embeddings): shorten the input."
-                )
-            positions = self.positions(inputs_embeds) if position_ids is None else position_ids
-            inputs_embeds = inputs_embeds + self.embed_positions(positions)
-        return self.dropout(inputs_embeds)
-
-    def positions(self, h: State, cache: Cache | None = None, slot: int = 0) -> Positions:
-        """Return 0, 1, ... after what the cache has seen at `slot`."""
-        seen = 0 if cache is None else cache.get_seq_length(slot)
-        return torch.arange(h.shape[1], device=h.device)[None] + seen
+    @property
+    def reads_injected(self) -> bool:
+        """Whether a part reads the input again in a loop."""
+        return self.injection.reads_injected or self.recurrence.reads_injected
 
     def context(
         self,
-        h: State,
+        tokens: Tokens | None,
         attention_mask: Tensor | None = None,
         position_ids: Positions | None = None,
         cache: Cache | None = None,
-        slot: int = 0,
-    ) -> StepContext:
-        """Return what every loop of a call shares: mask, rotary embeddings, cache.
+        inputs_embeds: State | None = None,
+    ) -> Context:
+        """Return what every loop of a call on these tokens shares: mask, positions, cache, injected input.
 
-        `attention_mask` is transformers' (batch, seen + seq) mask of real tokens. `slot` is the cache slot whose
-        length tells how many tokens came before.
+        `attention_mask` is transformers' (batch, seen + seq) mask of real tokens; `position_ids` default to 0, 1, ...
+        after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings.
         """
-        mask = causal_mask(self.config, h, attention_mask, cache, position_ids, slot)
-        if self.rotary_emb is None:
-            return StepContext(mask, None, cache)
-        positions = self.positions(h, cache, slot) if position_ids is None else position_ids
-        return StepContext(mask, self.rotary_emb(h, positions), cache)
+        like = self._like(tokens) if inputs_embeds is None else inputs_embeds
+        mask = causal_mask(self.config, like, attention_mask, cache, position_ids, slot=0)
+        positions = self.positions(like, cache) if position_ids is None else position_ids
+        return self.prepared_context(like, mask, positions, cache, tokens, inputs_embeds)
 
-    def step(self, h: State, k: int, context: StepContext | None = None) -> State:
+    def prepared_context(
+        self,
+        like: Tensor,
+        attention_mask: AttentionMask,
+        positions: Positions,
+        cache: Cache | None,
+        tokens: Tokens | None = None,
+        inputs_embeds: State | None = None,
+    ) -> Context:
+        """Return the same from a mask in the form that attention wants; `like` gives device and precision."""
+        injected = self._enter(tokens, inputs_embeds, positions) if self.reads_injected else None
+        rotary = None if self.rotary_emb is None else self.rotary_emb(like, positions)
+        return Context(tokens, injected, attention_mask, positions, rotary, cache)
+
+    def positions(self, h: State, cache: Cache | None = None) -> Positions:
+        """Return 0, 1, ... after what the cache has seen."""
+        seen = 0 if cache is None else cache.get_seq_length(0)
+        return torch.arange(h.shape[1], device=h.device)[None] + seen
+
+    def embed(
+        self, input_ids: Tokens | None, context: Context | None = None, inputs_embeds: State | None = None
+    ) -> State:
+        """Return token plus (learned) position embeddings, (batch, seq, hidden)."""
+        if context is not None and context.injected is not None:
+            return context.injected
+        return self._enter(input_ids, inputs_embeds, None if context is None else context.positions)
+
+    def step(self, h: State, k: int, context: Context | None = None) -> State:
         """Apply the shared stack once. Without a `context`: plain causal attention from position 0."""
         if context is None:
-            context = self.context(h)
+            self._require_context("step")
+            mask = causal_mask(self.config, h, None, None, None, slot=0)
+            context = self.prepared_context(h, mask, self.positions(h), None)
+        h = self.injection(h, context)
         for i, layer in enumerate(self.layers):
             h, attention = layer(h, k * len(self.layers) + i, context)
             if context.recorder is not None:
                 context.recorder.add(h, attention)
         return h
 
-    def carry(self, z: State, k: int) -> State:
-        """Return what loop k + 1 receives."""
-        return self.recurrence(z)
+    def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
+        """Return what loop k + 1 receives of the state of loop k, which received `h`."""
+        if self.recurrence.reads_injected and context is None:
+            self._require_context("carry")
+        if self.recurrence.reads_received and h is None:
+            raise InputError("this model's recurrence reads what the loop received: call carry(z, k, context, h).")
+        return self.recurrence(z, h, k, context)
+
+    def _require_context(self, verb: str) -> None:
+        if self.reads_injected:
+            raise InputError(
+                f"this model reads its input again in every loop: make context = model.context(ids) and hand it to "
+                f"{verb} as `context`."
+            )
+
+    def _enter(self, tokens: Tokens | None, inputs_embeds: State | None, positions: Positions | None) -> State:
+        """Return what the first loop receives."""
+        e = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
+        if self.embed_positions is not None:
+            room = self.config.max_position_embeddings
+            if e.shape[1] > room:
+                raise InputError(
+                    f"{e.shape[1]} tokens are more than the {room} positions this model has "
+                    "(max_position_embeddings): shorten the input."
+                )
+            e = e + self.embed_positions(self.positions(e) if positions is None else positions)
+        return self.dropout(e)
+
+    def _like(self, tokens: Tokens | None) -> State:
+        """Return a tensor of the embeddings' shape, device and precision, without their memory."""
+        assert tokens is not None
+        return self.embed_tokens.weight.detach()[0].expand(*tokens.shape, -1)
 
     def forward(self, input_ids: Tokens, **kwargs: Any) -> Any:
         """Not a model of its own: states have no meaning without the readout that was trained with them."""

@@ -1,42 +1,20 @@
-"""One layer of the shared stack: norms, attention, SwiGLU. It knows nothing of loops but its cache slot.
+"""Layer of the shared stack: attention and SwiGLU. It knows nothing of loops but its cache slot.
 
 Letters: B batch, T tokens, D hidden, N heads, H head size.
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from loopscale.hf import AttentionMask, attend, rotate
+from loopscale.hf import attend, rotate
 from loopscale.model.config import LoopedConfig
-from loopscale.model.recorder import Recorder
-from loopscale.stepping import State
+from loopscale.model.parts import RESIDUALS, build_part
+from loopscale.stepping import Context, State
 
 Heads = Float[Tensor, "batch heads seq head_size"]
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What a loop needs besides its state: the same for all loops of one call.
-
-    `attention_mask` is in the form the attention implementation wants (None: plain causal), `rotary` the cosines and
-    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer), `recorder` what collects hidden states.
-    """
-
-    attention_mask: AttentionMask = None
-    rotary: tuple[Tensor, Tensor] | None = None
-    cache: Cache | None = None
-    recorder: Recorder | None = None
-
-
-def build_norm(kind: str, config: LoopedConfig) -> nn.Module:
-    """Return an RMSNorm or a LayerNorm over the hidden size."""
-    return {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}[kind](config.hidden_size, eps=config.rms_norm_eps)
 
 
 class LoopedAttention(nn.Module):
@@ -56,7 +34,7 @@ class LoopedAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: State, slot: int, context: StepContext) -> tuple[State, Heads | None]:
+    def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Attend over this call's tokens and those the cache holds in `slot`.
 
         Beside the result comes the attention map, (batch, heads, seq, seen), where the implementation has one (eager).
@@ -114,22 +92,28 @@ class SwiGLU(nn.Module):
 
 
 class LoopedLayer(GradientCheckpointingLayer):
-    """A residual layer, pre-norm or (`sandwich`) with a second norm on each branch's output."""
+    """Attention and feed-forward, each joined to the stream by a residual part."""
 
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__()
-        sandwich = config.norm_placement == "sandwich"
-        self.input_layernorm = build_norm(config.block_norm, config)
+        joins = [build_part("residual", config.residual_part, RESIDUALS, config) for _ in range(2)]
+        # the norms' names are those of checkpoints, and their order that of optimizers' states
+        self.input_layernorm = joins[0].norms[0]
         self.self_attn = LoopedAttention(config)
-        self.attention_output_norm = build_norm(config.block_norm, config) if sandwich else nn.Identity()
-        self.post_attention_layernorm = build_norm(config.block_norm, config)
+        self.attention_output_norm = joins[0].norms[1]
+        self.post_attention_layernorm = joins[1].norms[0]
         self.mlp = SwiGLU(config)
-        self.mlp_output_norm = build_norm(config.block_norm, config) if sandwich else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.mlp_output_norm = joins[1].norms[1]
+        self.attention_residual, self.mlp_residual = joins
 
-    def forward(self, x: State, slot: int, context: StepContext) -> tuple[State, Heads | None]:
-        """Apply attention and feed-forward, each added to the residual stream; return the attention map beside it."""
-        y, seen = self.self_attn(in_compute_precision(self.input_layernorm(x)), slot, context)
-        x = x + self.dropout(self.attention_output_norm(y))
-        y = self.mlp(in_compute_precision(self.post_attention_layernorm(x)))
-        return x + self.dropout(self.mlp_output_norm(y)), seen
+    def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
+        """Apply attention and feed-forward; return the attention map beside the stream."""
+        seen: Heads | None = None
+
+        def attention(y: Tensor) -> Tensor:
+            nonlocal seen
+            y, seen = self.self_attn(in_compute_precision(y), slot, context)
+            return y
+
+        x = self.attention_residual(x, attention)
+        return self.mlp_residual(x, lambda y: self.mlp(in_compute_precision(y))), seen

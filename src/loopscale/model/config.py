@@ -1,4 +1,4 @@
-"""The looped model's configuration, and the sizes that have a name."""
+"""Configuration of the looped model, and the sizes that have a name."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,11 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from loopscale.errors import InputError, unknown
+from loopscale.mechanism import choose
+from loopscale.model.parts import SLOTS
+from loopscale.objective import penalties_of
 
-Readout = Literal["rmsnorm", "layernorm", "raw", "final_rmsnorm"]
-Recurrence = Literal["residual", "rmsnorm", "damped"]
+PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
 Supervision = Literal["terminal", "per_loop", "exit_gate"]
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_stack_layers", "num_attention_heads"),
@@ -42,12 +44,16 @@ class LoopedConfig(PreTrainedConfig):
         rope_parameters: of RoPE, as transformers has them.
         block_norm: norm inside the layers.
         norm_placement: norms before the blocks (pre), or before and after (sandwich).
+        residual: how a block joins the stream: norm_placement by default, or another part of that slot.
+        injection: how the input enters every loop again: none.
         recurrence: what the next loop receives: the state (residual), normalised (rmsnorm), or damped (learned).
-        readout: what the LM head sees: the state normalised, raw, or normalised at the final exit alone.
+        readout: what the LM head sees: the state normalised (rmsnorm, layernorm), raw, or normalised at the final exit
+            alone (final_rmsnorm).
         share_loop_norm: the inter-loop norm and the readout's norm are one, as in Ouro.
         supervision: which exits the loss sees: the last, every one, or every one by an exit gate.
         loop_weights: weights of the exits under per_loop; equal by default.
         norm_penalty_coef: lambda of the norm penalty (arXiv 2606.24898: 0.01); 0 is none.
+        penalties: losses of the state beside the exits', each a name or a mapping with its coefficient.
         exit_gate: the model has a gate that says where to leave; always under supervision exit_gate.
         exit_threshold: cumulative exit probability at which a gated model was made to leave (Ouro; 1: full depth).
         entropy_coef: beta of supervision exit_gate (Ouro).
@@ -83,12 +89,15 @@ class LoopedConfig(PreTrainedConfig):
     rope_parameters: dict[str, Any] | None = None
     block_norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_placement: Literal["pre", "sandwich"] = "pre"
-    recurrence: Recurrence = "residual"
-    readout: Readout = "rmsnorm"
+    residual: PartChoice | None = None
+    injection: PartChoice = "none"
+    recurrence: PartChoice = "residual"
+    readout: PartChoice = "rmsnorm"
     share_loop_norm: bool = False
     supervision: Supervision = "per_loop"
     loop_weights: list[float] | None = None
     norm_penalty_coef: float = 0.0
+    penalties: list[Any] | None = None
     exit_gate: bool = False
     exit_threshold: float = 1.0
     entropy_coef: float = 0.05
@@ -120,6 +129,11 @@ class LoopedConfig(PreTrainedConfig):
     def head_dim(self) -> int:
         """Size of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def residual_part(self) -> PartChoice:
+        """What joins a block to the stream."""
+        return self.norm_placement if self.residual is None else self.residual
 
     @property
     def num_hidden_layers(self) -> int:
@@ -189,9 +203,22 @@ class LoopedConfig(PreTrainedConfig):
                 f"loop_weights has {len(self.loop_weights)} entries but the loss sees {self.trained_loops} loops: "
                 "give one weight per loop."
             )
-        if self.share_loop_norm and (self.recurrence, self.readout) != ("rmsnorm", "rmsnorm"):
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        if self.residual is not None and self.norm_placement != "pre":
             raise InputError(
-                "share_loop_norm needs recurrence 'rmsnorm' and readout 'rmsnorm': there is no norm to share."
+                f"residual is {self.residual!r} and norm_placement '{self.norm_placement}': both say where the norms "
+                "of a block are, give one of them."
+            )
+        values = {**{slot: getattr(self, slot) for slot in SLOTS}, "residual": self.residual_part}
+        parts = {slot: choose(slot, values[slot], registry)[0] for slot, registry in SLOTS.items()}
+        penalties_of(self)
+        shared = parts["recurrence"].norm_kind
+        if self.share_loop_norm and (shared is None or shared != parts["readout"].norm_kind):
+            raise InputError(
+                "share_loop_norm needs a norm of one kind in recurrence and readout (both 'rmsnorm'): there is no norm "
+                "to share."
             )
 
 

@@ -3,7 +3,7 @@
 Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,26 +19,27 @@ from transformers.utils.generic import can_return_tuple
 from loopscale.errors import InputError
 from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
-from loopscale.model.blocks import StepContext, in_compute_precision
+from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.depth import at_depth, check_depth, check_loops
 from loopscale.model.outputs import LoopedOutput
-from loopscale.model.readout import READOUTS
+from loopscale.model.parts import READOUTS, build_part
 from loopscale.model.recorder import recorder_of
 from loopscale.objective import (
     IGNORED,
     Passes,
+    Penalty,
     Supervision,
     build_supervision,
     compiled_passes,
     differentiate,
     exit_distribution,
     exits_loss,
-    norm_penalty,
+    penalties_of,
 )
 from loopscale.precision import widened
 from loopscale.state import norm
-from loopscale.stepping import Logits, Positions, State, Tokens
+from loopscale.stepping import Context, Logits, Positions, State, Tokens
 
 
 class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin):
@@ -52,7 +53,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__(config)
         self.model = LoopedModel(config)
-        self.readout_norm = READOUTS[config.readout](config)
+        self.readout_norm = build_part("readout", config.readout, READOUTS, config)
         if config.share_loop_norm:
             self.model.recurrence.norm = self.readout_norm.norm
             self._tied_weights_keys = {
@@ -73,31 +74,48 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         """The loops that the loss saw."""
         return self.config.trained_loops or self.num_loops
 
-    def embed(self, input_ids: Tokens, position_ids: Positions | None = None) -> State:
-        """Return what the first loop receives (verb 1)."""
-        return self.model.embed(input_ids, position_ids)
+    def context(
+        self,
+        tokens: Tokens,
+        attention_mask: Tensor | None = None,
+        position_ids: Positions | None = None,
+        cache: Cache | None = None,
+    ) -> Context:
+        """Return what the verbs of a call on these tokens share (see `LoopedModel.context`)."""
+        return self.model.context(tokens, attention_mask, position_ids, cache)
 
-    def step(self, h: State, k: int, context: StepContext | None = None) -> State:
+    def embed(self, input_ids: Tokens, context: Context | None = None) -> State:
+        """Return what the first loop receives (verb 1)."""
+        return self.model.embed(input_ids, context)
+
+    def step(self, h: State, k: int, context: Context | None = None) -> State:
         """Apply the shared stack once (verb 2)."""
         return self.model.step(h, k, context)
 
-    def carry(self, z: State, k: int) -> State:
-        """Return what loop k + 1 receives (verb 3)."""
-        return self.model.carry(z, k)
+    def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
+        """Return what loop k + 1 receives (verb 3); `h` is what loop k received, for a recurrence that reads it."""
+        return self.model.carry(z, k, context, h)
 
-    def readout(self, z: State, k: int, last: bool | None = None) -> Logits:
-        """Return the logits of exit k (verb 4). `last` (default: the last trained loop) is for `final_rmsnorm`."""
+    def readout(self, z: State, k: int, context: Context | None = None, *, last: bool | None = None) -> Logits:
+        """Return the logits of exit k (verb 4). `last`: read it as the final exit (default: where it is that)."""
         return self.lm_head(self.readout_state(z, k, last))
 
     def readout_state(self, z: State, k: int, last: bool | None = None) -> State:
         """Return what the LM head sees of the state."""
-        return self.readout_norm(z, k + 1 == self.trained_loops if last is None else last)
+        return self.readout_norm(z, k, k + 1 == self.trained_loops if last is None else last)
 
-    def exit_probability(self, z: State, k: int) -> Float[Tensor, "batch seq"]:
+    @property
+    def readings(self) -> Mapping[str, bool | None]:
+        """The ways to read an exit, by name: the `last` that `readout` is told, None for what training saw."""
+        return self.readout_norm.readings
+
+    def exit_probability(
+        self, z: State, k: int, context: Context | None = None, h: State | None = None
+    ) -> Float[Tensor, "batch seq"]:
         """Return the gate's probability of leaving at loop k once it is reached (it reads the carried state)."""
         if self.exit_gate is None:
             raise InputError("this model has no exit gate: train it with exit_gate=true.")
-        logits = self.exit_gate(self.carry(z, k)).squeeze(-1)
+        logits = self.exit_gate(self.carry(z, k, context, h)).squeeze(-1)
         return torch.sigmoid(logits.to(widened(logits.dtype)))  # products of these are to sum to 1
 
     @one_cache_name
@@ -142,19 +160,16 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             cache = DynamicCache(config=at_depth(self.config, K))
         if cache is not None:
             check_depth(cache, (K - 1) * len(self.model.layers))
-        positions = self.model.positions(inputs_embeds, cache) if position_ids is None else position_ids
-        h = self.model.embed_inputs(inputs_embeds, positions)
-        context = self.model.context(h, attention_mask, position_ids, cache)
+        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds)
+        h = self.model.embed(input_ids, context, inputs_embeds)
         recorder = recorder_of(self.config, kwargs, K * len(self.model.layers) + 1)
         if recorder is not None:
             recorder.begin(h)
             context = replace(context, recorder=recorder)
         supervision = self.supervision
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
-        states, exit_inputs = self._run_loops(h, context, read)
-        gates = loss = loop_losses = None
-        if self.exit_gate is not None:
-            gates = torch.stack([self.exit_probability(z, k) for k, z in enumerate(states)])
+        states, exit_inputs, gates = self._run_loops(h, context, read)
+        loss = loop_losses = None
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
@@ -170,21 +185,26 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1))),
         )
 
-    def _run_loops(self, h: State, context: StepContext, read: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Return the state of every loop, and what the head sees of it at the exits that are to be `read`."""
+    def _run_loops(
+        self, h: State, context: Context, read: list[bool]
+    ) -> tuple[list[Tensor], list[Tensor | None], Float[Tensor, "loops batch seq"] | None]:
+        """Return every loop's state, what the head sees of it at the exits that are to be `read`, and the gates."""
         step, exit_input = self.step, self._exit_input
         if self.checkpoint_loops and self.training:
             step, exit_input = _recomputed(step), _recomputed(exit_input)
         states: list[Tensor] = []
+        gates: list[Tensor] = []
         exit_inputs: list[Tensor | None] = []
         for k, is_read in enumerate(read):
             z = step(h, k, context)
             states.append(z)
             # here, not after the loops: the backward pass then needs one exit's gradients at a time
             exit_inputs.append(exit_input(z, k) if is_read else None)
+            if self.exit_gate is not None:
+                gates.append(self.exit_probability(z, k, context, h))
             if k + 1 < len(read):
-                h = self.carry(z, k)
-        return states, exit_inputs
+                h = self.carry(z, k, context, h)
+        return states, exit_inputs, torch.stack(gates) if gates else None
 
     def _exit_input(self, z: State, k: int) -> State:
         return in_compute_precision(self.readout_state(z, k))
@@ -201,8 +221,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         """Return the loss, penalty included, and the cross-entropy of every row and exit, in nats per token."""
         weight = self.lm_head.weight
         loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
-        if coefficient := self.config.norm_penalty_coef:
-            loss = loss + coefficient * norm_penalty(states, labels != IGNORED, count)
+        for penalty in self.penalties:
+            loss = loss + penalty(states, labels != IGNORED, count)
         return loss, (token_losses.sum(2) / (labels != IGNORED).sum(1).clamp_min(1)).T
 
     def compile_regions(self, **options: Any) -> None:
@@ -212,6 +232,11 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         for layer in self.model.layers:
             layer.compile(fullgraph=True, **options)
         self.head_passes = compiled_passes(**options)
+
+    @property
+    def penalties(self) -> tuple[Penalty, ...]:
+        """The losses of the state beside the exits'."""
+        return penalties_of(self.config)
 
     @property
     def supervision(self) -> Supervision:

@@ -1,9 +1,9 @@
-"""The loss of a looped model: supervision of its exits, norm penalty, head. Pure functions of states and labels."""
+"""The loss of a looped model: supervision of its exits, penalties, head. Pure functions of states and labels."""
 
 from loopscale.objective.exits import exits_loss
 from loopscale.objective.head import IGNORED, fused_cross_entropy, logit_cross_entropy, token_cross_entropy
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
-from loopscale.objective.penalty import norm_penalty
+from loopscale.objective.penalties import PENALTIES, NormPenalty, Penalty, Weighted, penalties_of
 from loopscale.objective.supervision import (
     ExitGate,
     PerLoop,
@@ -15,11 +15,15 @@ from loopscale.objective.supervision import (
 
 __all__ = [
     "IGNORED",
+    "PENALTIES",
     "ExitGate",
+    "NormPenalty",
     "Passes",
+    "Penalty",
     "PerLoop",
     "Supervision",
     "Terminal",
+    "Weighted",
     "build_supervision",
     "compiled_passes",
     "differentiate",
@@ -27,6 +31,6 @@ __all__ = [
     "exits_loss",
     "fused_cross_entropy",
     "logit_cross_entropy",
-    "norm_penalty",
+    "penalties_of",
     "token_cross_entropy",
 ]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from loopscale.environment import environment
 from loopscale.errors import InputError
+from loopscale.mechanism import kind_of
 from loopscale.storage import write_json
 from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Executor, Job, LocalExecutor
@@ -123,8 +124,8 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
         before = conditions.get(run.condition)
         conditions[run.condition] = ConditionResult(
             supervision=model.supervision,
-            readout=model.readout,
-            recurrence=model.recurrence,
+            readout=kind_of(model.readout),
+            recurrence=kind_of(model.recurrence),
             norm_penalty_coef=model.norm_penalty_coef,
             runs=(*(before.runs if before else ()), Run.from_dict(document, run.name)),
         )

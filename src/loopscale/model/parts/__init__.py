@@ -1,0 +1,36 @@
+"""Parts that fill the slots of the loop, with a registry per slot and what each does to the state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from loopscale.mechanism import Effect
+from loopscale.model.parts.carry import CARRIES, Carry
+from loopscale.model.parts.injection import INJECTIONS, Injection
+from loopscale.model.parts.part import Part, Sizes, build_norm, build_part
+from loopscale.model.parts.readout import READOUTS, Readout
+from loopscale.model.parts.residual import RESIDUALS, Residual
+
+# the field of the configuration -> the parts that may fill it
+SLOTS: Mapping[str, dict[str, Any]] = {
+    "injection": INJECTIONS,
+    "residual": RESIDUALS,
+    "recurrence": CARRIES,
+    "readout": READOUTS,
+}
+
+__all__ = [
+    "CARRIES",
+    "INJECTIONS",
+    "READOUTS",
+    "RESIDUALS",
+    "SLOTS",
+    "Carry",
+    "Effect",
+    "Injection",
+    "Part",
+    "Readout",
+    "Residual",
+    "Sizes",
+    "build_norm",
+    "build_part",
+]

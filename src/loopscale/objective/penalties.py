@@ -1,0 +1,96 @@
+"""Penalties: losses that look at the state itself, at every loop, whatever the readout hides."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from loopscale.errors import InputError
+from loopscale.mechanism import Effect, Mechanism, Named, choose
+from loopscale.objective.supervision import Count
+from loopscale.state import PerToken, energy
+from loopscale.stepping import State
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A configuration that says which penalties train with the exits."""
+
+    norm_penalty_coef: float
+    penalties: Sequence[Named] | None
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The weight of a penalty in the loss (arXiv 2606.24898: 0.01)."""
+
+    coefficient: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.coefficient < math.inf:
+            raise InputError(f"coefficient is {self.coefficient}: give 0 or more.")
+
+
+class Penalty(Mechanism, ABC):
+    """A loss of the states, the mean over loops and tokens of a value of each. `name` is what reports call it."""
+
+    name: ClassVar[str]
+    Arguments: ClassVar[type] = Weighted
+
+    def __init__(self, arguments: Any) -> None:
+        self.arguments = arguments
+        self.coefficient: float = arguments.coefficient
+
+    @abstractmethod
+    def value(self, z: State) -> PerToken:
+        """Return the penalty of every token's state, before the coefficient; differentiable."""
+
+    def __call__(self, states: Sequence[State], mask: Bool[Tensor, "batch seq"], count: Count) -> Float[Tensor, ""]:
+        """Return the loss. Tokens outside the mask do not count; `count` is the number that the mean is taken over."""
+        return self.coefficient * (torch.stack([(self.value(z) * mask).sum() for z in states]).mean() / count)
+
+    def gradient(self, z: State) -> State:
+        """Return the gradient of every token's value, coefficient included, by its state."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.coefficient * self.value(z).sum(), z)
+        return gradient
+
+
+@final
+class NormPenalty(Penalty):
+    """lambda mean_c z_c^2 = lambda s^2 (arXiv 2606.24898): sees scale when no readout does."""
+
+    name: ClassVar[str] = "norm penalty"
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.SEES, "mean": Effect.SEES}
+
+    def value(self, z: State) -> PerToken:
+        """Return s^2."""
+        return energy(z)
+
+
+PENALTIES: dict[str, type[Penalty]] = {"norm": NormPenalty}
+
+
+def penalties_of(config: Penalised) -> tuple[Penalty, ...]:
+    """Return the penalties of a configuration that weigh anything; `norm_penalty_coef` is one of kind `norm`.
+
+    Raises `InputError` for an unknown kind or argument, a value out of range, or a kind that is given twice.
+    """
+    named: list[Named] = list(config.penalties or ())
+    if config.norm_penalty_coef:
+        named.insert(0, {"kind": "norm", "coefficient": config.norm_penalty_coef})
+    chosen = [choose("penalties", value, PENALTIES) for value in named]
+    kinds = [kind for kind, _ in chosen]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise InputError(
+                f"the {kind.name} is given twice (penalties and norm_penalty_coef together): give it one coefficient."
+            )
+    return tuple(penalty for penalty in (kind(arguments) for kind, arguments in chosen) if penalty.coefficient)

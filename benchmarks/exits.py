@@ -24,7 +24,7 @@ def curve_cost(shape: Shape, rounds: int) -> dict[str, Any]:
     def one_pass(first_exit: int) -> None:
         for k, z in enumerate(run_loops(model, ids)):
             if k >= first_exit:
-                token_cross_entropy(model.readout_state(z, k), model.lm_head.weight, labels)
+                token_cross_entropy(model.readout_state(z, k), model.lm_head, labels)
 
     last = model.num_loops - 1
     times = paired(

@@ -28,6 +28,7 @@ __all__ = [
     "attend",
     "attention_implementation",
     "causal_mask",
+    "does_more_than_its_class",
     "mask_of",
     "one_cache_name",
     "register",
@@ -65,6 +66,12 @@ def one_cache_name(forward: Callable[..., Any]) -> Callable[..., Any]:
     if CACHE == "past_key_values":
         return forward
     return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
+
+
+def does_more_than_its_class(module: nn.Module) -> bool:
+    """Return whether hooks, or a forward of its own as accelerate's offloading puts there, go with a module's call."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" in vars(module) or any(hooks)
 
 
 def warn_once(sentence: str) -> None:

@@ -19,6 +19,7 @@ from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.objective import plain_weight
 from loopscale.stepping import Looped, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
@@ -94,7 +95,9 @@ def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:
 
 
 def default_coordinates(model: Looped) -> Sequence[Coordinate]:
-    """Return scale and mean, and for our own models the directions that the LM head maps to nearly nothing."""
-    if isinstance(model, LoopedForCausalLM):
-        return [scale, mean, unembedding_null(model.lm_head.weight)]
-    return [scale, mean]
+    """Return scale and mean, and for our own models the directions that the LM head maps to nearly nothing.
+
+    A head that is more than its weight (an adapter, eight-bit weights) has no such directions that are known.
+    """
+    weight = plain_weight(model.lm_head) if isinstance(model, LoopedForCausalLM) else None
+    return [scale, mean] if weight is None else [scale, mean, unembedding_null(weight)]

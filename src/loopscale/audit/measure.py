@@ -105,7 +105,6 @@ class CoordinateMeter:
         verdict = self._judge(
             seen, self.kept.without_extremes()[trained], self.carried.without_extremes()[trained], thresholds
         )
-        with_all = self._judge(figures, kept[trained], carried[trained], thresholds)
         return CoordinateReport(
             verdict=verdict.verdict,
             seen_by=verdict.seen_by,

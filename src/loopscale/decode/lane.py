@@ -107,7 +107,7 @@ class Lane:
     ) -> Context:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
         mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
-        like = self.model.lm_head.weight  # for its device and precision
+        like = self.model.model.embed_tokens.weight  # for its device and precision
         return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids)
 
     def _positions(self, positions: Positions) -> Positions:

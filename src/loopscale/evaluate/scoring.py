@@ -84,7 +84,7 @@ def readings_of(model: Looped) -> Mapping[str, ExitLosses]:
 
 def _our_losses(model: LoopedForCausalLM, last: bool | None) -> ExitLosses:
     def losses(z: State, k: int, labels: Labels) -> TokenLosses:
-        return token_cross_entropy(model.readout_state(z, k, last), model.lm_head.weight, labels)
+        return token_cross_entropy(model.readout_state(z, k, last), model.lm_head, labels)
 
     return losses
 

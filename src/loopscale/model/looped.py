@@ -219,8 +219,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         count: Tensor | int,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch loops"]]:
         """Return the loss, penalty included, and the cross-entropy of every row and exit, in nats per token."""
-        weight = self.lm_head.weight
-        loss, token_losses = exits_loss(supervision, exit_inputs, weight, labels, gates, count, self.head_passes)
+        loss, token_losses = exits_loss(supervision, exit_inputs, self.lm_head, labels, gates, count, self.head_passes)
         for penalty in self.penalties:
             loss = loss + penalty(states, labels != IGNORED, count)
         return loss, (token_losses.sum(2) / (labels != IGNORED).sum(1).clamp_min(1)).T

@@ -1,7 +1,13 @@
 """The loss of a looped model: supervision of its exits, penalties, head. Pure functions of states and labels."""
 
 from loopscale.objective.exits import exits_loss
-from loopscale.objective.head import IGNORED, fused_cross_entropy, logit_cross_entropy, token_cross_entropy
+from loopscale.objective.head import (
+    IGNORED,
+    fused_cross_entropy,
+    logit_cross_entropy,
+    plain_weight,
+    token_cross_entropy,
+)
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
 from loopscale.objective.penalties import PENALTIES, NormPenalty, Penalty, Weighted, penalties_of
 from loopscale.objective.supervision import (
@@ -32,5 +38,6 @@ __all__ = [
     "fused_cross_entropy",
     "logit_cross_entropy",
     "penalties_of",
+    "plain_weight",
     "token_cross_entropy",
 ]

@@ -1,6 +1,7 @@
 """The LM head's cross-entropy: plain, and fused for training so that no K x B x T x V tensor of logits ever exists.
 
-Logits come in chunks of rows, large enough for the matrix units; what is done to a chunk is in `passes`.
+Logits come in chunks of rows, large enough for the matrix units; what is done to a chunk is in `passes`. That is for a
+head that is one matrix. Any other (an adapter, a bias, hooks, eight-bit weights) is called, as a forward would.
 """
 
 import itertools
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from loopscale.errors import InputError
+from loopscale.hf import does_more_than_its_class
 from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
 from loopscale.precision import widened
 
@@ -21,23 +24,50 @@ IGNORED = -100
 CHUNK_BYTES = 128 * 2**20
 
 
+Head = Tensor | nn.Module  # a weight (vocab, hidden), or what makes logits of states
+
+
+def plain_weight(head: Head) -> Float[Tensor, "vocab hidden"] | None:
+    """Return the weight of a head that is nothing but a product with it; None for a head that must be called.
+
+    An adapter, a bias, a parametrization, a hook, weights elsewhere or in integers make a head more than its weight.
+    """
+    if isinstance(head, Tensor):
+        return head
+    if type(head) is not nn.Linear or head.bias is not None or does_more_than_its_class(head):
+        return None
+    weight = head.weight
+    ordinary = type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point() and not weight.is_meta
+    return weight if ordinary else None
+
+
 def token_cross_entropy(
-    x: Float[Tensor, "batch seq hidden"], weight: Float[Tensor, "vocab hidden"], labels: Int[Tensor, "batch seq"]
+    x: Float[Tensor, "batch seq hidden"], head: Head, labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq"]:
     """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored.
 
-    `x` is what the head sees (after the readout's norm), `weight` the head's. The plain path: with gradients enabled
-    all logits are kept for autograd; without, they come and go in chunks of rows.
+    `x` is what the head sees (after the readout's norm). The plain path: with gradients enabled all logits are kept for
+    autograd; without, those of a plain head come and go in chunks of rows.
     """
-    rows, targets = x.flatten(0, 1), labels.flatten()
-    if torch.is_grad_enabled():
-        return logit_cross_entropy(F.linear(rows, weight), targets).view(labels.shape)
+    targets, weight = labels.flatten(), plain_weight(head)
+    if weight is None or torch.is_grad_enabled():
+        logits = head(x) if isinstance(head, nn.Module) else F.linear(x, head)
+        return _cross_entropy_of(logits.flatten(0, 1), targets).view(labels.shape)
+    rows = x.flatten(0, 1)
     losses = targets.new_empty(len(rows), dtype=widened(weight.dtype))
     for chunk in _chunks(len(rows), weight, CHUNK_BYTES):
-        logits = F.linear(rows[chunk], weight)
-        for block in blocks_of(logits):
-            losses[chunk][block] = logit_cross_entropy(logits[block], targets[chunk][block])
+        losses[chunk] = _cross_entropy_of(F.linear(rows[chunk], weight), targets[chunk])
     return losses.view(labels.shape)
+
+
+def recomputed_cross_entropy(
+    x: Float[Tensor, "batch seq hidden"], head: Head, labels: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq"]:
+    """Return the same for training through a head that is called: its logits are made again in the backward pass.
+
+    So those of one exit at a time exist.
+    """
+    return checkpoint(token_cross_entropy, x, head, labels, use_reentrant=False)
 
 
 def fused_cross_entropy(
@@ -114,6 +144,16 @@ class _FusedCrossEntropy(torch.autograd.Function):
 def logit_cross_entropy(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """Return the cross-entropy of every row in nats, in float32 or better; 0 where the target is ignored."""
     return F.cross_entropy(logits.to(widened(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
+
+
+def _cross_entropy_of(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Return the cross-entropy of every row; without gradients few rows are in float32 or better at once."""
+    if torch.is_grad_enabled():
+        return logit_cross_entropy(logits, targets)
+    losses = logits.new_empty(len(logits), dtype=widened(logits.dtype))
+    for block in blocks_of(logits):
+        losses[block] = logit_cross_entropy(logits[block], targets[block])
+    return losses
 
 
 def _chunks(rows: int, head: Tensor, budget: int) -> list[slice]:

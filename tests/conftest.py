@@ -12,6 +12,9 @@ import torch
 
 from loopscale.convert import from_readout_blind_spot
 from loopscale.model import LoopedForCausalLM
+from tests.mechanisms import mechanisms
+
+__all__ = ["mechanisms"]
 
 DATA = Path(__file__).parent / "data"
 

@@ -52,6 +52,17 @@ class MixingCarry(Carry):
 
 
 @final
+class HoldingCarry(Carry):
+    """z + (h - z) / 4: reads what the loop received."""
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
+    reads_received: ClassVar[bool] = True
+
+    def forward(self, z: torch.Tensor, h: Any, k: int, context: Any) -> torch.Tensor:
+        return z + (h - z) / 4
+
+
+@final
 class AddInjection(Injection):
     """h + e."""
 
@@ -77,5 +88,6 @@ def mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register them."""
     monkeypatch.setitem(READOUTS, "power", PowerReadout)
     monkeypatch.setitem(CARRIES, "mixing", MixingCarry)
+    monkeypatch.setitem(CARRIES, "holding", HoldingCarry)
     monkeypatch.setitem(INJECTIONS, "add", AddInjection)
     monkeypatch.setitem(PENALTIES, "mean", MeanPenalty)

@@ -1,75 +1,34 @@
-"""The four verbs of a looped model, and the one driver that runs them.
+"""Verbs of a looped model under one signature, and the one driver that runs them."""
 
-Shape letters in this library: B batch, T tokens, D hidden, N heads, H head size, V vocabulary, K loops.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
-from loopscale.errors import InputError
-from loopscale.hf import AttentionMask
+from loopscale.context import Context, Injected, Logits, Positions, State, Tokens
 
-State = Float[Tensor, "batch seq hidden"]
-Logits = Float[Tensor, "batch seq vocab"]
-Tokens = Int[Tensor, "batch seq"]
-Positions = Int[Tensor, "#batch seq"]
-Injected = Float[Tensor, "batch seq width"]  # the prelude may be narrower or wider than the state
-
-
-@runtime_checkable
-class Recording(Protocol):
-    """What collects the states between layers, where a caller asks for them."""
-
-    def add(self, h: State, attention: Tensor | None) -> None:
-        """Keep what a layer made, and where its attention looked if that is known."""
-        ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the loops of one call share, besides the state: made once, handed to every verb, changed by none.
-
-    `tokens` are those of the call, `injected` is e, what the prelude made of them, where something reads it again;
-    `attention_mask` is in the form the attention implementation wants (None: plain causal), `rotary` the cosines and
-    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer), `recorder` what collects hidden states.
-    """
-
-    tokens: Tokens | None = None
-    injected: Injected | None = None
-    attention_mask: AttentionMask = None
-    positions: Positions | None = None
-    rotary: tuple[Tensor, Tensor] | None = None
-    cache: Cache | None = None
-    recorder: Recording | None = None
-
-    def rows(self, index: Tensor) -> "Context":
-        """Return the context of some rows of the batch, by indices or a mask; nothing is run again.
-
-        Raises `InputError` where a cache keeps its own rows, or for a mask that cannot be taken apart.
-        """
-        if self.cache is not None or not isinstance(self.attention_mask, Tensor | None):
-            raise InputError("rows cannot leave a call with a cache or a block mask: run it without a cache, in sdpa.")
-
-        return replace(
-            self,
-            tokens=None if self.tokens is None else self.tokens[index],
-            injected=None if self.injected is None else self.injected[index],
-            attention_mask=None if self.attention_mask is None else _some(self.attention_mask, index),
-            positions=None if self.positions is None else _some(self.positions, index),
-            rotary=None if self.rotary is None else (_some(self.rotary[0], index), _some(self.rotary[1], index)),
-        )
-
-
-def _some(x: Tensor, index: Tensor) -> Tensor:
-    """Return some rows of what may serve all rows with one."""
-    return x if len(x) == 1 else x[index]
+__all__ = [
+    "Context",
+    "FourFunctions",
+    "Gated",
+    "InContext",
+    "Injected",
+    "Logits",
+    "Looped",
+    "Positions",
+    "State",
+    "TakesContext",
+    "Tokens",
+    "Verbs",
+    "continue_loops",
+    "evaluating",
+    "run_loops",
+    "with_context",
+]
 
 
 @runtime_checkable
@@ -77,8 +36,8 @@ class Looped(Protocol):
     """A looped language model: a shared stack applied `num_loops` times and decoded after every loop.
 
     To audit, sweep or decode a model made elsewhere is to write these four functions for it. The loop index `k` counts
-    from 0. `step` and `readout` are pure in their arguments, except that a model which injects its input again at every
-    loop may keep what it needs of the tokens of the latest `embed` call.
+    from 0. A model whose loops need more than the state also has `context(tokens)`, and takes the result as the last
+    argument of every verb (`TakesContext`).
     """
 
     num_loops: int
@@ -101,6 +60,15 @@ class Looped(Protocol):
 
 
 @runtime_checkable
+class TakesContext(Protocol):
+    """A looped model whose verbs take the context of a call; `carry` also takes what the loop received."""
+
+    def context(self, tokens: Tokens) -> Context:
+        """Return what the verbs of a call on these tokens share."""
+        ...
+
+
+@runtime_checkable
 class Gated(Protocol):
     """A looped model with an exit gate on its state."""
 
@@ -109,21 +77,146 @@ class Gated(Protocol):
         ...
 
 
-def run_loops(model: Looped, input_ids: Tokens, num_loops: int | None = None) -> Iterator[State]:
+class Verbs(ABC):
+    """The verbs of any looped model under one signature, pure in their arguments; `with_context` makes them.
+
+    A context of None is plain causal attention from position 0, of a model that needs no more.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def num_loops(self) -> int:
+        """The loops that a call runs unless it says otherwise."""
+        return self.model.num_loops
+
+    @abstractmethod
+    def context(self, tokens: Tokens) -> Context:
+        """Return what the loops of a call on these tokens share: plain causal attention from position 0."""
+
+    @abstractmethod
+    def rows(self, context: Context, index: Tensor) -> Context:
+        """Return the context of some rows of a call, by indices or a mask."""
+
+    @abstractmethod
+    def embed(self, tokens: Tokens, context: Context | None) -> State:
+        """Return what the first loop receives."""
+
+    @abstractmethod
+    def step(self, h: State, k: int, context: Context | None) -> State:
+        """Return the state of loop k, which received `h`."""
+
+    @abstractmethod
+    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+        """Return what loop k + 1 receives of the state `z` of loop k, which received `h`."""
+
+    @abstractmethod
+    def readout(self, z: State, k: int, context: Context | None) -> Logits:
+        """Return the logits of exit k."""
+
+    @abstractmethod
+    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+        """Return the gate's probability of leaving at loop k, of a model that is `Gated`."""
+
+
+@final
+class FourFunctions(Verbs):
+    """A model whose verbs read the state alone. It may remember the tokens of its latest `embed`."""
+
+    def context(self, tokens: Tokens) -> Context:
+        """Return a context of tokens alone."""
+        return Context(tokens)
+
+    def rows(self, context: Context, index: Tensor) -> Context:
+        """Return the context of some rows, and tell the model of them by an `embed`."""
+        context = context.rows(index)
+        self.model.embed(context.tokens)
+        return context
+
+    def embed(self, tokens: Tokens, context: Context | None) -> State:
+        """Return what the first loop receives."""
+        return self.model.embed(tokens)
+
+    def step(self, h: State, k: int, context: Context | None) -> State:
+        """Return the state of loop k."""
+        return self.model.step(h, k)
+
+    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+        """Return what loop k + 1 receives."""
+        return self.model.carry(z, k)
+
+    def readout(self, z: State, k: int, context: Context | None) -> Logits:
+        """Return the logits of exit k."""
+        return self.model.readout(z, k)
+
+    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+        """Return the gate's probability of leaving at loop k."""
+        return self.model.exit_probability(z, k)
+
+
+@final
+class InContext(Verbs):
+    """A model whose verbs take the context, such as ours."""
+
+    def context(self, tokens: Tokens) -> Context:
+        """Return the model's own context."""
+        return self.model.context(tokens)
+
+    def rows(self, context: Context, index: Tensor) -> Context:
+        """Return the context of some rows."""
+        return context.rows(index)
+
+    def embed(self, tokens: Tokens, context: Context | None) -> State:
+        """Return what the first loop receives."""
+        return self.model.embed(tokens, context)
+
+    def step(self, h: State, k: int, context: Context | None) -> State:
+        """Return the state of loop k."""
+        return self.model.step(h, k, context)
+
+    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+        """Return what loop k + 1 receives."""
+        return self.model.carry(z, k, context, h)
+
+    def readout(self, z: State, k: int, context: Context | None) -> Logits:
+        """Return the logits of exit k."""
+        return self.model.readout(z, k, context)
+
+    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+        """Return the gate's probability of leaving at loop k."""
+        return self.model.exit_probability(z, k, context, h)
+
+
+def with_context(model: Looped | Verbs) -> Verbs:
+    """Return the verbs of a model under the one signature that everything here calls."""
+    if isinstance(model, Verbs):
+        return model
+    takes = isinstance(model, TakesContext) and callable(model.context)
+    return InContext(model) if takes else FourFunctions(model)
+
+
+def run_loops(model: Looped | Verbs, input_ids: Tokens, num_loops: int | None = None) -> Iterator[State]:
     """Yield the state of every loop, one at a time, so that memory does not grow with the number of loops.
 
     Gradients flow as the caller's grad mode says. `num_loops` may exceed the trained depth; default `model.num_loops`.
     """
-    return continue_loops(model, model.embed(input_ids), 0, model.num_loops if num_loops is None else num_loops)
+    verbs = with_context(model)
+    context = verbs.context(input_ids)
+    K = verbs.num_loops if num_loops is None else num_loops
+    return continue_loops(verbs, verbs.embed(input_ids, context), 0, K, context)
 
 
-def continue_loops(model: Looped, h: State, first: int, num_loops: int) -> Iterator[State]:
-    """Yield the states of loops `first` .. `num_loops` - 1, given what loop `first` receives."""
+def continue_loops(
+    model: Looped | Verbs, h: State, first: int, num_loops: int, context: Context | None = None
+) -> Iterator[State]:
+    """Yield the states of loops `first` .. `num_loops` - 1, given what loop `first` receives and the context."""
+    verbs = with_context(model)
     for k in range(first, num_loops):
-        z = model.step(h, k)
+        z = verbs.step(h, k, context)
         yield z
         if k + 1 < num_loops:
-            h = model.carry(z, k)
+            h = verbs.carry(z, h, k, context)
 
 
 @contextmanager

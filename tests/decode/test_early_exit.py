@@ -40,6 +40,7 @@ class AtOnce:
 
 
 SHAPES = {"learned": {}, "rope": {"position_embedding": "rope"}, "normed": {"recurrence": "rmsnorm"}}
+SHAPES["reads k, h and e"] = {"recurrence": "mixing", "injection": "add", "readout": {"kind": "power"}}
 
 
 def one_prompt():
@@ -60,6 +61,7 @@ def exits_of(model, ids, rule):
     return tokens, depth
 
 
+@pytest.mark.usefixtures("mechanisms")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rule", [Confident(0.3), Restless()], ids=["confident", "restless"])
 def test_recompute_is_exact(shape, rule):

@@ -21,6 +21,7 @@ SHAPES = {
     "rope": {"position_embedding": "rope"},
     "gqa": {"position_embedding": "rope", "num_attention_heads": 4, "num_key_value_heads": 2},
     "sandwich": {"norm_placement": "sandwich", "block_norm": "layernorm"},
+    "reads h and e": {"recurrence": "holding", "injection": "add", "readout": {"kind": "power", "alpha": 0.7}},
 }
 
 
@@ -54,6 +55,7 @@ def test_greedy_text_is_that_of_full_depth_for_every_readout_and_recurrence(read
         assert torch.equal(out.sequences, plain(model, inputs, num_loops=loops))
 
 
+@pytest.mark.usefixtures("mechanisms")
 @pytest.mark.parametrize(("shape", "attention"), [*((shape, "sdpa") for shape in SHAPES), ("gqa", "eager")])
 def test_greedy_text_is_that_of_full_depth_for_every_shape(shape, attention):
     model = tiny_model(**SHAPES[shape])
@@ -318,3 +320,9 @@ def test_prompts_of_another_form_are_named(ids, mask, words):
 def test_more_than_one_prompt_cannot_stream():
     with pytest.raises(InputError, match="one prompt at a time"):
         speculate(tiny_model(), prompts(), streamer=TextStreamer(None))
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_a_part_that_reads_the_loop_is_refused():
+    with pytest.raises(InputError, match="the recurrence of this model computes something else in every loop"):
+        speculate(tiny_model(recurrence="mixing"), prompts())

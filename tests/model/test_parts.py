@@ -3,10 +3,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from loopscale import InputError
+from loopscale.decode import full_depth_generate
 from loopscale.model.parts import SLOTS, Effect
 from loopscale.objective import PENALTIES, penalties_of
 from tests.helpers import tiny_config, tiny_model
-from tests.mechanisms import mechanisms  # noqa: F401
 
 IDS = torch.arange(40).view(2, 20) % 31
 NEW = {
@@ -101,3 +101,24 @@ def test_penalties_add_to_the_loss_and_know_their_gradient():
     z = out.states[0]
     torch.testing.assert_close(model.penalties[0].gradient(z), 0.5 * 2 * z / z.shape[-1])
     assert penalties_of(tiny_config(penalties=[{"kind": "norm", "coefficient": 0.0}])) == ()
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_cached_text_is_uncached_text_with_parts_that_read_k_h_and_e():
+    model = tiny_model(**NEW).double()
+    for loops in (None, 1, 5):
+        cached, uncached, ours = (
+            model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=True, num_loops=loops, pad_token_id=0),
+            model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=False, num_loops=loops, pad_token_id=0),
+            full_depth_generate(model, IDS, 6, num_loops=loops, pad_token_id=0).sequences,
+        )
+        assert torch.equal(cached, uncached)
+        assert torch.equal(ours, uncached)
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_a_training_step_reaches_every_parameter():
+    model = tiny_model(**NEW, exit_gate=True, supervision="exit_gate").train()
+    model.checkpoint_loops = True
+    model(IDS, labels=IDS).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

@@ -3,14 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from loopscale.errors import InputError
 from loopscale.objective import Supervision
-from loopscale.stepping import Logits, State, Tokens
-
-Injected = Float[Tensor, "batch seq width"]  # the prelude may be narrower or wider than the state
+from loopscale.stepping import Context, Injected, Logits, State, Tokens
 
 
 class InjectedLoop(nn.Module, ABC):
@@ -35,8 +32,7 @@ class InjectedLoop(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.train(model.training)
-        self._tokens: Tensor | None = None
-        self._injected: Tensor | None = None
+        self._latest: Context | None = None
 
     @abstractmethod
     def prelude(self, tokens: Tokens) -> Injected:
@@ -54,37 +50,46 @@ class InjectedLoop(nn.Module, ABC):
     def coda(self, z: State, tokens: Tokens) -> Logits:
         """Return the logits of a state."""
 
-    def embed(self, input_ids: Tokens) -> State:
-        """Run the prelude and return the state before the first loop (verb 1)."""
-        if input_ids.shape[1] > self.positions:
+    def context(self, tokens: Tokens) -> Context:
+        """Run the prelude; return tokens and what it made of them, which every loop and the coda read again."""
+        if tokens.shape[1] > self.positions:
             raise InputError(
-                f"{input_ids.shape[1]} tokens are more than the {self.positions} positions this {self.family} has: "
+                f"{tokens.shape[1]} tokens are more than the {self.positions} positions this {self.family} has: "
                 "shorten the input."
             )
-        self._tokens, self._injected = input_ids, self.prelude(input_ids)
-        return self.initial_state(self._injected)
+        self._latest = Context(tokens, self.prelude(tokens))
+        return self._latest
 
-    def step(self, h: State, k: int) -> State:
+    def embed(self, input_ids: Tokens, context: Context | None = None) -> State:
+        """Return the state before the first loop (verb 1)."""
+        if context is None:
+            context = self.context(input_ids)
+        return self.initial_state(self._given(context, input_ids).injected)
+
+    def step(self, h: State, k: int, context: Context | None = None) -> State:
         """Apply the core once (verb 2)."""
-        tokens, injected = self._latest(h)
-        return self.core(h, k, injected, tokens)
+        given = self._given(context, h)
+        return self.core(h, k, given.injected, given.tokens)
 
-    def carry(self, z: State, k: int) -> State:
+    def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
         """Return the state as it is (verb 3): what is injected is the core's business."""
         return z
 
-    def readout(self, z: State, k: int) -> Logits:
+    def readout(self, z: State, k: int, context: Context | None = None) -> Logits:
         """Decode a state through the coda (verb 4)."""
-        tokens, _ = self._latest(z)
-        return self.coda(z, tokens)
+        return self.coda(z, self._given(context, z).tokens)
 
-    def _latest(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return tokens and injected input of the latest `embed` call, which `state` must belong to."""
-        if self._tokens is None or self._injected is None:
-            raise InputError(f"{self.family}: call embed before step and readout, which need its tokens again.")
-        if state.shape[:2] != self._tokens.shape:
+    def _given(self, context: Context | None, state: State | Tokens) -> Any:
+        """Return the context that is given, or that of the latest plain `embed`, which `state` must belong to."""
+        context = self._latest if context is None else context
+        if context is None or context.tokens is None:
             raise InputError(
-                f"{self.family} needs the tokens of its latest embed call, {tuple(self._tokens.shape)}, at every loop, "
-                f"and got a state of {tuple(state.shape[:2])}: keep the batch whole (no row may leave it early)."
+                f"{self.family} needs its tokens at every loop: call embed before, or make context = "
+                "model.context(ids) and give it to every verb."
             )
-        return self._tokens, self._injected
+        if state.shape[:2] != context.tokens.shape:
+            raise InputError(
+                f"{self.family} needs the tokens of its latest embed call, {tuple(context.tokens.shape)}, at every "
+                f"loop, and got a state of {tuple(state.shape[:2])}: keep the batch whole (no row may leave it early)."
+            )
+        return context

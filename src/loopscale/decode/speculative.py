@@ -58,6 +58,7 @@ def speculative_generate(
     """
     K = model.num_loops if num_loops is None else num_loops
     exits = _drafting_exits(model, K, draft_loops, draft_tokens)
+    _check_side_by_side(model)
     check_attention(model)
     prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
     choice = build_choice(temperature, top_k, top_p, generator, tie_margin)
@@ -86,6 +87,16 @@ def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, 
             stacklevel=3,
         )
     return (draft_loops - 1, *(k for k in range(draft_loops, num_loops - 1) if taught[k]), num_loops - 1)
+
+
+def _check_side_by_side(model: LoopedForCausalLM) -> None:
+    """Raise `InputError` for parts that no pass over several loops can run."""
+    for slot, part in model.model.loop_parts.items():
+        if part.reads_loop:
+            raise InputError(
+                f"speculative decoding runs several loops side by side, and the {slot} of this model computes "
+                "something else in every loop: decode at full depth or by early exit."
+            )
 
 
 @final

@@ -4,6 +4,7 @@ Letters: B batch, T tokens, D hidden.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -63,6 +64,12 @@ class LoopedModel(LoopedPreTrainedModel):
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
         self.post_init()
+
+    @property
+    def loop_parts(self) -> Mapping[str, Part]:
+        """The parts that run in every loop, by their slot."""
+        layer: Any = self.layers[0]
+        return {"injection": self.injection, "residual": layer.attention_residual, "recurrence": self.recurrence}
 
     @property
     def reads_injected(self) -> bool:

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.shapes import device
-from loopscale.adapters import load_model, load_tokenizer_of
 from loopscale.data import load_data
 from loopscale.decode import (
     EXIT_SLOTS,
@@ -33,6 +32,7 @@ from loopscale.decode import (
 )
 from loopscale.environment import environment
 from loopscale.evaluate import CalibratedRule, rule_named
+from loopscale.load import load_model, load_tokenizer_of
 from loopscale.model import LoopedForCausalLM
 
 PROMPT = 32

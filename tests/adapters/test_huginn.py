@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from transformers import dynamic_module_utils
 
 from loopscale import InputError, run_loops
-from loopscale.adapters import Huginn, load_model
+from loopscale.adapters import Huginn
+from loopscale.load import load_model
 from loopscale.objective import Terminal
 from tests.adapters import toy_raven
 

@@ -4,7 +4,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopscale import InputError, Looped, continue_loops, run_loops
-from loopscale.adapters import require_native
+from loopscale.load import require_native
 from tests.adapters.toy_loop import POSITIONS, VOCAB, ToyLoop
 from tests.helpers import tiny_model
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from loopscale import InputError, run_loops
-from loopscale.adapters import Parcae, load_model
+from loopscale.adapters import Parcae
+from loopscale.load import load_model
 from loopscale.objective import Terminal
 from tests.adapters import toy_parcae
 

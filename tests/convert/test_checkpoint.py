@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from loopscale import InputError, LoopedForCausalLM
-from loopscale.adapters import load_model, load_tokenizer_of
 from loopscale.convert import convert_checkpoint, read_as_native
 from loopscale.data import words_tokenizer
+from loopscale.load import load_model, load_tokenizer_of
 from tests.helpers import tiny_model
 
 WORDS = ["<unk>", "a", "b", " "]

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from loopscale import InputError, LoopedForCausalLM
-from loopscale.adapters import load_model, load_tokenizer_of
 from loopscale.convert import convert_checkpoint, from_readout_blind_spot
 from loopscale.data.tokenization import WORDS_PATTERN
+from loopscale.load import load_model, load_tokenizer_of
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", " ", "loop", "the", ".", "\n"]
 
@@ -156,7 +156,7 @@ def test_only_data_is_unpickled(golden, tmp_path, capsys):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"text"])
 def test_a_broken_file_is_told(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be loaded safely"):
+    with pytest.raises(InputError, match="cannot be loaded safely|is empty"):
         load_model(str(tmp_path / "last.pt"))
 
 
@@ -164,7 +164,7 @@ def test_what_is_not_such_a_checkpoint_is_told(golden, tmp_path):
     with pytest.raises(InputError, match="no checkpoint at"):
         load_model(str(tmp_path / "none.pt"))
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match="no model_state and config"):
+    with pytest.raises(InputError, match="no config.json beside"):
         load_model(str(tmp_path / "other.pt"))
     for tokenizer, words in (
         (None, "no tokenizer in"),

@@ -76,7 +76,7 @@ def _bits_per_byte(folder: Path, model: str = "loopscale", **model_args) -> floa
 
 def _expected(folder: Path, num_loops: int) -> float:
     """Return bits per byte of the texts: the harness starts each with the prefix token and slides whole windows."""
-    from loopscale.adapters import load_model, load_tokenizer_of
+    from loopscale.load import load_model, load_tokenizer_of
 
     model, tokenizer = load_model(str(folder), num_loops=num_loops), load_tokenizer_of(str(folder))
     total = 0.0

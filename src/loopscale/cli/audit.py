@@ -18,17 +18,17 @@ from loopscale.audit.tables import (
     verdict_table,
 )
 from loopscale.batches import Batch
-from loopscale.cli.messages import check_outputs, console, track
+from loopscale.cli.messages import check_outputs
 from loopscale.cli.options import parser_of
 from loopscale.cli.subject import labels, measured_subject
 from loopscale.cli.train import run_config
+from loopscale.display import console, tracker
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
 from loopscale.storage import plain, write_json
 from loopscale.train import RunConfig
 
 BLIND_SPOT = 3
-WIDTH = 160  # of tables in a log; a terminal knows its own
 RUN_PARTS = {"preset", "model", "data", "train"}
 GOES_WITH_A_MODEL = ("supervision", "norm_penalty_coef", "search", "full", "figures")
 
@@ -49,7 +49,7 @@ def _judge(args: Namespace) -> int:
             )
     config, scale_target = read_config(Path(args.config))
     verdicts = static_verdict(config, penalty=scale_target is not None)
-    console(WIDTH).print(static_table(verdicts))
+    console().print(static_table(verdicts))
     _write(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
@@ -57,12 +57,12 @@ def _judge(args: Namespace) -> int:
 def _measure(args: Namespace) -> int:
     wanted = None if args.windows == "all" else int(args.windows)
     subject = measured_subject(args, args.model, labels([args.model])[0], wanted, halves=True)
-    model, out = subject.model, console(WIDTH)
+    model, out = subject.model, console()
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}
     thresholds = Thresholds(**{name: value for name, value in args.thresholds.as_dict().items() if value is not None})
 
     def windows(what: str) -> Iterable[Batch]:
-        return track(subject.windows, what)
+        return tracker()(subject.windows, what)
 
     report = audit(model, windows("auditing"), thresholds=thresholds, **told)
     out.print(f"{subject.label}, {subject.described}", soft_wrap=True, highlight=False)

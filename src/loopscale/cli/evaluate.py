@@ -10,8 +10,9 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from loopscale.batches import Batch, inputs_and_labels
-from loopscale.cli.messages import check_outputs, console, track
+from loopscale.cli.messages import check_outputs
 from loopscale.cli.subject import Subject, labels, measured_subject
+from loopscale.display import console, tracker
 from loopscale.environment import environment
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
@@ -47,7 +48,6 @@ from loopscale.evaluate.tables import (
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 
-PIPE_WIDTH = 120  # of tables that go to a file
 LEVELS: tuple[Level, ...] = ("sequence", "token")
 FEWEST_WINDOWS = 4  # half of them to calibrate on
 SAME = ("sha256", "split", "sequence_length", "stride")
@@ -59,7 +59,7 @@ OTHER_TEXTS = (
 
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
-    out = console(PIPE_WIDTH)
+    out = console()
     halting = halting_asked(args)
     wanted = windows_wanted(args)
     sizes = sorted(set(args.speed_batch_sizes))
@@ -111,7 +111,7 @@ def windows_wanted(args: Namespace) -> int | None:
 
 
 def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:
-    windows = track(subject.windows, f"{subject.label}: depth curve")
+    windows = tracker(subject.label)(subject.windows, "depth curve")
     return depth_curves(subject.model, windows, args.max_loops, subject.bytes_per_token)
 
 
@@ -129,7 +129,7 @@ def _speeds(
     fitting = [size for size in sizes if size <= fewest] or [fewest]
     return {
         size: measure_speeds(models, {label: ids[:size] for label, ids in inputs.items()}, exits, repeats)
-        for size in track(fitting, "all models: timing exits")
+        for size in tracker("all models")(fitting, "timing exits")
     }
 
 
@@ -205,7 +205,7 @@ class Halting:
             self.levels,
             self.speed_batch_sizes,
             repeats=self.repeats,
-            track=lambda some, what: track(some, f"{subject.label}: {what}"),
+            track=tracker(subject.label),
         )
         out.print(halting_table(f"{subject.label}, halting", report), "")
         out.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")

@@ -8,8 +8,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 from transformers import TextStreamer
 
-from loopscale.adapters import require_native, stream_plainly
-from loopscale.cli.messages import console
+from loopscale.adapters import stream_plainly
 from loopscale.cli.subject import load_subject, prompt_tokenizer
 from loopscale.decode import (
     EXIT_SLOTS,
@@ -19,12 +18,13 @@ from loopscale.decode import (
     full_depth_generate,
     speculative_generate,
 )
+from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
+from loopscale.load import require_native
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 
-WIDTH = 120  # of notes that go to a file
 DRAFTING = ("draft_loops", "draft_tokens")
 
 
@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     if args.speculate and args.early_exit is not None:
         raise InputError("--speculate keeps the text of full depth, --early_exit changes it: choose one.")
     _check_words(args)
-    notes = console(WIDTH, stderr=True)
+    notes = console(stderr=True)
     model = load_subject(args, args.model)
     tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
     input_ids = tokenizer(args.prompt, return_tensors="pt", add_special_tokens=special).input_ids

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TextIO
 
 from loopscale import __version__
+from loopscale.display.terminal import lenient
 from loopscale.errors import InputError, unknown
 
 # name -> one line of help; its options are in `loopscale.cli.options`, what it does in `loopscale.cli.<name>`
@@ -86,8 +87,8 @@ def _prepare_streams() -> None:
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (until the end)
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+        else:
+            lenient(stream)
 
 
 def usage() -> str:

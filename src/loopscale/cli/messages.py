@@ -1,20 +1,14 @@
-"""What a command says: jsonargparse's messages in the words of someone who types, and the consoles for all else."""
+"""What a command says before it works: jsonargparse's messages in the words of someone who types, and bad places."""
 
 import re
-import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, TypeVar
 
 from jsonargparse import Namespace
-from rich.console import Console
-from rich.progress import track as rich_track
 
 from loopscale.errors import InputError
 from loopscale.storage import check_writable
-
-T = TypeVar("T")
 
 KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "list": "a list"}
 
@@ -66,26 +60,6 @@ def _unknown(words: str, options: Collection[str]) -> str | None:
         f"--{'.'.join(pair)}" for pair in re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", words)
     ]
     return no_such_option(names[0], options, names) if names else None
-
-
-class CommandConsole(Console):
-    """rich's console, whose broken pipe is told to `main` instead of ending the process with status 1."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Raise what a plain print would have raised."""
-        raise BrokenPipeError
-
-
-def console(width: int, stderr: bool = False, quiet: bool = False) -> Console:
-    """Return a console as wide as its terminal, or of this width in a file."""
-    stream = sys.stderr if stderr else sys.stdout
-    return CommandConsole(width=None if stream.isatty() else width, stderr=stderr, quiet=quiet)
-
-
-def track(sequence: Sequence[T], description: str) -> Iterable[T]:
-    """Return the sequence under a progress bar on standard error, silent where nobody watches."""
-    bar = CommandConsole(stderr=True)
-    return rich_track(sequence, description, console=bar, transient=True, disable=not sys.stderr.isatty())
 
 
 def check_outputs(args: Namespace, *folders: str) -> None:

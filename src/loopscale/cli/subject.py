@@ -11,11 +11,12 @@ from jsonargparse import Namespace
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from loopscale.adapters import InjectedLoop, load_model, load_tokenizer_of
+from loopscale.adapters import InjectedLoop
 from loopscale.batches import Batch, inputs_and_labels
 from loopscale.data import Corpus, Tokens, Windows, batches, load_corpus, load_tokenizer, require_vocabulary, tokenize
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
+from loopscale.load import load_model, load_tokenizer_of
 from loopscale.model import LoopedForCausalLM
 from loopscale.provenance import Provenance, provenance
 from loopscale.stepping import Looped
@@ -33,10 +34,11 @@ def load_subject(args: Namespace, name: str) -> Looped:
     model = load_model(name, trust_remote_code=args.trust_remote_code)
     assert isinstance(model, torch.nn.Module)
     try:
-        return model.to(device)
+        model.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"--device {device} cannot be used here: {reason}.") from error
+    return model
 
 
 def device_named(name: str) -> torch.device:

@@ -5,31 +5,32 @@ import os
 
 from jsonargparse import Namespace
 
-from loopscale.cli.messages import console
 from loopscale.cli.options import PARTS
+from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, started, train
 from loopscale.train.folder import last_checkpoint
 
 EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
-WIDTH = 10_000  # a line of a log is one line
 
 
 def run(args: Namespace) -> int:
     """Train, and say what came out."""
     config = run_config(args, args.out)
-    out = console(WIDTH, quiet=os.environ.get("RANK", "0") != "0")
+    out = console(quiet=os.environ.get("RANK", "0") != "0")
     was_done = started(config.folder) and last_checkpoint(config.folder) is None
     trained = train(config)
     if trained is None:
-        out.print(f"stopped and saved: the same command goes on from {config.out}")
+        out.print(f"stopped and saved: the same command goes on from {config.out}", soft_wrap=True)
         return 130
     if was_done:
-        out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps")
+        out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps", soft_wrap=True)
     else:
-        out.print(f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}")
+        out.print(
+            f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}", soft_wrap=True
+        )
     for line in last_words(config, trained):
-        out.print(line, highlight=False)
+        out.print(line, highlight=False, soft_wrap=True)
     return 0
 
 

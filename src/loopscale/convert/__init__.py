@@ -1,24 +1,29 @@
 """Other people's weights, made into ours."""
 
-from loopscale.convert.checkpoint import FOLDERS, convert_checkpoint, load_native, load_ouro, read_as_native
+from loopscale.convert.checkpoint import (
+    FOLDERS,
+    convert_checkpoint,
+    load_native,
+    load_ouro,
+    load_weight_file,
+    read_as_native,
+)
 from loopscale.convert.folder import local_folder, read_config
 from loopscale.convert.ouro import from_ouro, to_ouro
-from loopscale.convert.readout_blind_spot import (
-    from_readout_blind_spot,
-    is_checkpoint_file,
-    load_readout_blind_spot,
-)
+from loopscale.convert.readout_blind_spot import from_readout_blind_spot, load_readout_blind_spot
 from loopscale.convert.tokenizer import read_tokenizer
+from loopscale.convert.weights import is_weight_file
 
 __all__ = [
     "FOLDERS",
     "convert_checkpoint",
     "from_ouro",
     "from_readout_blind_spot",
-    "is_checkpoint_file",
+    "is_weight_file",
     "load_native",
     "load_ouro",
     "load_readout_blind_spot",
+    "load_weight_file",
     "local_folder",
     "read_as_native",
     "read_config",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,11 +49,17 @@ def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
 
 
 def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCausalLM:
-    """Return the model of `state`, in eval mode and in the precision of its embeddings.
+    """Return the model of `state`, in eval mode and in the precision of its widest weight.
 
     The tensors become the parameters: nothing is initialised first, so memory is that of the weights. `source` names
     the checkpoint in errors. Raises `InputError` where `state` and `config` do not fit each other.
     """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{source}: weight {name} is {kind}, as in a quantised model: give the weights before quantisation."
+            )
     with torch.device("meta"):
         expected = LoopedForCausalLM(config).state_dict()
     for name, tensor in state.items():
@@ -66,7 +73,7 @@ def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCau
             None,
             config=config,
             state_dict=dict(state),
-            dtype=state["model.embed_tokens.weight"].dtype,
+            dtype=reduce(torch.promote_types, (tensor.dtype for tensor in state.values())),
             output_loading_info=True,
         )
     for problem in ("missing", "unexpected"):

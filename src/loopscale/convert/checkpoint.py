@@ -8,11 +8,22 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import GenerationConfig
 
-from loopscale.convert.build import quietly
-from loopscale.convert.folder import CONFIG, local_folder, read_config, read_safetensors
+from loopscale.convert.build import build_config, build_model, quietly
+from loopscale.convert.folder import CONFIG, local_folder, read_config
+from loopscale.convert.names import plain_names
 from loopscale.convert.ouro import from_ouro, to_ouro
-from loopscale.convert.readout_blind_spot import is_checkpoint_file, load_readout_blind_spot
+from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.convert.tokenizer import read_tokenizer
+from loopscale.convert.weights import (
+    INDEX,
+    TORCH_ENDINGS,
+    WEIGHTS,
+    check_whole,
+    is_weight_file,
+    read_torch,
+    read_weights,
+    weight_files,
+)
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import write_json
@@ -20,57 +31,97 @@ from loopscale.storage import write_json
 GENERATION = "generation_config.json"
 
 
-def load_ouro(folder: Path) -> LoopedForCausalLM:
-    """Return the native model of an Ouro's folder (config.json and safetensors, sharded or not), in eval mode.
+def load_ouro(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
+    """Return the native model of an Ouro's folder (config.json and weights, sharded or not), in eval mode.
 
-    Raises `InputError` where the folder holds no whole Ouro.
+    `file` holds its weights where they are in one of another name. Raises `InputError` where there is no whole Ouro.
     """
-    model = from_ouro(read_safetensors(folder), read_config(folder))
+    model = from_ouro(read_weights(weight_files(folder) if file is None else [file]), read_config(folder))
     if (folder / GENERATION).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(f"'{folder / GENERATION}' cannot be read: {error}") from error
     return model
 
 
-def load_native(folder: Path) -> LoopedForCausalLM:
-    """Return the model of a folder of ours, in eval mode. Raises `InputError` where it holds no whole one."""
+def load_native(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
+    """Return the model of a folder of ours, in eval mode. Raises `InputError` where it holds no whole one.
+
+    `file` holds its weights where they are in one of another name.
+    """
+    files = weight_files(folder) if file is None else [file]
+    for path in files:
+        check_whole(path)
+    if file is None and (folder / WEIGHTS in files or (folder / INDEX).is_file()):
+        model, surplus = _pretrained(folder)
+        if not surplus:
+            return model
+    source = f"the model in '{folder}'"
+    config = build_config(read_config(folder), source)
+    weights = plain_names(read_weights(files), "model.embed_tokens.weight", source)
+    if config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    return build_model(config, weights, source)
+
+
+def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
+    """Return the model as transformers reads it, and the names of weights that have no place in it."""
     try:
         with quietly():
             model, report = LoopedForCausalLM.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except InputError as error:
-        raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (InputError, OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(
             f"the model in '{folder}' is not whole: weight {name} has shape {tuple(found)} where its config asks for "
             f"{tuple(expected)}."
         )
-    if missing := sorted(report["missing_keys"]):
+    surplus = sorted(report["unexpected_keys"])
+    if not surplus and (missing := sorted(report["missing_keys"])):
         raise InputError(f"the model in '{folder}' is not whole: {missing[0]} is missing.")
-    return model.eval()
+    return model.eval(), surplus
 
+
+FolderLoader = Callable[[Path, Path | None], LoopedForCausalLM]
 
 # model_type -> how its folder becomes a native model
-FOLDERS: Mapping[str, Callable[[Path], LoopedForCausalLM]] = {"loopscale": load_native, "ouro": load_ouro}
+FOLDERS: Mapping[str, FolderLoader] = {"loopscale": load_native, "ouro": load_ouro}
 
 
 def read_as_native(source: str) -> LoopedForCausalLM:
-    """Return the native model of a `.pt` file of the paper's code, a folder or a hub id, in eval mode.
+    """Return the native model of a file of weights, a folder or a hub id, in eval mode.
 
     Raises `InputError` where there is none, or it has another architecture than ours.
     """
-    if is_checkpoint_file(source):
-        return load_readout_blind_spot(source)
+    if is_weight_file(source):
+        return load_weight_file(source)
     folder = local_folder(source)
+    return _loader(folder)(folder, None)
+
+
+def load_weight_file(name: str) -> LoopedForCausalLM:
+    """Return the native model of one file of weights: the paper's `.pt`, or any with its config.json beside it."""
+    path = Path(name)
+    if path.suffix in TORCH_ENDINGS and is_paper_checkpoint(content := read_torch(path)):
+        return model_of_checkpoint(content, name)
+    if not path.is_file():
+        raise InputError(f"no file of weights at '{name}': give one, a folder or a hub id.")
+    if not (path.parent / CONFIG).is_file():
+        raise InputError(f"no {CONFIG} beside '{name}', which says of what model these weights are: put it there.")
+    return _loader(path.parent)(path.parent, path)
+
+
+def _loader(folder: Path) -> FolderLoader:
     kind = read_config(folder).get("model_type", "")
     if kind not in FOLDERS:
         raise InputError(
             f"a model of type '{kind}' has no native form: convert reads {', '.join(sorted(FOLDERS))} and the paper's "
             ".pt files. Other looped models are audited and evaluated as they are."
         )
-    return FOLDERS[kind](folder)
+    return FOLDERS[kind]
 
 
 def convert_checkpoint(source: str, destination: str | Path, to: str = "native", overwrite: bool = False) -> Path:

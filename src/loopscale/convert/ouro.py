@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.names import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
@@ -78,6 +79,7 @@ def from_ouro(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
     """
     native = config_of(config)
     keys = key_map(native)
+    weights = plain_names(weights, "model.embed_tokens.weight", SOURCE)
     missing = sorted(keys.keys() - weights.keys())
     if missing:
         raise InputError(f"not a whole Ouro checkpoint: {len(missing)} weights are missing, among them {missing[0]}.")

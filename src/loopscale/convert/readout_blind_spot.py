@@ -7,7 +7,6 @@ of that name hides.
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.names import plain_names
+from loopscale.convert.weights import read_torch
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
@@ -48,9 +49,9 @@ MODEL_FLAGS = {
 }
 
 
-def is_checkpoint_file(name: str | Path) -> bool:
-    """Return whether the name is that of a `.pt` file, there or not."""
-    return Path(name).suffix in {".pt", ".pth"} and not Path(name).is_dir()
+def is_paper_checkpoint(content: Any) -> bool:
+    """Return whether what a file held is a checkpoint of the released training code."""
+    return isinstance(content, dict) and {"model_state", "config"} <= content.keys()
 
 
 def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
@@ -58,30 +59,23 @@ def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
 
     Only tensors and plain values are unpickled. Raises `InputError` where there is no such file or no such content.
     """
-    checkpoint = read_checkpoint(path)
+    content = read_torch(path)
+    if not is_paper_checkpoint(content):
+        raise InputError(
+            f"'{path}' is not a checkpoint of the readout-blind-spot code: no model_state and config in it."
+        )
+    return model_of_checkpoint(content, path)
+
+
+def model_of_checkpoint(content: Mapping[str, Any], path: str | Path) -> LoopedForCausalLM:
+    """Return the model of such a checkpoint's content. Raises `InputError`, naming the file, where it does not fit."""
     try:
-        return from_readout_blind_spot(checkpoint["model_state"], flags_of(checkpoint["config"]))
+        weights = plain_names(content["model_state"], "token_embedding.weight", SOURCE)
+        return from_readout_blind_spot(weights, flags_of(content["config"]))
     except InputError:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # whatever lies in the file
         raise InputError(f"'{path}' is not a checkpoint of the readout-blind-spot code: {error}.") from error
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return what lies in such a file: `model_state`, `config`, `tokenizer`, and the state of its training."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no checkpoint at '{path}': give a .pt file, a folder or a hub id.") from error
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"'{path}' cannot be loaded safely: it is not a whole torch checkpoint of tensors and plain values."
-        ) from error
-    if not isinstance(content, dict) or not {"model_state", "config"} <= content.keys():
-        raise InputError(
-            f"'{path}' is not a checkpoint of the readout-blind-spot code: no model_state and config in it."
-        )
-    return content
 
 
 def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:

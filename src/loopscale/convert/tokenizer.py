@@ -1,13 +1,15 @@
 """The tokenizer that belongs to a checkpoint, wherever it lies."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from loopscale.convert.folder import local_folder
-from loopscale.convert.readout_blind_spot import is_checkpoint_file, read_checkpoint
+from loopscale.convert.readout_blind_spot import is_paper_checkpoint
+from loopscale.convert.weights import TORCH_ENDINGS, is_weight_file, read_torch
 from loopscale.data import words_tokenizer
 from loopscale.data.tokenization import WORDS_PATTERN, WORDS_UNKNOWN
 from loopscale.errors import InputError
@@ -17,15 +19,19 @@ PAPER_PAD = "<pad>"
 
 
 def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder, a hub id or a `.pt` file of the paper's code. No code of a checkpoint is run.
+    """Return the tokenizer of a folder, a hub id, a `.pt` file of the paper's code, or beside another file of weights.
+
+    No code of a checkpoint is run.
 
     Raises `InputError` where there is none.
     """
-    if is_checkpoint_file(name):
-        try:
-            return paper_tokenizer(read_checkpoint(name).get("tokenizer"), name)
-        except (AttributeError, TypeError) as error:  # whatever lies in the file
-            raise InputError(f"the tokenizer in '{name}' is not one of the paper's code: {error}.") from error
+    if is_weight_file(name):
+        if Path(name).suffix in TORCH_ENDINGS and is_paper_checkpoint(content := read_torch(name)):
+            try:
+                return paper_tokenizer(content.get("tokenizer"), name)
+            except (AttributeError, TypeError) as error:  # whatever lies in the file
+                raise InputError(f"the tokenizer in '{name}' is not one of the paper's code: {error}.") from error
+        name = str(Path(name).parent)
     folder = local_folder(name, TOKENIZER_FILES)
     try:
         # the tokenizer's own files say what it is; a config of a kind that transformers does not know would not

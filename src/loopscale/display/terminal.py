@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from typing import Any
+from typing import Any, NoReturn, final
 
 from rich.console import Console
 
@@ -19,7 +19,16 @@ def console(stderr: bool = False, quiet: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     lenient(stream)
     at_terminal = stream is not None and stream.isatty()
-    return Console(stderr=stderr, quiet=quiet or stream is None, width=None if at_terminal else PIPE_WIDTH)
+    return _Console(stderr=stderr, quiet=quiet or stream is None, width=None if at_terminal else PIPE_WIDTH)
+
+
+@final
+class _Console(Console):
+    """rich's console, whose broken pipe the command line tells as every other one, not by status 1."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what a plain print would have raised."""
+        raise BrokenPipeError
 
 
 def lenient(stream: Any) -> None:

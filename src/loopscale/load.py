@@ -1,4 +1,4 @@
-"""A looped model by folder, file or hub id, whoever made it."""
+"""A looped model and its tokenizer by folder, file or hub id, whoever made them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from loopscale.adapters.injected import InjectedLoop
 from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
 from loopscale.convert import (
     FOLDERS,
-    is_checkpoint_file,
-    load_readout_blind_spot,
+    is_weight_file,
+    load_weight_file,
     local_folder,
     read_config,
     read_tokenizer,
@@ -31,7 +31,7 @@ LIVE: Mapping[str, LiveLoader] = {
 
 
 def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool = False) -> Looped:
-    """Return the model of a folder, a hub id or a `.pt` file of the paper's code, in eval mode.
+    """Return the model of a folder, a hub id, a `.pt` file of the paper's code or one file of weights, in eval mode.
 
     Ours, the paper's and Ouros come as a native `LoopedForCausalLM`; a Huginn or a Parcae as the live model behind the
     four verbs (`InjectedLoop`), which has no cache. `num_loops` sets another depth. `trust_remote_code` lets the code
@@ -41,12 +41,12 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
     """
     if num_loops is not None and num_loops < 1:
         raise InputError(f"num_loops is {num_loops}: run at least 1 loop.")
-    if is_checkpoint_file(name):
-        return _at_depth(load_readout_blind_spot(name), num_loops)
+    if is_weight_file(name):
+        return _at_depth(load_weight_file(name), num_loops)
     config = read_config(local_folder(name, ("config.json",)))
     kind = config.get("model_type") or config.get("_class_name") or ""
     if kind in FOLDERS:
-        return _at_depth(FOLDERS[kind](local_folder(name)), num_loops)
+        return _at_depth(FOLDERS[kind](local_folder(name), None), num_loops)
     if kind in LIVE:
         live = LIVE[kind](name, config, trust_remote_code)
         live.num_loops = num_loops or live.num_loops

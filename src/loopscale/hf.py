@@ -34,6 +34,7 @@ __all__ = [
     "register",
     "rotate",
     "warn_once",
+    "wrapped_model",
 ]
 
 # transformers calls a model's cache `past_key_values`, from 5.24 on `cache`: the keyword of `forward` and `generate`
@@ -72,6 +73,22 @@ def does_more_than_its_class(module: nn.Module) -> bool:
     """Return whether hooks, or a forward of its own as accelerate's offloading puts there, go with a module's call."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return "forward" in vars(module) or any(hooks)
+
+
+def wrapped_model(model: Any) -> Any:
+    """Return the model inside what torch.compile, DistributedDataParallel and PEFT put around it; others as they are.
+
+    PEFT's adapters are layers inside that model. Those of prompt learning are not: such a model is returned as it is.
+    """
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
+            model = model.get_base_model()
+        else:
+            return model
 
 
 def warn_once(sentence: str) -> None:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from loopscale import InputError
+from loopscale.audit import ScaleMonitor
 from tests.helpers import tiny_model
 
 
@@ -97,3 +99,99 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert losses[0] == losses[1]
+
+
+def readings(trainer):
+    return [line for line in trainer.state.log_history if "scale/3" in line]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+        {"label_smoothing_factor": 0.1},  # the Trainer takes the labels out of the call
+        {"eval_strategy": "steps", "eval_steps": 1},
+        {"bf16": True},
+    ],
+)
+def test_the_monitor_reads_every_step_of_any_trainer(tmp_path, arguments):
+    model = tiny_model()
+    trainer = stock_trainer(tmp_path, model, [ScaleMonitor(every=1)], eval_dataset=rows(), arguments=arguments)
+    trainer.train()
+    assert [line["step"] for line in readings(trainer)] == [1, 2]
+    assert {f"{name}/{k}" for name in ("scale", "visibility") for k in (1, 2, 3)} < set(readings(trainer)[0])
+    assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_the_monitor_reads_the_same_with_labels_of_the_call_and_of_the_text(tmp_path):
+    found = []
+    for arguments in ({}, {"label_smoothing_factor": 0.1}):
+        torch.manual_seed(0)
+        trainer = stock_trainer(tmp_path, tiny_model(readout="raw"), [ScaleMonitor(every=1)], arguments=arguments)
+        trainer.train()
+        found.append(readings(trainer)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+class Failing(TrainerCallback):
+    def __init__(self, event):
+        setattr(self, event, self.fail)
+
+    def fail(self, args, state, control, **kwargs):
+        raise RuntimeError("no more")
+
+
+@pytest.mark.parametrize("event", ["on_step_end", "on_substep_end", "on_optimizer_step"])
+def test_no_hook_is_left_after_a_failure(tmp_path, event):
+    model = tiny_model()
+    arguments = {"gradient_accumulation_steps": 2}
+    trainer = stock_trainer(tmp_path, model, [ScaleMonitor(every=1), Failing(event)], arguments=arguments)
+    with pytest.raises(RuntimeError, match="no more"):
+        trainer.train()
+    assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_no_hook_is_left_after_a_forward_that_fails(tmp_path):
+    model = tiny_model()
+    broken = [{"input_ids": row["input_ids"].repeat(9), "labels": row["labels"].repeat(9)} for row in rows()]
+    trainer = stock_trainer(tmp_path, model, [ScaleMonitor(every=1)], train_dataset=broken)
+    with pytest.raises(InputError, match="positions"):
+        trainer.train()
+    assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_a_step_that_cannot_be_read_is_said(tmp_path, caplog):
+    class Around(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model.forward(**inputs).loss  # past the module's call
+
+    arguments = stock_trainer(tmp_path, tiny_model()).args
+    Around(model=tiny_model(), args=arguments, train_dataset=rows(), callbacks=[ScaleMonitor(every=1)]).train()
+    assert "nothing to read" in caplog.text
+
+
+def test_replicas_are_refused(tmp_path):
+    trainer = stock_trainer(tmp_path, tiny_model(), [ScaleMonitor(every=1)])
+    trainer.args._n_gpu = 2
+    with pytest.raises(InputError, match="DataParallel"):
+        trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+
+
+def test_a_padded_row_reads_as_the_bare_one(tmp_path):
+    found = []
+    for pad in (0, 4):
+        fill = torch.zeros(pad, dtype=torch.long)
+        padded = [
+            {
+                "input_ids": torch.cat([row["input_ids"], fill]),
+                "attention_mask": torch.cat([torch.ones(10, dtype=torch.long), fill]),
+                "labels": torch.cat([row["labels"], fill - 100]),
+            }
+            for row in rows()
+        ]
+        torch.manual_seed(0)
+        trainer = stock_trainer(tmp_path, tiny_model(readout="raw"), [ScaleMonitor(every=1)], train_dataset=padded)
+        trainer.train()
+        found.append(readings(trainer)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

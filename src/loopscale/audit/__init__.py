@@ -2,10 +2,11 @@
 
 from loopscale.audit.audit import audit
 from loopscale.audit.checks import check_verbs
+from loopscale.audit.controller import ScaleController
 from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null
 from loopscale.audit.curves import LoopCurves, PowerLaw, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
-from loopscale.audit.monitor import ScaleController, ScaleMonitor
+from loopscale.audit.monitor import ScaleMonitor
 from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
 from loopscale.audit.run import run_audit
 from loopscale.audit.search import FoundDirection, SearchReport, search

@@ -1,82 +1,62 @@
-"""The audit while a model trains: scale, visibility and angular step of every loop, a warning, a stop, a controller."""
+"""The audit while a model trains: scale, visibility and angular step of every loop, a warning, a stop, a controller.
+
+It listens to a training forward under anybody's Trainer, and only while one is due to be read: nothing is left on the
+model when a step fails.
+"""
 
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from inspect import signature
 from itertools import pairwise
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from loopscale.audit.controller import ScaleController
 from loopscale.audit.coordinates import Coordinate, mean, scale
 from loopscale.audit.derivatives import exit_gradient, mean_alignment
 from loopscale.audit.static import static_verdict
 from loopscale.errors import InputError
+from loopscale.hf import wrapped_model
 from loopscale.model import LoopedForCausalLM, LoopedOutput
+from loopscale.objective import IGNORED, next_tokens
 from loopscale.state import angular_step
 
 logger = logging.getLogger(__name__)
 WATCHED: tuple[Coordinate, ...] = (scale, mean)
 
 
-@final
-@dataclass
-class ScaleController:
-    """Holds the scale of the last loop at `target` by the norm penalty's coefficient.
+class _Captured(NamedTuple):
+    """What was kept of a pass: norms of all rows, (K,), and of some rows states, real tokens, labels if there are any."""
 
-    A proportional-integral rule in logarithms. At every reading a scale that is too large by a factor f multiplies the
-    coefficient by f to the power `rate`, and one that has grown by a factor f since the last by f to the power `gain`.
-    One reading changes it by a factor of `step` at most: early in training the scale swings by itself, and falls later
-    under any penalty. The first reading, of weights that have not been trained yet, changes nothing.
-    """
-
-    target: float
-    initial: float = 0.01
-    gain: float = 0.5
-    rate: float = 1.0
-    step: float = 2.0
-    smallest: float = 1e-6
-    largest: float = 10.0
-    _coefficient: float | None = None
-    _error: float = 0.0
-
-    def start(self) -> float:
-        """Forget earlier readings and return the coefficient to begin with."""
-        self._coefficient, self._error = None, 0.0
-        return self.initial
-
-    def update(self, measured: float) -> float:
-        """Return the coefficient to train with from now on; a reading that is no length changes nothing."""
-        if not 0 < measured < math.inf:
-            return self.initial if self._coefficient is None else self._coefficient
-        error = math.log(measured / self.target)
-        if self._coefficient is None:
-            self._coefficient = self.initial
-        else:
-            change = self.gain * (error - self._error) + self.rate * error
-            limit = math.log(self.step)
-            proposed = self._coefficient * math.exp(min(max(change, -limit), limit))
-            self._coefficient = min(max(proposed, self.smallest), self.largest)
-        self._error = error
-        return self._coefficient
+    norms: Tensor
+    states: tuple[Tensor, ...]
+    real: Tensor
+    labels: Tensor | None
 
 
 @final
 class ScaleMonitor(TrainerCallback):
     """A callback of transformers' Trainer for a `LoopedForCausalLM`; costs a sync and a few readouts every N steps.
 
-    Every `every` optimizer steps it reads the states of the training forward itself (`rows` windows of it, dropout
-    included) and logs, per loop, `scale`, `visibility` (share of the cross-entropy's gradient along the state) and
-    `angular_step`. A coordinate that the configuration leaves blind and that has grown by `warn_factor` is warned of
-    in words, again at every further factor. `stop_scale` ends the run once the last loop's scale exceeds it.
+    Every `every` optimizer steps it reads the states of a training forward itself (`rows` windows of it, dropout
+    included; the first forward of the step, where gradients are accumulated) and logs, per loop, `scale`, `visibility`
+    (share of the cross-entropy's gradient along the state, over the tokens whose gradient has a direction that can be
+    read) and `angular_step`. Labels are those of the call, or where it has none the next tokens of its own text.
+
+    A coordinate that the configuration leaves blind and that has grown by `warn_factor` is warned of in words, again at
+    every further factor. `stop_scale` ends the run once the last loop's scale exceeds it.
     `scale_target` hands `model.config.norm_penalty_coef` to a `ScaleController`.
 
     `log` takes the figures, for instance `trainer.log`, so that trackers see them; by default they are appended to
     the trainer's log history.
+
+    The model may be wrapped by PEFT, compiled, or under DistributedDataParallel. Raises `InputError` for other models
+    and under DataParallel.
     """
 
     def __init__(
@@ -99,47 +79,56 @@ class ScaleMonitor(TrainerCallback):
             raise InputError(f"scale_target is {self.controller.target}: give a scale (RMS) above 0.")
         self._handles: list[RemovableHandle] = []
         self._due = False
-        self._captured: tuple[Tensor, tuple[Tensor, ...], Tensor] | None = None  # norms, states, labels
+        self._captured: _Captured | None = None
         self._reference: dict[str, float] = {}
         self._blind: tuple[Coordinate, ...] = ()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Listen to the model's forward passes."""
-        if not isinstance(model, LoopedForCausalLM):
-            raise InputError(f"ScaleMonitor watches a LoopedForCausalLM, not a {type(model).__name__}.")
+        """Look at the model, and take up the controller."""
+        looped = _looped(model, args)
         if self.controller is not None:
-            model.config.norm_penalty_coef = self._take_up(state, model.num_loops)
-        verdicts = static_verdict(model.config)
+            looped.config.norm_penalty_coef = self._take_up(state, looped.num_loops)
+        verdicts = static_verdict(looped.config)
         self._blind = tuple(c for c in WATCHED if verdicts[c.name].verdict == "blind_spot")
-        self._handles = [
-            model.register_forward_pre_hook(self._ask_for_states, with_kwargs=True),
-            model.register_forward_hook(self._keep_states, with_kwargs=True),
-        ]
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Decide whether this step is read."""
-        self._due = (state.global_step + 1) % self.every == 0 or state.global_step == 0
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Listen to the next forward pass if this step is to be read."""
+        self._stop_listening()
+        self._due, self._captured = (state.global_step + 1) % self.every == 0 or state.global_step == 0, None
+        if self._due:
+            # always called, so that a forward that fails leaves nothing on the model
+            self._handles = [
+                model.register_forward_pre_hook(self._ask_for_states, with_kwargs=True),
+                model.register_forward_hook(self._keep_states, with_kwargs=True, always_call=True),
+            ]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Read, log, warn, stop, and steer."""
-        if not self._due or self._captured is None:
+        self._stop_listening()
+        if not self._due:
             return
-        norms, states, labels = self._captured
+        if self._captured is None:
+            logger.warning("step %d: no forward of the model in training mode: nothing to read.", state.global_step)
+            return
+        captured, states = self._captured, self._captured.states
         self._due, self._captured = False, None
-        scales = _mean_over_ranks(norms.float()) / math.sqrt(model.config.hidden_size)
+        looped = _looped(model, args)
+        scales = _mean_over_ranks(captured.norms.float()) / math.sqrt(looped.config.hidden_size)
         figures = {f"scale/{k}": s for k, s in enumerate(scales.tolist(), 1)}
         last = figures[f"scale/{len(states)}"]
         with torch.no_grad():
-            figures |= _readings(model, states, labels)
+            figures |= _readings(looped, captured)
         if self.controller is not None:
-            model.config.norm_penalty_coef = self.controller.update(last)
-            figures["norm_penalty_coef"] = model.config.norm_penalty_coef
+            looped.config.norm_penalty_coef = self.controller.update(last)
+            figures["norm_penalty_coef"] = looped.config.norm_penalty_coef
         self._report(state, figures)
-        self._warn(state.global_step, states, model)
+        self._warn(state.global_step, captured)
         if self.stop_scale is not None and last > self.stop_scale:
             logger.warning(
                 "step %d: the scale after loop %d is %.3g, above the limit of %.3g: stopping.",
@@ -149,6 +138,9 @@ class ScaleMonitor(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop listening."""
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -162,14 +154,25 @@ class ScaleMonitor(TrainerCallback):
                 coefficient = self.controller.update(line[f"scale/{num_loops}"])
         return coefficient
 
-    def _ask_for_states(self, model: LoopedForCausalLM, args: Any, kwargs: dict[str, Any]) -> Any:
-        return (args, {**kwargs, "output_states": True}) if self._due and model.training else None
+    def _ask_for_states(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if not model.training or self._captured is not None:
+            return None
+        return args, {**kwargs, "output_states": True, "return_dict": True}
 
-    def _keep_states(self, model: LoopedForCausalLM, args: Any, kwargs: dict[str, Any], output: LoopedOutput) -> None:
-        if not self._due or not model.training or output.states is None or output.loop_norms is None:
-            return
+    def _keep_states(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: LoopedOutput | None) -> Any:
+        """Keep what the pass made."""
+        if not model.training or self._captured is not None:
+            return None
+        if not torch.compiler.is_compiling():
+            self._stop_listening()
+        if output is None or output.states is None or output.loop_norms is None:
+            return None  # the pass failed, and says so itself
         states = tuple(z[: self.rows].detach() for z in output.states)
-        self._captured = output.loop_norms.mean(0), states, kwargs["shift_labels"][: self.rows]
+        called = dict(signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments)
+        called |= called.pop("kwargs", {})
+        real, labels = _real(called, states[0]), _labels(called, self.rows)
+        self._captured = _Captured(output.loop_norms.mean(0), states, real, labels)
+        return None
 
     def _report(self, state: TrainerState, figures: dict[str, float]) -> None:
         if self.log is not None:
@@ -177,26 +180,67 @@ class ScaleMonitor(TrainerCallback):
         else:
             state.log_history.append({**figures, "step": state.global_step})
 
-    def _warn(self, step: int, states: tuple[Tensor, ...], model: LoopedForCausalLM) -> None:
+    def _warn(self, step: int, captured: _Captured) -> None:
         """Say so when a coordinate that no loss sees has grown; from there on, the next factor counts."""
         for coordinate in self._blind:
-            value = float(coordinate.value(states[-1]).abs().mean())
+            value = float(_mean(coordinate.value(captured.states[-1]).abs(), captured.real))
             before = self._reference.setdefault(coordinate.name, value)
             if value > self.warn_factor * before:
                 logger.warning(
                     "step %d: the %s of the state after loop %d is %.3g, %.1f times what it was, and no loss sees it. "
                     "To mend it: %s.",
-                    *(step, coordinate.name, len(states), value, value / before, coordinate.remedy),
+                    *(step, coordinate.name, len(captured.states), value, value / before, coordinate.remedy),
                 )
                 self._reference[coordinate.name] = value
 
 
-def _readings(model: LoopedForCausalLM, states: tuple[Tensor, ...], labels: Tensor) -> dict[str, float]:
+def _looped(model: Any, args: TrainingArguments) -> LoopedForCausalLM:
+    """Return the looped model that a Trainer trains. Raises `InputError` for others, and where it runs in replicas."""
+    if isinstance(model, nn.DataParallel) or args.n_gpu > 1:
+        raise InputError(
+            "ScaleMonitor cannot read the replicas of DataParallel: start one process per GPU (torchrun), or show this "
+            "one a single GPU (CUDA_VISIBLE_DEVICES)."
+        )
+    looped = wrapped_model(model)
+    if not isinstance(looped, LoopedForCausalLM):
+        raise InputError(f"ScaleMonitor watches a LoopedForCausalLM, not a {type(looped).__name__}.")
+    return looped
+
+
+def _real(called: dict[str, Any], z: Tensor) -> Tensor:
+    """Return which tokens of these rows the call's mask calls real, 1 or 0."""
+    mask = called.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return torch.ones(z.shape[:2], device=z.device)
+    return mask[: len(z), -z.shape[1] :].to(torch.float32)
+
+
+def _mean(values: Tensor, real: Tensor) -> Tensor:
+    return (values * real).sum() / real.sum().clamp_min(1)
+
+
+def _labels(called: dict[str, Any], rows: int) -> Tensor | None:
+    """Return the next tokens of some rows as the call has them, or else its own text; None for a call without either.
+
+    A padded token is no label.
+    """
+    if called.get("shift_labels") is not None:
+        return called["shift_labels"][:rows]
+    labels, ids, mask = (called.get(name) for name in ("labels", "input_ids", "attention_mask"))
+    if labels is None and ids is not None:
+        labels = ids.masked_fill(mask == 0, IGNORED) if isinstance(mask, Tensor) and mask.ndim == 2 else ids
+    return None if labels is None else next_tokens(labels[:rows])
+
+
+def _readings(model: LoopedForCausalLM, captured: _Captured) -> dict[str, float]:
     """Return visibility of scale at every loop and the angular step to it, with one transfer."""
-    seen = [mean_alignment(*exit_gradient(model, z, k, labels), z, labels) for k, z in enumerate(states)]
-    turns = [angular_step(a, b).mean() for a, b in pairwise(states)]
+    _, states, real, labels = captured
+    seen: list[Tensor] = []
+    if labels is not None:
+        seen = [mean_alignment(*exit_gradient(model, z, k, labels), z, labels) for k, z in enumerate(states)]
+    turns = [_mean(angular_step(a, b), real) for a, b in pairwise(states)]
     names = [f"visibility/{k + 1}" for k in range(len(seen))] + [f"angular_step/{k + 1}" for k in range(len(turns))]
-    return dict(zip(names, torch.stack(seen + turns).tolist(), strict=True))
+    return dict(zip(names, torch.stack(seen + turns).tolist(), strict=True)) if names else {}
 
 
 def _mean_over_ranks(values: Tensor) -> Tensor:

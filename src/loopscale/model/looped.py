@@ -35,6 +35,7 @@ from loopscale.objective import (
     differentiate,
     exit_distribution,
     exits_loss,
+    next_tokens,
     penalties_of,
 )
 from loopscale.precision import widened
@@ -153,7 +154,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         if cache is not None and past_key_values is not None:
             raise InputError("give either cache or past_key_values: they are two names of one thing.")
         cache = past_key_values if cache is None else cache
-        labels = _next_tokens(labels) if kwargs.get("shift_labels") is None else kwargs["shift_labels"]
+        if kwargs.get("shift_labels") is not None:
+            labels = kwargs["shift_labels"]
+        elif labels is not None:
+            labels = next_tokens(labels)
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
         if cache is None and use_cache and not self.training:
@@ -273,11 +277,6 @@ def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
     """Return the states whose logits are asked for: the last so many (0: all), or those at the given indices."""
     return z[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else z[:, logits_to_keep]
-
-
-def _next_tokens(labels: Tensor | None) -> Tensor | None:
-    """Shift labels by one token: position t is to predict t + 1, and the last has no label."""
-    return None if labels is None else nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def _mean_norms(states: list[Tensor], attention_mask: Any) -> Float[Tensor, "batch loops"]:

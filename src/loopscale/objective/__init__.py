@@ -5,6 +5,7 @@ from loopscale.objective.head import (
     IGNORED,
     fused_cross_entropy,
     logit_cross_entropy,
+    next_tokens,
     plain_weight,
     token_cross_entropy,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "exits_loss",
     "fused_cross_entropy",
     "logit_cross_entropy",
+    "next_tokens",
     "penalties_of",
     "plain_weight",
     "token_cross_entropy",

@@ -70,6 +70,11 @@ def recomputed_cross_entropy(
     return checkpoint(token_cross_entropy, x, head, labels, use_reentrant=False)
 
 
+def next_tokens(labels: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
+    """Shift labels by one token: position t is to predict t + 1, and the last has no label."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
 def fused_cross_entropy(
     exits: Sequence[Float[Tensor, "rows hidden"]],
     weight: Float[Tensor, "vocab hidden"],

@@ -65,6 +65,7 @@ def shared_cache(model: LoopedForCausalLM, share_last: int, num_loops: int | Non
     K = model.num_loops if num_loops is None else num_loops
     if not 1 <= share_last <= K:
         raise InputError(f"share_last is {share_last}: between 1 (keep all) and the {K} loops can share a slot.")
-    layers = [DynamicLayer() for _ in range((K - share_last + 1) * model.config.num_stack_layers)]
-    first_shared = layers[-model.config.num_stack_layers :]
-    return Cache(layers=[*layers, *(_Reuse(base) for _ in range(share_last - 1) for base in first_shared)])
+    slots, first_shared = model.config.slots(K), K - share_last
+    owned = [DynamicLayer() for _ in range(slots.at(first_shared + 1, 0))]
+    shared = owned[slots.at(first_shared, 0) :]
+    return Cache(layers=[*owned, *(_Reuse(base) for _ in range(share_last - 1) for base in shared)])

@@ -80,7 +80,7 @@ class Slot(CacheLayerMixin):
 
 @final
 class LoopCache(Cache):
-    """One `Slot` per (loop, layer), slot = k * layers + layer, all at one cursor."""
+    """One `Slot` per (loop, layer), in the order of the model's `Slots`, all at one cursor."""
 
     def __init__(self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int) -> None:
         config = model.config
@@ -91,7 +91,13 @@ class LoopCache(Cache):
         self.buffers = [
             torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_stack_layers)
         ]
-        super().__init__(layers=[Slot(self.cursor, *layer[:, k]) for k in range(num_loops) for layer in self.buffers])
+        slots = config.slots(num_loops)
+        visits = {
+            slots.at(k, i): Slot(self.cursor, *layer[:, k])
+            for k in range(num_loops)
+            for i, layer in enumerate(self.buffers)
+        }
+        super().__init__(layers=[visits[slot] for slot in range(slots.total)])
 
     def share(self, k: int, column: int) -> None:
         """Copy what loop k wrote at a column into the slots of all deeper loops."""

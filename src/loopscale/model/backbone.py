@@ -60,6 +60,7 @@ class LoopedModel(LoopedPreTrainedModel):
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
         self.rotary_emb = None if learned else RotaryEmbedding(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
         self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
@@ -129,7 +130,7 @@ class LoopedModel(LoopedPreTrainedModel):
             context = self.prepared_context(h, mask, self.positions(h), None)
         h = self.injection(h, context)
         for i, layer in enumerate(self.layers):
-            h, attention = layer(h, k * len(self.layers) + i, context)
+            h, attention = layer(h, self.slots.at(k, i), context)
             if context.recorder is not None:
                 context.recorder.add(h, attention)
         return h

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import fields
 from typing import Any, Literal, no_type_check
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedConfig
 from loopscale.errors import InputError, unknown
 from loopscale.mechanism import choose
 from loopscale.model.parts import SLOTS
+from loopscale.model.slots import Slots
 from loopscale.objective import penalties_of
 
 PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
@@ -138,15 +140,21 @@ class LoopedConfig(PreTrainedConfig):
     @property
     def num_hidden_layers(self) -> int:
         """Virtual depth: layers of the stack times loops."""
-        return self.num_stack_layers * self.num_loops
+        return self.slots().total
 
     @num_hidden_layers.setter
     def num_hidden_layers(self, value: int) -> None:
-        if value < 1 or value % self.num_stack_layers:
-            raise InputError(
-                f"num_hidden_layers is {value}: give a multiple of the stack's {self.num_stack_layers} layers."
-            )
-        self.num_loops = value // self.num_stack_layers
+        self.num_loops = self.slots().loops_in(value)
+
+    def slots(self, num_loops: int | None = None) -> Slots:
+        """Return the cache layout of a call with that many loops (default: `num_loops`)."""
+        return Slots(core=self.num_stack_layers, loops=self.num_loops if num_loops is None else num_loops)
+
+    def at_depth(self, num_loops: int) -> "LoopedConfig":
+        """Return the configuration with another number of loops, for whoever sizes a cache by it."""
+        config = copy(self)
+        config.num_loops = num_loops
+        return config
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

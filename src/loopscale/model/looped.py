@@ -21,10 +21,10 @@ from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
-from loopscale.model.depth import at_depth, check_depth, check_loops
 from loopscale.model.outputs import LoopedOutput
 from loopscale.model.parts import READOUTS, build_part
 from loopscale.model.recorder import recorder_of
+from loopscale.model.slots import check_depth, check_loops
 from loopscale.objective import (
     IGNORED,
     Passes,
@@ -161,12 +161,12 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
         if cache is None and use_cache and not self.training:
-            cache = DynamicCache(config=at_depth(self.config, K))
+            cache = DynamicCache(config=self.config.at_depth(K))
         if cache is not None:
-            check_depth(cache, (K - 1) * len(self.model.layers))
+            check_depth(cache, self.config.slots(K))
         context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds)
         h = self.model.embed(input_ids, context, inputs_embeds)
-        recorder = recorder_of(self.config, kwargs, K * len(self.model.layers) + 1)
+        recorder = recorder_of(self.config, kwargs, self.config.slots(K).total + 1)
         if recorder is not None:
             recorder.begin(h)
             context = replace(context, recorder=recorder)
@@ -257,7 +257,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         check_loops(K)
         mask = options.get("attention_mask")
         self.check_positions(length - (0 if mask is None else int((mask == 0).sum(1).min())))
-        return at_depth(self.config, K)
+        return self.config.at_depth(K)
 
     def check_positions(self, needed: int) -> None:
         """Raise `InputError` if `needed` positions are more than a learned table holds. RoPE has no such end."""

@@ -156,7 +156,7 @@ def test_only_data_is_unpickled(golden, tmp_path, capsys):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"text"])
 def test_a_broken_file_is_told(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be loaded safely|is empty"):
+    with pytest.raises(InputError, match=r"cannot be loaded safely|is empty"):
         load_model(str(tmp_path / "last.pt"))
 
 
@@ -164,7 +164,7 @@ def test_what_is_not_such_a_checkpoint_is_told(golden, tmp_path):
     with pytest.raises(InputError, match="no checkpoint at"):
         load_model(str(tmp_path / "none.pt"))
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match="no config.json beside"):
+    with pytest.raises(InputError, match=r"no config\.json beside"):
         load_model(str(tmp_path / "other.pt"))
     for tokenizer, words in (
         (None, "no tokenizer in"),

@@ -18,7 +18,10 @@ from loopscale.convert import (
 )
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import require_native
 from loopscale.stepping import Looped
+
+__all__ = ["load_model", "load_tokenizer_of", "require_native"]
 
 Config = Mapping[str, Any]
 LiveLoader = Callable[[str, Config, bool], InjectedLoop]  # name, config, trust_remote_code
@@ -58,17 +61,6 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
 def load_tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer saved beside a model. Raises `InputError` where there is none."""
     return read_tokenizer(name)
-
-
-def require_native(model: Looped, part: str) -> LoopedForCausalLM:
-    """Return the model if it is a native one. Raises `InputError`, naming the `part` that needs it, otherwise."""
-    if isinstance(model, LoopedForCausalLM):
-        return model
-    family = model.family if isinstance(model, InjectedLoop) else type(model).__name__
-    raise InputError(
-        f"{part} needs a native model, and {family} runs as it is, behind the four verbs, without a cache: audit it, "
-        "evaluate it, or generate plainly."
-    )
 
 
 def _at_depth(model: LoopedForCausalLM, num_loops: int | None) -> LoopedForCausalLM:

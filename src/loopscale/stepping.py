@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscale.context import Context, Injected, Logits, Positions, State, Tokens
+from loopscale.required import require_looped
 
 __all__ = [
     "Context",
@@ -192,6 +193,7 @@ def with_context(model: Looped | Verbs) -> Verbs:
     """Return the verbs of a model under the one signature that everything here calls."""
     if isinstance(model, Verbs):
         return model
+    require_looped(model)
     takes = isinstance(model, TakesContext) and callable(model.context)
     return InContext(model) if takes else FourFunctions(model)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.errors import InputError
+from loopscale.required import require_looped
 from loopscale.stepping import Looped, Tokens, run_loops
 
 NextTokens = Int[Tensor, " batch"]
@@ -27,6 +28,7 @@ def stream_plainly(
 
     Raises `InputError` for an empty prompt, no token to add, or fewer than 1 loop.
     """
+    require_looped(model)
     input_ids = input_ids.to(device_of(model))
     depth = model.num_loops if num_loops is None else num_loops
     if input_ids.numel() == 0:

@@ -6,7 +6,6 @@ from typing import Any
 from loopscale.audit.checks import (
     check_coordinates,
     check_gate,
-    check_presence,
     checked,
     few_tokens,
     runs_past_trained_depth,
@@ -20,6 +19,7 @@ from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import plain_weight
+from loopscale.required import require_looped
 from loopscale.stepping import Looped, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
@@ -50,7 +50,7 @@ def audit(
     none, or a state is not finite.
     """
     thresholds = thresholds or Thresholds()
-    check_presence(model)
+    require_looped(model)
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
     coordinates = default_coordinates(model) if coordinates is None else coordinates
     with evaluating(model):

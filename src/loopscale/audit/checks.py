@@ -13,15 +13,8 @@ from loopscale.audit.streams import Counted, scored_windows
 from loopscale.batches import Batch
 from loopscale.errors import InputError
 from loopscale.objective import IGNORED
+from loopscale.required import VERBS, require_looped
 from loopscale.stepping import Looped, State
-
-VERBS = {
-    "embed": "embed(input_ids) -> h",
-    "step": "step(h, k) -> z",
-    "carry": "carry(z, k) -> h",
-    "readout": "readout(z, k) -> logits",
-}
-
 
 Window = tuple[Tensor, Tensor, Counted]  # inputs, labels, which tokens count
 
@@ -31,7 +24,7 @@ def checked(model: Looped | Any, batches: Iterable[Batch | Any]) -> tuple[Window
 
     Raises `InputError` for a model that is no looped one, a verb that breaks a promise, and batches of another form.
     """
-    check_presence(model)
+    require_looped(model)
     windows = scored_windows(model, batches)
     first = next(windows)  # where there is none, it says so
     vocab_size = check_verbs(model, first[0])
@@ -44,7 +37,7 @@ def check_verbs(model: object, input_ids: Tensor) -> int:
     Raises `InputError` that says which verb breaks which promise: a missing verb, one that fails, a wrong shape, a
     result that is not finite, that changes from call to call, that changes its input, or that no gradient reaches.
     """
-    check_presence(model)
+    require_looped(model)
     _call(model, "embed", input_ids)  # the whole batch: too long, or ids that are no tokens, show here
     ids = few_tokens(model, input_ids)
     h = _floats("embed", _call(model, "embed", ids))
@@ -148,16 +141,6 @@ def require_told(tokens: int, k: int) -> None:
             f"the gradient of exit {k + 1} is zero at every token: a head of zeros or losses of zero see nothing. "
             "Audit a model that has been trained a little, or on another text."
         )
-
-
-def check_presence(model: object) -> None:
-    """Check that the four verbs and `num_loops` are there; raises `InputError`."""
-    missing = [f"`{VERBS[verb]}`" for verb in VERBS if not callable(getattr(model, verb, None))]
-    if missing:
-        raise InputError(f"{type(model).__name__} is not a looped model: it lacks {', '.join(missing)}.")
-    loops = getattr(model, "num_loops", None)
-    if not isinstance(loops, int) or loops < 1:
-        raise InputError(f"{type(model).__name__}.num_loops is {loops!r}: give the number of loops, at least 1.")
 
 
 def _with_known_labels(window: Window, vocab_size: int) -> Window:

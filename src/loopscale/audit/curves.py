@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import check_presence, checked, runs_past_trained_depth
+from loopscale.audit.checks import checked, runs_past_trained_depth
 from loopscale.audit.derivatives import comparable
 from loopscale.audit.report import ByLoop
 from loopscale.audit.streams import LoopMeans
 from loopscale.batches import Batch
+from loopscale.required import require_looped
 from loopscale.state import angular_step, norm, radial_step, scale
 from loopscale.stepping import Looped, evaluating, run_loops
 
@@ -56,7 +57,7 @@ def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: 
 
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
-    check_presence(model)
+    require_looped(model)
     scales, norms, drifts, radial, angular = (LoopMeans() for _ in range(5))
     with evaluating(model):
         (inputs, _, _), windows = checked(model, batches)

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from loopscale.audit.checks import check_presence, checked
+from loopscale.audit.checks import checked
 from loopscale.audit.derivatives import exit_losses
 from loopscale.audit.report import ByLoop
 from loopscale.audit.streams import Counted, LoopMeans
 from loopscale.batches import Batch
+from loopscale.required import require_looped
 from loopscale.state import direction, norm, radial_step, scale
 from loopscale.stepping import Looped, State, evaluating
 
@@ -66,7 +67,7 @@ def intervene(
 
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
-    check_presence(model)
+    require_looped(model)
     K = model.num_loops if num_loops is None else num_loops
     losses = {name: LoopMeans() for name in INTERVENTIONS}
     norms = {name: LoopMeans() for name in INTERVENTIONS}

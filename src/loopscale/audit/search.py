@@ -20,7 +20,6 @@ from torch import Tensor
 from loopscale.audit.checks import (
     Window,
     check_gate,
-    check_presence,
     checked,
     few_tokens,
     first_state,
@@ -36,6 +35,7 @@ from loopscale.audit.streams import Counted
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batch
 from loopscale.errors import InputError
+from loopscale.required import require_looped
 from loopscale.stepping import Looped, State, evaluating
 
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
@@ -107,7 +107,7 @@ def search(
     held out.
     """
     thresholds = thresholds or Thresholds()
-    check_presence(model)
+    require_looped(model)
     losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
     if not (any(losses.supervised) or losses.penalty):
         raise InputError("no loss looks at any loop: there is nothing that could see a direction.")

@@ -14,6 +14,7 @@ from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_promp
 from loopscale.decode.threads import enough_threads
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import require_native
 from loopscale.stepping import Logits, Looped, State, Tokens
 
 EXIT_SLOTS = ("recompute", "share_last")
@@ -59,6 +60,7 @@ def early_exit_generate(
 
     Raises `InputError` for prompts, lengths or options that do not fit.
     """
+    model = require_native(model, "early exit")
     K = model.num_loops if num_loops is None else num_loops
     if K < 1:
         raise InputError(f"num_loops is {K}: run at least 1 loop.")

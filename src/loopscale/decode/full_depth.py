@@ -11,6 +11,7 @@ from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_promp
 from loopscale.decode.threads import enough_threads
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import require_native
 from loopscale.stepping import Tokens
 
 
@@ -34,6 +35,7 @@ def full_depth_generate(
 
     Raises `InputError` for depths, lengths or prompts that do not fit.
     """
+    model = require_native(model, "decoding on the per-loop cache")
     K = model.num_loops if num_loops is None else num_loops
     if K < 1:
         raise InputError(f"num_loops is {K}: run at least 1 loop.")

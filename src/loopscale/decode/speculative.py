@@ -21,6 +21,7 @@ from loopscale.decode.threads import enough_threads
 from loopscale.decode.wavefront import Exits, Flight, loops_to_run, read_exits, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import require_native
 from loopscale.stepping import Tokens
 
 
@@ -56,6 +57,7 @@ def speculative_generate(
 
     Raises `InputError` for depths, lengths or prompts that do not fit. Warns where the drafting exit was not trained.
     """
+    model = require_native(model, "self-speculation")
     K = model.num_loops if num_loops is None else num_loops
     exits = _drafting_exits(model, K, draft_loops, draft_tokens)
     _check_side_by_side(model)

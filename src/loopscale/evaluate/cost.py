@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.batches import device_of
 from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.required import require_looped
 from loopscale.stepping import Looped, evaluating, run_loops
 
 REPEATS = 5
@@ -35,6 +36,7 @@ class TokenFlops:
 
 def token_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
     """Return the operations per token for windows like `input_ids` (batch, seq): by formula for ours, else counted."""
+    require_looped(model)
     if isinstance(model, LoopedForCausalLM):
         return formula_flops(model.config, input_ids.shape[1])
     return counted_flops(model, input_ids)
@@ -114,6 +116,8 @@ def measure_speeds(
     models that are to be compared must come from one call.
     """
     cases = [(name, k) for name in models for k in exits[name]]
+    for model in models.values():
+        require_looped(model)
     with ExitStack() as stack:
         for model in models.values():
             stack.enter_context(evaluating(model))

@@ -12,6 +12,7 @@ from loopscale.errors import InputError
 from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level
 from loopscale.evaluate.scoring import logit_losses, read_batches
 from loopscale.objective import IGNORED
+from loopscale.required import require_looped
 from loopscale.stepping import Looped, evaluating, run_loops
 
 Depths = Int[Tensor, "windows seq"]
@@ -71,6 +72,7 @@ def trace_exits(
     Holds windows x seq x (loops) x (1 + rules) float32 numbers. Raises `InputError` for a rule the model has no part
     for, or windows of different lengths.
     """
+    require_looped(model)
     if len({rule.name for rule in rules}) < len(rules):
         raise InputError("the same halting rule is given twice: name each once.")
     for rule in rules:

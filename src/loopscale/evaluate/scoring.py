@@ -11,6 +11,7 @@ from loopscale.batches import Batch, device_of, inputs_and_labels
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.objective import IGNORED, logit_cross_entropy, token_cross_entropy
+from loopscale.required import require_looped
 from loopscale.stepping import Logits, Looped, State
 
 Labels = Int[Tensor, "batch seq"]
@@ -29,6 +30,7 @@ class TrainedAtDepth(Protocol):
 
 def read_batches(model: Looped, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs and labels on the model's device. Raises `InputError` if there is nothing to score."""
+    require_looped(model)
     device = device_of(model)
     empty = True
     for batch in batches:
@@ -76,6 +78,7 @@ def readings_of(model: Looped) -> Mapping[str, ExitLosses]:
     `trained`: as the loss saw it. `final`: normalised at every exit, as if it were the last; only `final_rmsnorm`,
     which trains its intermediate exits raw, has both.
     """
+    require_looped(model)
     if not isinstance(model, LoopedForCausalLM):
         return {"trained": lambda z, k, labels: logit_losses(model.readout(z, k), labels)}
     trained = {"trained": _our_losses(model, None)}
@@ -97,4 +100,5 @@ def logit_losses(logits: Logits, labels: Labels) -> TokenLosses:
 
 def trained_depth(model: Looped) -> int:
     """Return the number of loops the loss saw; for a model that does not say so, the number it runs."""
+    require_looped(model)
     return model.trained_loops if isinstance(model, TrainedAtDepth) else model.num_loops

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopscale.data import Corpus, hub, load_corpus
-from loopscale.data.readers import SUFFIXES
+from loopscale.data.readers import READ_ENDINGS
 from loopscale.errors import InputError
 
 LINES = "".join(f"line {i} of the text\n" for i in range(200))
@@ -101,7 +101,7 @@ def test_a_folder_of_files_holds_out_every_twentieth_in_sorted_order(tmp_path):
 
 
 def test_a_folder_of_few_files_holds_out_the_end_of_the_text(tmp_path):
-    write(tmp_path / "train.txt", LINES)  # no valid file beside it: a plain text
+    write(tmp_path / "train.txt", LINES)  # nothing is held out by its name: a plain text
     write(tmp_path / "b.txt", LINES)
     corpus = load_corpus(str(tmp_path))
     assert 0.03 < len(corpus.valid[0]) / (2 * len(LINES)) <= 0.05
@@ -137,7 +137,7 @@ def test_wikitext_comes_raw_from_the_hub(monkeypatch):
 
     rows = {"train": {"text": ["", " = A = \n", "", " text \n"]}, "validation": {"text": [" more \n"]}}
     asked = []
-    monkeypatch.setattr(hub, "reachable", lambda: True)
+    monkeypatch.setattr(hub, "trouble", lambda: pytest.fail("the cache is enough"))
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or rows)
     corpus = load_corpus("wikitext-103")
     assert asked == [("Salesforce/wikitext", "wikitext-103-raw-v1")]
@@ -148,7 +148,7 @@ def test_wikitext_comes_raw_from_the_hub(monkeypatch):
 def test_without_network_a_hub_corpus_says_what_to_do(tmp_path, monkeypatch):
     from datasets import config
 
-    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(hub, "trouble", lambda: "no network")
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(InputError, match=r"'wikitext-2' could not be loaded .*no network.* download it elsewhere"):
         load_corpus("wikitext-2")
@@ -168,7 +168,8 @@ def test_without_network_a_hub_corpus_says_what_to_do(tmp_path, monkeypatch):
             "line 3: no field 'text'; its fields are: body, id",
         ),
         ("a.jsonl", '{"text": 3}\n', "line 1: field 'text' must be a string, this is int"),
-        ("a.jsonl", "[1, 2]\n", "line 1: a JSON object is needed, this is list"),
+        ("a.jsonl", '{"text": "a"}\n[1, 2]\n', "line 2: a JSON object is needed, this is list"),
+        ("a.json", "[1, 2]\n", "row 1: a JSON object is needed, this is int"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "half a surrogate pair"),
         ("a.parquet", b"not parquet at all", "a.parquet' is not a readable parquet file"),
     ],
@@ -179,8 +180,8 @@ def test_bad_files_are_one_clear_sentence(tmp_path, name, content, message):
 
 
 def test_parquet_columns_are_named(tmp_path):
-    pq.write_table(pa.table({"body": ["a"], "id": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="no column 'text'; its columns are: body, id"):
+    pq.write_table(pa.table({"remark": ["a"], "id": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no column 'text'; its columns are: id, remark"):
         load_corpus(str(tmp_path / "a.parquet"))
     with pytest.raises(InputError, match="column 'id' must hold strings, it holds int64"):
         load_corpus(str(tmp_path / "a.parquet"), text_field="id")
@@ -205,7 +206,7 @@ def test_unknown_names(name, message):
 
 def test_a_folder_without_text(tmp_path):
     write(tmp_path / "picture.png", b"\x89PNG")
-    with pytest.raises(InputError, match=r"holds no text files; these endings are read: .*\.txt"):
+    with pytest.raises(InputError, match=r"no text files \(picture.png \('.png' is not .*these endings .*\.txt"):
         load_corpus(str(tmp_path))
 
 
@@ -215,15 +216,51 @@ def test_valid_fraction_out_of_range(fraction):
         load_corpus("stdlib", valid_fraction=fraction)
 
 
-@settings(max_examples=60, deadline=None)
-@given(content=st.binary(max_size=80), suffix=st.sampled_from(sorted(SUFFIXES)))
-def test_any_bytes_are_a_corpus_or_an_input_error(tmp_path_factory, content, suffix):
+STRUCTURED = [
+    b"",
+    b"PK\x03\x04",
+    b"PAR1\x00",
+    b"ARROW1\x00\x00",
+    b"\xff\xff\xff\xff\x10\x00",
+    b"\x1f\x8b\x08",
+    b"BZh9",
+    b"\xff\xfe",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.sampled_from(STRUCTURED),
+    content=st.binary(max_size=80),
+    suffix=st.sampled_from([*sorted(READ_ENDINGS), ".jsonl.gz", ".txt.zst", ".CSV", ""]),
+)
+def test_any_bytes_are_a_corpus_or_an_input_error(tmp_path_factory, start, content, suffix):
     file = tmp_path_factory.mktemp("any") / f"a{suffix}"
-    file.write_bytes(content)
+    file.write_bytes(start + content)
     try:
-        corpus = load_corpus(str(file))
+        corpus = load_corpus(str(file), quiet=True)
     except InputError:
         return
     assert all(corpus.train) and all(corpus.valid)
-    if "json" not in suffix:
-        assert "".join(corpus.train + corpus.valid) == content.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+    if suffix in (".txt", ".md", ".py"):
+        text = (start + content).decode().removeprefix("\ufeff").replace("\r\n", "\n")
+        assert "".join(corpus.train + corpus.valid) == text
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["text", "body", "data"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(values=st.lists(VALUES, min_size=1, max_size=4), suffix=st.sampled_from([".json", ".jsonl"]))
+def test_any_json_is_a_corpus_or_an_input_error(tmp_path_factory, values, suffix):
+    file = tmp_path_factory.mktemp("any") / f"a{suffix}"
+    file.write_text("\n".join(map(json.dumps, values)), encoding="utf-8")
+    try:
+        corpus = load_corpus(str(file), quiet=True)
+    except InputError:
+        return
+    assert all(corpus.train) and all(corpus.valid)

@@ -2,7 +2,6 @@ import inspect
 import json
 import re
 import unicodedata
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from loopscale.data import Corpus, hub, load_tokenizer, require_vocabulary
-from loopscale.data.tokenization import PIECE_CHARACTERS, WORDS_PATTERN_ONIGURUMA, fingerprint, pieces
+from loopscale.data.tokenization import WORDS_PATTERN_ONIGURUMA, fingerprint
 from loopscale.errors import InputError
 
 PAPER = r"\s+|[A-Za-z0-9_]+|[^\w\s]"
@@ -105,16 +104,6 @@ def test_the_fingerprint_is_of_the_tokenizer_not_of_its_last_call(words):
     assert before != fingerprint(BYTES)
 
 
-@given(st.lists(st.sampled_from(["word", " ", "\n", "\n\n  ", "\t", "x" * 700, "\u00e9"]), max_size=400))
-def test_pieces_join_to_the_text_and_cut_at_word_starts(parts):
-    text = "".join(parts) * 20
-    cut = list(pieces(text))
-    assert "".join(cut) == text
-    for before, after in pairwise(cut):
-        assert len(before) >= PIECE_CHARACTERS
-        assert before[-1].isspace() and not after[0].isspace()
-
-
 def test_any_other_saved_tokenizer(tmp_path):
     backend = Tokenizer(models.WordLevel({"[U]": 0, "hello": 1}, unk_token="[U]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -136,7 +125,7 @@ def test_words_need_room(vocab_size, tmp_path):
 
 @pytest.mark.parametrize("name", ["wrods", "no such/thing at all", ""])
 def test_a_tokenizer_that_is_nowhere(name, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(hub, "trouble", lambda: "no network")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=rf"unknown tokenizer '{name}'.*no network"):
         load_tokenizer(name, CORPUS)

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from loopscale.data import Corpus, Tokens, Windows, batches, collate, load_data, load_tokenizer, tokenize
 from loopscale.data import tokens as tokens_module
 from loopscale.data.cache import build_once, default_cache_dir
-from loopscale.data.tokenization import PIECE_CHARACTERS
+from loopscale.data.encoding import PIECE_CHARACTERS
 from loopscale.errors import InputError
 
 LONG = "some words, a few symbols;\n\n  then caf\u00e9 and \u2014 again\n" * 2000
@@ -98,6 +99,26 @@ def test_a_cache_that_cannot_be_written(tmp_path):
         tokenize(CORPUS, load_tokenizer("bytes", CORPUS), "valid", tmp_path / "file")
 
 
+def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch):
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LOOPSCALE_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    with pytest.raises(InputError, match=r"no home folder .* LOOPSCALE_CACHE"):
+        default_cache_dir()
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def unsupported(lock, *_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", unsupported)
+    path = build_once(tmp_path / "file", lambda partial: partial.write_text("whole") and None)
+    assert path.read_text() == "whole" and list(tmp_path.glob("*.partial")) == []
+
+
 @given(st.integers(2, 60), st.integers(1, 20), st.integers(1, 20))
 def test_rows_are_the_windows_of_the_array(n, sequence_length, stride):
     ids = np.arange(n, dtype=np.uint16)
@@ -111,7 +132,7 @@ def test_rows_are_the_windows_of_the_array(n, sequence_length, stride):
     assert len(windows) == len(wanted)
     assert torch.equal(torch.stack([windows[i] for i in range(len(windows))]), wanted)
     backwards = list(range(len(windows)))[::-1]
-    assert torch.equal(windows.__getitems__(backwards), wanted.flip(0))
+    assert torch.equal(windows.rows(backwards), wanted.flip(0))
     assert torch.equal(torch.cat(list(batches(windows, 3))), wanted)
 
 
@@ -158,6 +179,22 @@ def test_limited_batches_are_spread_over_the_text():
     assert [tuple(batch.shape) for batch in taken] == [(2, 11)] * 5
     assert torch.cat(taken)[:, 0].tolist() == list(range(0, 1000, 100))
     assert len(list(batches(windows, 30, limit=99))) == 4
+
+
+def test_a_plain_dataloader_takes_it():
+    windows = Windows(in_memory(100), 9, 9)
+    (first, *_), rows = list(DataLoader(windows, 4)), windows.rows([0, 1, 2, 3])
+    assert torch.equal(first, rows) and first.dtype == torch.int64
+
+
+def test_shuffled_batches_are_the_same_rows_in_an_order_of_their_seed():
+    windows = Windows(in_memory(1001), 10, 10)
+    plain = torch.cat(list(batches(windows, 3)))
+    one, again, other = (torch.cat(list(batches(windows, 3, shuffle=True, seed=seed))) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other) and not torch.equal(one, plain)
+    assert torch.equal(one[one[:, 0].argsort()], plain)
+    limited = torch.cat(list(batches(windows, 2, limit=5, shuffle=True)))
+    assert sorted(limited[:, 0].tolist()) == list(range(0, 1000, 100))
 
 
 @pytest.mark.parametrize(("batch_size", "limit"), [(0, None), (4, 0), (-1, 3)])

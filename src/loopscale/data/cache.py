@@ -3,19 +3,30 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
 from loopscale.errors import InputError
 
+ELSEWHERE = "name another folder with cache_dir or the environment variable LOOPSCALE_CACHE"
+
 
 def default_cache_dir() -> Path:
-    """Return `$LOOPSCALE_CACHE`, else `loopscale` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if own := os.environ.get("LOOPSCALE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "loopscale"
+    """Return `$LOOPSCALE_CACHE`, else `loopscale` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises `InputError` where this user has no home, as in bare containers, and neither variable is set.
+    """
+    own, shared = os.environ.get("LOOPSCALE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(own).expanduser() if own else Path(shared or "~/.cache").expanduser() / "loopscale"
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder to keep tokens in: name a folder to cache them in with the environment variable "
+            "LOOPSCALE_CACHE (for example /tmp/loopscale)."
+        ) from error
 
 
 def digest(*parts: str | bytes | int | None) -> str:
@@ -32,33 +43,51 @@ def build_once(path: Path, build: Callable[[Path], None]) -> Path:
     """Return `path`, letting `build` write it (a file or a folder) if it is not there yet.
 
     `build` writes beside it and the result is renamed into place, so a killed build leaves nothing that could
-    be taken for a finished one. A second process waits for the first.
+    be taken for a finished one. A second process waits for the first, where the file system has locks.
 
     Raises:
         InputError: the cache folder cannot be written (permissions, a full disk).
     """
-    if path.exists():
-        return path
     try:
+        if path.exists():
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with _locked(path) as alone:
             if not path.exists():
-                _build(path, build)
+                _build(path, build, alone)
     except OSError as error:
-        raise InputError(
-            f"cannot write the cache '{path.parent}' ({error.strerror or error}): name another folder with "
-            "cache_dir or the environment variable LOOPSCALE_CACHE."
-        ) from error
+        raise InputError(f"cannot write the cache '{path.parent}' ({error.strerror or error}): {ELSEWHERE}.") from error
     return path
 
 
-def _build(path: Path, build: Callable[[Path], None]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    remove(partial)  # what a killed build left
-    build(partial)
-    for file in [partial] if partial.is_file() else partial.iterdir():
-        _flush(file)
-    partial.replace(path)
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a path against other processes; yield False where the file system has no locks."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire()
+    except NotImplementedError:  # each process builds its own, and one of them stays
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _build(path: Path, build: Callable[[Path], None], alone: bool) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    for left in path.parent.glob(f"{path.name}.*partial") if alone else [partial]:
+        remove(left)  # by a killed build
+    try:
+        build(partial)
+        for file in [partial] if partial.is_file() else partial.iterdir():
+            _flush(file)
+        partial.replace(path)
+    except Exception:
+        remove(partial)
+        if not path.exists():  # another process may have been quicker, where there are no locks
+            raise
 
 
 def _flush(file: Path) -> None:

@@ -1,68 +1,87 @@
 """Corpora: named texts and local files, each as documents of a train and a valid split."""
 
+import logging
 import os
 import sysconfig
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
-from loopscale.data import hub, readers
+from loopscale.data import hub
 from loopscale.data.cache import digest
+from loopscale.data.folders import printable, read_folder, walk
+from loopscale.data.readers import Source, existing, read_file
 from loopscale.errors import InputError, unknown
 
+logger = logging.getLogger(__name__)
+
 Split = Literal["train", "valid"]
-Splits = tuple[Sequence[str], Sequence[str]]  # documents of train and of valid
+Splits = tuple[Sequence[str], Sequence[str], list[str]]  # documents of train and of valid, and notes on them
 
 VALID_FRACTION = 0.05
 STDLIB_SKIPPED = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 
 
+@final
 @dataclass(frozen=True)
 class CorpusId:
-    """What a result records of its corpus: the name and the hex SHA-256 of the content of both splits."""
+    """What a result records of its corpus: the name and the hex SHA-256 of the content of both splits.
+
+    The content alone is the identity: the same text under another path, or cut into other files, has the same hash.
+    """
 
     name: str
     sha256: str
 
 
+@final
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two splits, as documents; `id` names the content."""
+    """Text in two splits, as documents; `id` names the content, `notes` say what was guessed and left out."""
 
     id: CorpusId
     train: tuple[str, ...]
     valid: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def documents(self, split: Split) -> tuple[str, ...]:
         """Return the documents of a split by its name."""
         return self.train if split == "train" else self.valid
 
     @classmethod
-    def of(cls, name: str, train: Sequence[str], valid: Sequence[str]) -> "Corpus":
-        """Make a corpus of documents; raises InputError if a split holds no text."""
+    def of(cls, name: str, train: Sequence[str], valid: Sequence[str], notes: Sequence[str] = ()) -> "Corpus":
+        """Make a corpus of documents; raises InputError if a split holds no text, or something that is none."""
         for split, documents in (("train", train), ("valid", valid)):
             if not any(document.strip() for document in documents):
                 raise InputError(f"the {split} split of corpus '{name}' is empty: give it some text.")
-        return cls(CorpusId(name, digest(digest(*train), digest(*valid))), tuple(train), tuple(valid))
+        try:
+            sha256 = digest(digest(*train), digest(*valid))
+        except UnicodeEncodeError as error:
+            raise InputError(f"corpus '{name}' holds half a surrogate pair, which is not text: {error}.") from error
+        return cls(CorpusId(name, sha256), tuple(train), tuple(valid), tuple(notes))
 
 
-def load_corpus(name_or_path: str, *, text_field: str = "text", valid_fraction: float = VALID_FRACTION) -> Corpus:
+def load_corpus(
+    name_or_path: str, text_field: str | None = None, valid_fraction: float = VALID_FRACTION, quiet: bool = False
+) -> Corpus:
     """Return a corpus by name or from local files.
 
     Names: `stdlib` is the source text of the running Python's standard library, without tests, third-party
     packages and the files that the build of Python generates; `wikitext-2` and `wikitext-103` are the *raw*
     versions (`wikitext-2-raw-v1`, `wikitext-103-raw-v1`) of Salesforce/wikitext on the hub.
 
-    Paths: a text, JSONL or parquet file, or a folder of them. A folder with train and valid files
-    (`train.txt` and `valid.txt`, `wiki.train.tokens` and `wiki.valid.tokens`) is split so. Elsewhere
-    `valid_fraction` is held out: at 5%, every 20th document of a folder and of `stdlib`, and the last
-    documents or lines of a file.
+    Paths: a file of text, JSON, CSV, parquet or Arrow, compressed or not, or a folder of them. A folder whose names
+    tell train and valid (and test) files apart is split so. Elsewhere `valid_fraction` is held out: at 5%, every 20th
+    document of a folder and of `stdlib`, and the last documents or lines of a file. What was guessed, held out or left
+    out stands in `notes` and is logged as a warning, a sentence each.
 
     Args:
         name_or_path: a name above or a path; a name wins over a file called the same (write `./stdlib`).
-        text_field: the field of JSONL rows, the column of parquet files, that holds the text.
+        text_field: the field or column of rows that holds the text; None is `text`, or else the only one whose name
+            usually means it.
         valid_fraction: share of the text held out, above 0 and at most 0.5.
+        quiet: log nothing.
 
     Raises:
         InputError: unknown name, missing or unreadable file, no text, no network for a hub corpus.
@@ -70,33 +89,35 @@ def load_corpus(name_or_path: str, *, text_field: str = "text", valid_fraction: 
     if not 0 < valid_fraction <= 0.5:
         raise InputError(f"valid_fraction must be above 0 and at most 0.5, not {valid_fraction}.")
     if name_or_path in CORPORA:
-        return Corpus.of(name_or_path, *CORPORA[name_or_path](name_or_path, valid_fraction))
-    path = readers.existing(name_or_path)
-    if path is None:
-        raise _not_there(name_or_path)
-    if path.is_dir():
-        splits = _folder(path, text_field, valid_fraction)
+        name, splits = name_or_path, CORPORA[name_or_path](name_or_path, valid_fraction)
+    elif path := existing(name_or_path):
+        name, splits = printable(path.resolve().name), _local(path, text_field, valid_fraction)
     else:
-        splits = _hold_out_end(readers.read_documents(path, text_field), valid_fraction)
-    return Corpus.of(path.resolve().name, *splits)
+        raise _not_there(name_or_path)
+    corpus = Corpus.of(name, *splits)
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        for note in corpus.notes:
+            logger.warning("corpus '%s': %s", name, note)
+    return corpus
 
 
 def _stdlib(_: str, valid_fraction: float) -> Splits:
-    root = Path(sysconfig.get_path("stdlib"))
     texts = []
-    for file in readers.walk(root, frozenset({".py"}), STDLIB_SKIPPED):
+    for file in walk(Path(sysconfig.get_path("stdlib")), STDLIB_SKIPPED, follow_links=False).files:
         # `_sysconfigdata*` and `config-*/` are written when Python is built and tell of that machine
-        if file.name.startswith("_sysconfigdata") or file.parent.name.startswith("config-"):
+        ours = file.suffix == ".py" and not file.name.startswith("_sysconfigdata")
+        if not ours or file.parent.name.startswith("config-"):
             continue
         try:
-            texts.append(readers.decode(file))
+            texts.append(Source(file).text)
         except InputError:  # a few sources are in other encodings on purpose
             continue
-    return _hold_out_spread([text for text in texts if text], valid_fraction)
+    train, valid, _notes = _hold_out_spread([text for text in texts if text], valid_fraction)
+    return train, valid, []
 
 
 def _wikitext(name: str, _: float) -> Splits:
-    return hub.wikitext(name)
+    return *hub.wikitext(name), []
 
 
 CORPORA: dict[str, Callable[[str, float], Splits]] = {
@@ -106,17 +127,16 @@ CORPORA: dict[str, Callable[[str, float], Splits]] = {
 }
 
 
-def _folder(folder: Path, text_field: str, valid_fraction: float) -> Splits:
-    def read(files: list[Path]) -> list[str]:
-        return [document for file in files for document in readers.read_documents(file, text_field)]
-
-    if splits := readers.split_files(folder):
-        return read(splits["train"]), read(splits["valid"])
-    files = readers.walk(folder, readers.SUFFIXES)
-    if not files:
-        kinds = " ".join(sorted(readers.SUFFIXES))
-        raise InputError(f"folder '{folder}' holds no text files; these endings are read: {kinds}.")
-    return _hold_out_spread(read(files), valid_fraction)
+def _local(path: Path, text_field: str | None, valid_fraction: float) -> Splits:
+    if not path.is_dir():
+        rows = read_file(path, text_field)
+        train, valid, notes = _hold_out_end(rows.documents, valid_fraction)
+        return train, valid, [*(f"{remark}." for remark in rows.remarks), *notes]
+    folder = read_folder(path, text_field)
+    if folder.valid is not None:
+        return folder.train, folder.valid, folder.notes
+    train, valid, notes = _hold_out_spread(folder.train, valid_fraction)
+    return train, valid, [*folder.notes, *notes]
 
 
 def _hold_out_spread(documents: Sequence[str], fraction: float) -> Splits:
@@ -124,21 +144,32 @@ def _hold_out_spread(documents: Sequence[str], fraction: float) -> Splits:
     n = round(1 / fraction)
     if len(documents) < n:
         return _hold_out_end(documents, fraction)
-    return [text for i, text in enumerate(documents, 1) if i % n], list(documents[n - 1 :: n])
+    train, valid = [text for i, text in enumerate(documents, 1) if i % n], list(documents[n - 1 :: n])
+    return (
+        train,
+        valid,
+        [f"no file is of a valid split, so one in {n} of its {len(documents):,} documents is held out."],
+    )
 
 
 def _hold_out_end(documents: Sequence[str], fraction: float) -> Splits:
     """Hold out the last documents; where they are too few for that, the last lines of their joined text."""
+    why = "no file is of a valid split, so"
     if (held := round(len(documents) * fraction)) >= 1:
-        return documents[:-held], documents[-held:]
+        note = f"{why} the last {held:,} of its {len(documents):,} documents are held out."
+        return documents[:-held], documents[-held:], [note]
     text = "\n".join(documents)
     near = int(len(text) * (1 - fraction))
     line = text.find("\n", near) + 1
     cut = line if 0 < line < len(text) else near
-    return [text[:cut]], [text[cut:]]
+    return [text[:cut]], [text[cut:]], [f"{why} its last {len(text) - cut:,} of {len(text):,} characters are held out."]
 
 
 def _not_there(name_or_path: str) -> InputError:
+    if "://" in name_or_path:
+        return InputError(f"'{name_or_path}' is an address, and a corpus is a file or folder here: download it first.")
+    if any(sign in name_or_path for sign in "*?["):
+        return InputError(f"no such file or folder: '{name_or_path}' (patterns are not read: name the folder).")
     if os.sep in name_or_path or Path(name_or_path).suffix:
         return InputError(
             f"no such file or folder: '{name_or_path}' (a corpus is a path or one of {', '.join(CORPORA)})."

@@ -1,24 +1,41 @@
 """The one way from names to data, for training, audit and evaluation alike."""
 
+import logging
+import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from transformers import PreTrainedTokenizerFast
 
 from loopscale.data.corpora import CorpusId, Split, load_corpus
+from loopscale.data.encoding import vocabulary_size
 from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
 from loopscale.data.tokens import tokenize
 from loopscale.data.windows import Windows
 
+logger = logging.getLogger(__name__)
 
+
+@final
 @dataclass(frozen=True)
 class Data:
-    """A corpus in windows: what to train on, what to measure on, and what the ids mean."""
+    """A corpus in windows: what to train on, what to measure on, and what the ids mean.
+
+    `notes` say what was guessed and left out on the way, a sentence each.
+    """
 
     train: Windows
     valid: Windows
     tokenizer: PreTrainedTokenizerFast
     corpus: CorpusId
+    notes: tuple[str, ...] = ()
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that an embedding needs for the tokenizer's ids."""
+        return vocabulary_size(self.tokenizer)
 
     @property
     def bytes_per_token(self) -> float:
@@ -40,7 +57,8 @@ def load_data(
     stride: int | None = None,
     cache_dir: Path | None = None,
     fit_on: FitOn = "train",
-    text_field: str = "text",
+    text_field: str | None = None,
+    quiet: bool = False,
 ) -> Data:
     """Return the windows of a corpus under a tokenizer; the second call for the same text is quick.
 
@@ -54,12 +72,13 @@ def load_data(
         stride: tokens from one training window to the next; None is `sequence_length`.
         cache_dir: where tokens and fitted vocabularies are kept; None is the user's cache folder.
         fit_on: the splits that `words` is fitted on.
-        text_field: the field of JSONL or parquet rows that holds the text.
+        text_field: the field or column of rows that holds the text; None finds it, see `load_corpus`.
+        quiet: log nothing of what stands in `notes`.
 
     Raises:
         InputError: anything wrong with the corpus, the tokenizer or the lengths, in one sentence.
     """
-    text = load_corpus(corpus, text_field=text_field)
+    text = load_corpus(corpus, text_field, quiet=quiet)
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer, text, vocab_size=vocab_size, fit_on=fit_on, cache_dir=cache_dir)
     elif vocab_size is not None:
@@ -69,5 +88,18 @@ def load_data(
         label = f"the {split} split of corpus '{text.id.name}'"
         return Windows(tokenize(text, tokenizer, split, cache_dir), sequence_length, stride, label)
 
-    train = windows("train", sequence_length if stride is None else stride)
-    return Data(train, windows("valid", sequence_length), tokenizer, text.id)
+    train, valid = windows("train", sequence_length if stride is None else stride), windows("valid", sequence_length)
+    notes = _spelled(train, valid)
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            logger.warning("corpus '%s': %s", text.id.name, note)
+    return Data(train, valid, tokenizer, text.id, (*text.notes, *notes))
+
+
+def _spelled(*parts: Windows) -> list[str]:
+    """Return what to say where the text itself turned into special tokens, as a few tokenizers make it."""
+    counts = sum((Counter(part.tokens.spelled) for part in parts), Counter[str]())
+    return [
+        f"the text spells {token}, and this tokenizer makes its special token of it ({count:,} times)."
+        for token, count in counts.most_common()
+    ]

@@ -7,17 +7,19 @@ paper's code; `words` therefore suits English, and its bits per byte compare onl
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from loopscale.data import hub, readers
-from loopscale.data.cache import build_once, default_cache_dir, digest
+from loopscale.data import hub
+from loopscale.data.cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.corpora import Corpus
+from loopscale.data.encoding import pieces, vocabulary_size
 from loopscale.data.progress import progress_when_slow
+from loopscale.data.readers import existing
 from loopscale.errors import InputError, unknown
 
 FitOn = Literal["train", "train+valid"]
@@ -28,10 +30,6 @@ WORDS_UNKNOWN = "<unk>"
 WORDS_PATTERN = re.compile(r"\s+|[A-Za-z0-9_]+|[^\w\s]")
 # The same matches for the tokenizers library, whose \w and \s differ from Python's (marks, \x1c-\x1f).
 WORDS_PATTERN_ONIGURUMA = r"[\s\x1c-\x1f]+|[A-Za-z0-9_]+|[^\p{L}\p{N}_\s\x1c-\x1f]"
-
-PIECE_CHARACTERS = 16_384
-_LINE_START = re.compile(r"\n(?=\S)")
-_WORD_START = re.compile(r"\s(?=\S)")
 
 
 def load_tokenizer(
@@ -95,10 +93,10 @@ def words_tokenizer(vocabulary: Sequence[str], pad_token: str | None = None) -> 
 
 def require_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
     """Raise an InputError if the tokenizer has more ids than a model of `vocab_size` can embed."""
-    if len(tokenizer) > vocab_size:
+    if (needed := vocabulary_size(tokenizer)) > vocab_size:
         raise InputError(
-            f"a vocabulary of {vocab_size:,} is too small for the tokenizer, which has {len(tokenizer):,} "
-            f"ids: set vocab_size to {len(tokenizer)} or more, or choose a smaller tokenizer."
+            f"a vocabulary of {vocab_size:,} is too small for the tokenizer, which has {needed:,} "
+            f"ids: set vocab_size to {needed} or more, or choose a smaller tokenizer."
         )
 
 
@@ -108,21 +106,6 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     backend.no_truncation()  # both are settings of the last call, not of the tokenizer
     backend.no_padding()
     return digest(backend.to_str(), tokenizer.eos_token_id)
-
-
-def pieces(text: str) -> Iterable[str]:
-    """Cut a long text into pieces of about `PIECE_CHARACTERS`, at line starts or, failing those, word starts.
-
-    `bytes` and `words` give the same ids as on the whole text. A tokenizer whose tokens cross a line start
-    (or that marks the beginning of a text) may differ by a token or two at each cut.
-    """
-    start = 0
-    while start < len(text):
-        least = start + PIECE_CHARACTERS
-        cut = _LINE_START.search(text, least, least + PIECE_CHARACTERS) or _WORD_START.search(text, least)
-        end = cut.end() if cut else len(text)
-        yield text[start:end]
-        start = end
 
 
 def _bytes() -> PreTrainedTokenizerFast:
@@ -143,7 +126,11 @@ def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> P
 
     def build(folder: Path) -> None:
         documents = corpus.train if fit_on == "train" else corpus.train + corpus.valid
-        _fit_words(documents, vocab_size).save_pretrained(folder)
+        fitted = _fit_words(documents, vocab_size)
+        try:
+            fitted.save_pretrained(folder)
+        except Exception as error:  # the library raises bare exceptions, also for a full disk
+            raise InputError(f"cannot write the cache '{cache_dir}' ({error}): {ELSEWHERE}.") from error
 
     return AutoTokenizer.from_pretrained(build_once(cache_dir / f"words-{key[:32]}", build))
 
@@ -161,21 +148,59 @@ def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokeniz
 
 
 def _pretrained(name: str) -> PreTrainedTokenizerFast:
-    folder = readers.existing(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=bool(folder) or not hub.reachable())
-    except Exception as error:  # a broken tokenizer.json raises a bare Exception
-        raise _not_loaded(name, folder) from error
+    path = existing(name)
+    if path is None:
+        tokenizer = _of_hub(name)
+    elif path.is_dir():
+        tokenizer = _of_folder(path)
+    else:
+        return _of_file(path)
     if not tokenizer.is_fast:
         raise InputError(f"tokenizer '{name}' has no fast version (tokenizer.json): choose another one.")
     return tokenizer
 
 
-def _not_loaded(name: str, folder: Path | None) -> InputError:
-    if folder:
-        return InputError(f"'{folder}' holds no readable tokenizer: save one there with save_pretrained.")
-    guess = unknown("tokenizer", name, ("bytes", "words"))
-    return InputError(
-        f"{guess} A folder with a saved tokenizer or a name on the Hugging Face hub does too, but there "
-        "is no such folder and the hub does not give it (no network, or no tokenizer of that name)."
-    )
+def _of_hub(name: str) -> PreTrainedTokenizerFast:
+    try:
+        return hub.cached_first(lambda offline: _auto(name, local_files_only=offline))
+    except hub.NotLoaded as error:
+        _refuse_code(name, error.__cause__)
+        guess = unknown("tokenizer", name, ("bytes", "words"))
+        raise InputError(
+            f"{guess} A folder with a saved tokenizer, a tokenizer.json or a name on the Hugging Face hub does too, "
+            f"but there is no such file and the hub does not give it ({error})."
+        ) from error
+
+
+def _of_folder(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        return _auto(folder, local_files_only=True)
+    except Exception as error:  # a broken tokenizer.json raises a bare Exception
+        _refuse_code(str(folder), error)
+        raise InputError(f"'{folder}' holds no readable tokenizer: save one there with save_pretrained.") from error
+
+
+def _of_file(file: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a file of the `tokenizers` library, with what lies beside it if that is a saved one."""
+    if file.name == "tokenizer.json" and (file.parent / "tokenizer_config.json").exists():
+        return _of_folder(file.parent)
+    try:
+        return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+    except Exception as error:
+        raise InputError(
+            f"'{file}' is not a tokenizer of the tokenizers library (tokenizer.json): name such a file, or the folder "
+            "of a saved tokenizer."
+        ) from error
+
+
+def _auto(name: str | Path, local_files_only: bool) -> PreTrainedTokenizerFast:
+    """Return what transformers loads; code that comes with a tokenizer is never run, and nobody is asked to."""
+    return AutoTokenizer.from_pretrained(name, local_files_only=local_files_only, trust_remote_code=False)
+
+
+def _refuse_code(name: str, error: BaseException | None) -> None:
+    if "trust_remote_code" in str(error):
+        raise InputError(
+            f"tokenizer '{name}' needs Python code of its own (trust_remote_code), which is not run here: save it as a "
+            "fast tokenizer (tokenizer.json) and name that."
+        ) from error

@@ -1,7 +1,9 @@
 """A split as token ids: tokenised once into an Arrow file, memory-mapped from then on."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.data.cache import build_once, default_cache_dir, digest, remove
 from loopscale.data.corpora import Corpus, Split
+from loopscale.data.encoding import control_tokens, count_controls, encode, pieces, vocabulary_size
 from loopscale.data.progress import progress_when_slow
-from loopscale.data.tokenization import PIECE_CHARACTERS, fingerprint, pieces
+from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 
-FORMAT = 1  # raise it when the same text and tokenizer should give other ids
+FORMAT = 2  # raise it when the same text and tokenizer should give other ids
 PIECES_AT_ONCE = 64
 
 
@@ -28,6 +31,7 @@ class Tokens:
     ids: UInt[np.ndarray, " tokens"]
     text_bytes: int
     path: Path | None = None  # the Arrow file that `ids` is mapped from
+    spelled: Mapping[str, int] = field(default_factory=dict)  # special tokens that the text itself turned into
 
     @property
     def bytes_per_token(self) -> float:
@@ -66,14 +70,15 @@ def tokenize(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: Split, c
     path = (cache_dir or default_cache_dir()) / f"tokens-{key[:32]}.arrow"
 
     def build(partial: Path) -> None:
-        ids, text_bytes = _encode(corpus.documents(split), tokenizer, split)
-        if not len(ids):
+        tokens = _encode(corpus.documents(split), tokenizer, split)
+        if not len(tokens.ids):
             raise InputError(f"the tokenizer makes no token of the {split} split of corpus '{corpus.id.name}'.")
-        _write(partial, ids, text_bytes)
+        _write(partial, tokens)
 
+    build_once(path, build)
     try:
-        return read_tokens(build_once(path, build))
-    except pa.ArrowInvalid:  # damaged from outside, for example by a failing disk
+        return read_tokens(path)
+    except (pa.ArrowException, OSError, KeyError, ValueError):  # damaged from outside, for example by a failing disk
         remove(path)
         return read_tokens(build_once(path, build))
 
@@ -82,39 +87,39 @@ def read_tokens(path: Path) -> Tokens:
     """Map an Arrow file of `tokenize` into memory; nothing is read until it is used."""
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     ids = reader.get_batch(0).column(0).to_numpy(zero_copy_only=True)
-    return Tokens(ids, int(reader.schema.metadata[b"text_bytes"]), path)
+    facts = reader.schema.metadata
+    return Tokens(ids, int(facts[b"text_bytes"]), path, json.loads(facts[b"spelled"]))
 
 
-def _write(path: Path, ids: np.ndarray, text_bytes: int) -> None:
+def _write(path: Path, tokens: Tokens) -> None:
     # one record batch, so that the mapped column is one array
-    column = pa.array(ids)
-    schema = pa.schema([("ids", column.type)], metadata={"text_bytes": str(text_bytes)})
+    column = pa.array(tokens.ids)
+    facts = {"text_bytes": str(tokens.text_bytes), "spelled": json.dumps(tokens.spelled)}
+    schema = pa.schema([("ids", column.type)], metadata=facts)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch([column], schema=schema))
 
 
-def _encode(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split: Split
-) -> tuple[UInt[np.ndarray, " tokens"], int]:
-    dtype = np.min_scalar_type(max(len(tokenizer) - 1, 0))
-    eos = tokenizer.eos_token_id
+def _encode(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split: Split) -> Tokens:
+    dtype = np.min_scalar_type(max(vocabulary_size(tokenizer) - 1, 0))
+    eos, controls = tokenizer.eos_token_id, control_tokens(tokenizer)
     parts: list[np.ndarray] = []
+    spelled: Counter[str] = Counter()
     text_bytes = 0
     stream = _stream(documents, eos is not None)
     with progress_when_slow(f"tokenising ({split})", sum(map(len, documents))) as advance:
         while chunk := list(islice(stream, PIECES_AT_ONCE)):
-            texts = [text for text, _ in chunk]
-            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            for ids, (text, ends) in zip(encoded["input_ids"], chunk, strict=True):
+            for ids, (text, ends) in zip(encode(tokenizer, [text for text, _ in chunk]), chunk, strict=True):
+                if controls and not controls.keys().isdisjoint(ids):
+                    spelled += count_controls(ids, controls)
                 parts.append(np.array([*ids, eos] if ends else ids, dtype=dtype))
                 text_bytes += len(text.encode())
                 advance(len(text))
-    return np.concatenate(parts), text_bytes
+    return Tokens(np.concatenate(parts), text_bytes, spelled=dict(spelled))
 
 
 def _stream(documents: Sequence[str], has_eos: bool) -> Iterator[tuple[str, bool]]:
     """Yield the pieces of all documents, and with each whether the end-of-text id follows it."""
     for document in documents:
-        text = document if has_eos or document.endswith("\n") else f"{document}\n"
-        parts = list(pieces(text)) if len(text) > PIECE_CHARACTERS else [text]
+        parts = list(pieces(document if has_eos or document.endswith("\n") else f"{document}\n"))
         yield from ((part, has_eos and i == len(parts)) for i, part in enumerate(parts, 1))

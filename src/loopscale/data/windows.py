@@ -51,8 +51,12 @@ class Windows(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Int64[Tensor, " length"]:
         return torch.from_numpy(self._rows[index].astype(np.int64))
 
-    def __getitems__(self, indices: Sequence[int]) -> Int64[Tensor, "batch length"]:
-        """Return several rows at once; PyTorch's DataLoader asks so."""
+    def __getitems__(self, indices: Sequence[int]) -> list[Int64[Tensor, " length"]]:
+        """Return several rows from one read; PyTorch's DataLoader asks so, and collates the list."""
+        return list(self.rows(indices))
+
+    def rows(self, indices: Sequence[int]) -> Int64[Tensor, "batch length"]:
+        """Return several rows as one tensor."""
         return torch.from_numpy(self._rows[np.asarray(indices, dtype=np.int64)].astype(np.int64))
 
     def __reduce__(self) -> tuple[type["Windows"], tuple[Any, ...]]:
@@ -66,17 +70,24 @@ def collate(rows: Sequence[Tensor] | Tensor) -> dict[str, Int64[Tensor, "batch s
     return {"input_ids": batch[:, :-1].contiguous(), "shift_labels": batch[:, 1:].contiguous()}
 
 
-def batches(windows: Windows, batch_size: int, limit: int | None = None) -> Iterator[Int64[Tensor, "batch length"]]:
+def batches(
+    windows: Windows, batch_size: int, limit: int | None = None, *, shuffle: bool = False, seed: int = 0
+) -> Iterator[Int64[Tensor, "batch length"]]:
     """Yield LongTensors (batch, sequence_length + 1) in order: inputs are `[:, :-1]`, labels `[:, 1:]`.
 
     Args:
         windows: where the rows come from.
         batch_size: rows per batch; the last one may have fewer.
         limit: at most so many batches, of rows spread evenly over the text; None takes every row.
+        shuffle: the same rows in an order of chance, as one epoch of training takes them.
+        seed: of that order.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise InputError(f"batch_size and limit must be at least 1, not {batch_size} and {limit}.")
     wanted = len(windows) if limit is None else min(len(windows), limit * batch_size)
+    rows = [row * len(windows) // wanted for row in range(wanted)]
+    if shuffle:
+        order = torch.randperm(wanted, generator=torch.Generator().manual_seed(seed))
+        rows = [rows[place] for place in order.tolist()]
     for start in range(0, wanted, batch_size):
-        rows = range(start, min(start + batch_size, wanted))
-        yield windows.__getitems__([row * len(windows) // wanted for row in rows])
+        yield windows.rows(rows[start : start + batch_size])

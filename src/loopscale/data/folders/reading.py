@@ -1,0 +1,168 @@
+"""A folder as documents: which of its files are text, what each gave, and what was left out."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from loopscale.data.folders.splits import split_by_name
+from loopscale.data.folders.walk import Walk, listed, walk, without_twins
+from loopscale.data.readers import (
+    CODE_ENDINGS,
+    PAGE_ENDINGS,
+    READ_ENDINGS,
+    NoText,
+    Rows,
+    endings,
+    is_card,
+    read_file,
+)
+from loopscale.errors import InputError
+
+SAVED = "state.json"  # what `Dataset.save_to_disk` writes beside its Arrow files
+
+
+@final
+@dataclass
+class Folder:
+    """The documents of a folder; `valid` is None where no name tells what to validate on."""
+
+    train: list[str]
+    valid: list[str] | None
+    notes: list[str]
+
+
+def read_folder(path: Path, text_field: str | None) -> Folder:
+    """Return the documents of a folder's files in the order of their paths, split as their names say.
+
+    Raises:
+        InputError: no file is text, one cannot be read, or none of a split has the column.
+    """
+    found = walk(path)
+    split = split_by_name(found, without_twins(found, _texts(found)))
+    rows = {file: read for part in (split.train, split.valid) for file, read in _read(found, part, text_field).items()}
+    if not rows:
+        raise _no_text(found)
+    train, valid = [file for file in split.train if file in rows], [file for file in split.valid if file in rows]
+    return Folder(
+        train=_documents(rows[file] for file in train),
+        valid=_documents(rows[file] for file in valid) if split.valid else None,
+        notes=[
+            *_split_notes(found, train, valid),
+            *_notes({found.name(file): of_file for file, of_file in rows.items()}),
+            *_left_out(found),
+        ],
+    )
+
+
+def _documents(files: Iterable[Rows]) -> list[str]:
+    return [text for rows in files for text in rows.documents]
+
+
+def _read(found: Walk, files: list[Path], text_field: str | None) -> dict[Path, Rows]:
+    """Return what the files of a split gave; those without the column, and those that hold nothing, are left out."""
+    rows: dict[Path, Rows] = {}
+    missing: NoText | None = None
+    code = [file for file in files if endings(file.name).format in CODE_ENDINGS]
+    for file in [file for file in files if file not in set(code)] + code:
+        beside_rows = any(read.column is not None for read in rows.values())
+        if not file.stat().st_size:
+            found.leave_out(file, "empty")
+        elif file in set(code) and beside_rows:  # what made the rows, or loads them
+            found.leave_out(file, "a program beside the data")
+        else:
+            try:
+                rows[file] = read_file(file, text_field)
+            except NoText as error:
+                missing = missing or error
+                found.leave_out(file, _without_place(error, file))
+    if missing and not rows:
+        raise missing
+    return rows
+
+
+def _texts(found: Walk) -> list[Path]:
+    """Return the files whose ending is read and that are not about the data; the others are left out."""
+    saved = _saved_files(found)
+    names = {found.name(file) for file in found.files}
+    texts, cards = [], []
+    for file in found.files:
+        name, ending = found.name(file), endings(file.name)
+        if is_card(file.name):
+            cards.append(file)
+        elif ending.format not in READ_ENDINGS:
+            found.leave_out(file, f"'{file.suffix}' is not read" if file.suffix else "it has no ending")
+        elif ending.compression and name.removesuffix(file.suffix) in names:
+            found.leave_out(file, "its unpacked file is there")
+        elif file.parent in saved and ending.format == ".arrow" and file.name not in saved[file.parent]:
+            found.leave_out(file, f"not of the data set by its {SAVED}")
+        else:
+            texts.append(file)
+    if not texts:
+        texts = [file for file in cards if endings(file.name).format in PAGE_ENDINGS]
+    for card in cards:
+        if card not in texts:
+            found.leave_out(card, "about the data")
+    return texts
+
+
+def _saved_files(found: Walk) -> dict[Path, set[str]]:
+    """Return the Arrow files that belong to each data set of `save_to_disk`; others are left of an earlier save."""
+    saved = {}
+    for state in (file for file in found.files if file.name == SAVED):
+        try:
+            record: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
+            files = {entry["filename"] for entry in record["_data_files"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # not a record of `datasets`
+        if record.get("_indices_data_files") or record.get("_indices_files"):
+            raise InputError(
+                f"'{state.parent}' was written by save_to_disk of an old `datasets`, with an order of its own: load it "
+                "with that library and save it anew."
+            )
+        saved[state.parent] = files
+    return saved
+
+
+def _split_notes(found: Walk, train: list[Path], valid: list[Path]) -> list[str]:
+    """Return what the names of the files decided."""
+    if not valid:
+        return []
+    train_names, valid_names = ([found.name(file) for file in part] for part in (train, valid))
+    notes = [f"by their names, train is {listed(train_names)}; valid is {listed(valid_names)}."]
+    folders = sorted({found.name(file.parent) for file in valid} - {"."})
+    if len(folders) > 1:
+        notes.append(f"the splits of {listed(folders)} are read together: name one of these folders to read it alone.")
+    return notes
+
+
+def _notes(files: dict[str, Rows]) -> list[str]:
+    """Return the remarks on the rows of several files, those that are alike in one sentence."""
+    alike: dict[str, list[str]] = {}
+    for name, rows in files.items():
+        for remark in rows.remarks:
+            alike.setdefault(remark, []).append(name)
+    return [f"{listed(names)}: {remark}." for remark, names in alike.items()]
+
+
+def _left_out(found: Walk) -> list[str]:
+    """Return one sentence on everything that is not read, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in sorted(found.left_out):
+        reasons.setdefault(why, []).append(name)
+    if not reasons:
+        return []
+    return ["left out: " + "; ".join(f"{listed(names)} ({why})" for why, names in reasons.items()) + "."]
+
+
+def _without_place(error: InputError, file: Path) -> str:
+    """Return what an error says of a file, without its path and without the advice."""
+    said = str(error).replace(f"'{file}', ", "").replace(f"'{file}': ", "")
+    return said.partition("; its ")[0].rstrip(".")
+
+
+def _no_text(found: Walk) -> InputError:
+    left = listed([f"{name} ({why})" for name, why in found.left_out]) or "it is empty"
+    kinds = " ".join(sorted(READ_ENDINGS))
+    return InputError(f"folder '{found.folder}' holds no text files ({left}); these endings are read: {kinds}.")

@@ -88,7 +88,7 @@ def reproduce(
         "name": data.corpus.name,
         "sha256": data.corpus.sha256,
         "tokenizer": base.data.tokenizer,
-        "vocab_size": len(data.tokenizer),
+        "vocab_size": data.vocab_size,
     }
     try:
         with Monitor(console, [(run.name, run.config.folder) for run in runs]) as monitor:

@@ -49,7 +49,7 @@ class Trained:
     history: list[dict[str, Any]]
 
 
-def load_run_data(config: RunConfig) -> Data:
+def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
     """Return the run's corpus, tokenized and cut into windows."""
     words = config.data.tokenizer == "words"
     return load_data(
@@ -60,6 +60,7 @@ def load_run_data(config: RunConfig) -> Data:
         stride=config.data.stride,
         fit_on=config.data.fit_on,
         text_field=config.data.text_field,
+        quiet=quiet,
     )
 
 
@@ -73,7 +74,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     check_folder(config)
     check_processes(config.folder, args.world_size)
     with args.main_process_first(desc="tokenizing"):
-        data = load_run_data(config)
+        data = load_run_data(config, quiet)
     check_corpus(config.folder, data)
     if (config.folder / DONE_FILE).exists():
         return _finished(config, data, args)
@@ -177,4 +178,4 @@ def _holds_scale(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> boo
 
 def _vocabulary(config: RunConfig, data: Data) -> int | None:
     """Return the embedding's size where the tokenizer decides it: when the configuration does not."""
-    return None if "vocab_size" in config.model else len(data.tokenizer)
+    return None if "vocab_size" in config.model else data.vocab_size

@@ -147,3 +147,15 @@ def test_models_of_different_texts_are_told_apart(tmp_path, monkeypatch, capsys)
     quick = ["--windows", "4", "--repeats", "1", "--speed_batch_sizes", "1", "--max_loops", "1"]
     assert main(["evaluate", *map(str, runs), *quick]) == 0
     assert "measured on different texts" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_text_named_from_another_folder_is_found_around_the_run(tmp_path, measured, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = saved_run(tmp_path)
+    found = json.loads((run / "run.json").read_text())
+    found["config"]["data"]["corpus"] = "text.txt"
+    (run / "run.json").write_text(json.dumps(found))
+    here = measured(run, "--windows", 4)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert measured(run, "--windows", 4) == here

@@ -74,8 +74,8 @@ def load_huginn(name: str, config: Mapping[str, Any], trust_remote_code: bool) -
     values = {key: value for key, value in config.items() if key not in {"tie_word_embeddings", "model_type"}}
     try:
         model = model_class.from_pretrained(name, config=model_class.config_class(**values))
-    except OSError as error:
-        raise InputError(f"the weights of '{name}' cannot be read: {error}") from error
+    except Exception as error:  # whatever its code raises
+        raise InputError(f"the weights of '{name}' cannot be read: {type(error).__name__}: {error}") from error
     return Huginn(model.eval())
 
 
@@ -89,5 +89,7 @@ def _model_class(name: str, config: Mapping[str, Any], trust_remote_code: bool) 
         )
     try:
         return get_class_from_dynamic_module(config["auto_map"]["AutoModelForCausalLM"], name)
-    except (KeyError, OSError) as error:
-        raise InputError(f"the code of the Huginn at '{name}' cannot be loaded: {error}") from error
+    except Exception as error:  # whatever its code raises
+        raise InputError(
+            f"the code of the Huginn at '{name}' cannot be loaded: {type(error).__name__}: {error}"
+        ) from error

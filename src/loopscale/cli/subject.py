@@ -13,7 +13,17 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.adapters import InjectedLoop
 from loopscale.batches import Batch, inputs_and_labels
-from loopscale.data import Corpus, Tokens, Windows, batches, load_corpus, load_tokenizer, require_vocabulary, tokenize
+from loopscale.data import (
+    CORPORA,
+    Corpus,
+    Tokens,
+    Windows,
+    batches,
+    load_corpus,
+    load_tokenizer,
+    require_vocabulary,
+    tokenize,
+)
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.load import load_model, load_tokenizer_of
@@ -122,9 +132,9 @@ def measured_subject(
     facts = {
         **text.facts,
         "sequence_length": labels[0].shape[1],
-        "stride": text.length if stride is None else stride,
+        "stride": min(text.length if stride is None else stride, labels[0].shape[1]),
         "windows": sum(map(len, labels)),
-        "of_windows": max(1, (len(text.tokens.ids) - 1) // text.length),
+        "of_windows": max(sum(map(len, labels)), (len(text.tokens.ids) - 1) // text.length),
         "tokens": sum(int((some >= 0).sum()) for some in labels),
     }
     return Subject(label, model, windows, in_words(facts, text.notes), facts, text.bytes_per_token)
@@ -188,7 +198,7 @@ def _notes(run: Provenance | None, told: Mapping[str, Any], corpus: Corpus) -> l
 
 def _corpus(used: Provenance, run: Provenance | None, given: bool) -> Corpus:
     try:
-        return load_corpus(used.corpus, text_field=used.text_field)
+        return load_corpus(used.corpus if given or run is None else found_from(run), text_field=used.text_field)
     except InputError as error:
         if given or run is None:
             raise
@@ -196,6 +206,13 @@ def _corpus(used: Provenance, run: Provenance | None, given: bool) -> Corpus:
             f"{str(error).rstrip('.')}: that is the text of the run in '{run.folder}'; bring it back, or name another "
             "one with --corpus."
         ) from error
+
+
+def found_from(run: Provenance) -> str:
+    """Return the run's text: as it was named, or, for who has moved to another folder, below one around the run's."""
+    if run.corpus in CORPORA or Path(run.corpus).is_absolute() or Path(run.corpus).exists():
+        return run.corpus
+    return next((str(place / run.corpus) for place in run.folder.parents if (place / run.corpus).exists()), run.corpus)
 
 
 def _tokenizer(

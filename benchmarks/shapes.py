@@ -10,7 +10,8 @@ from benchmarks.plain import plain_loss
 from benchmarks.timing import Step
 from loopscale import LoopedForCausalLM
 from loopscale.model import LoopedConfig, preset_config
-from loopscale.train.arguments import computes_in_bf16
+from loopscale.train import preset_run
+from loopscale.train.arguments import precision
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
     if kind == "compiled":
         model.compile_regions()
     in_float32 = kind == "float32" or (kind == "plain" and device() == "cpu")
-    autocast = computes_in_bf16("auto") and not in_float32
+    autocast = precision(preset_run("laptop")) == "bf16" and not in_float32
 
     def step() -> Tensor:
         with torch.autocast(device(), torch.bfloat16, enabled=autocast):

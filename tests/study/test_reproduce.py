@@ -14,7 +14,8 @@ from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Job, LocalExecutor, process_environment
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import preset_run, write_config
-from loopscale.train.folder import last_checkpoint, only_one
+from loopscale.train.checkpoints import last_checkpoint
+from loopscale.train.folder import only_one
 from tests.helpers import TINY
 
 CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]

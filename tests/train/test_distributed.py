@@ -11,7 +11,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from loopscale.train import train
-from loopscale.train.folder import last_checkpoint
+from loopscale.train.checkpoints import last_checkpoint
 
 SCRIPT = """
 import json, os, signal, sys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loopscale.train import DataConfig, RunConfig, TrainConfig, check_folder, read_config, train
+from loopscale.train import DataConfig, RunConfig, TrainConfig, check_folder, read_run, train
 from tests.helpers import TINY
 
 DATA = Path(__file__).parent.parent / "data"
@@ -36,7 +36,7 @@ def test_twenty_steps_have_the_committed_losses_and_norms(tmp_path, monkeypatch)
 def test_an_old_run_json_is_read_as_the_run_it_was(tmp_path):
     (tmp_path / "run.json").write_bytes((DATA / "run_v0.1.json").read_bytes())
     (tmp_path / "training.json").write_text("{}")
-    run = read_config(tmp_path)
+    run = read_run(tmp_path)
     assert (run.preset, run.model["readout"], run.data.corpus, run.train.max_steps) == ("laptop", "raw", "docs.txt", 20)
     assert run.model_config(256).num_loops == 4
     assert check_folder(replace(run, out=str(tmp_path)))

@@ -31,5 +31,5 @@ def test_what_does_not_fit_is_told_in_words():
         TrainConfig(batch_size=5, micro_batches=2)
     with pytest.raises(InputError, match="log_every"):
         TrainConfig(save_every=15)
-    with pytest.raises(InputError, match="unexpected"):
+    with pytest.raises(InputError, match="unknown setting of a run 'extra'"):
         RunConfig.from_dict({**preset_run("laptop").to_dict(), "extra": 1})

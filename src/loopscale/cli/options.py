@@ -41,7 +41,14 @@ def train(parser: Parser, words: Sequence[str]) -> None:
     lines).
     """
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="model (folder, file or hub id) whose weights it starts from; its sizes and tokenizer are the defaults",
+    )
     add_run_arguments(parser, words)
+    parser.defaults_from = start_defaults
 
 
 def reproduce(parser: Parser, words: Sequence[str]) -> None:
@@ -222,4 +229,14 @@ def preset_defaults(args: Namespace) -> Mapping[str, Any]:
     from loopscale.train import preset_run
 
     run = preset_run(args.preset).to_dict()
+    return {f"{part}.{key}": value for part in PARTS for key, value in run[part].items()}
+
+
+def start_defaults(args: Namespace) -> Mapping[str, Any]:
+    """Return the preset's values; sizes, parts and tokenizer are those of the model it starts from, if there is one."""
+    if args.init_from is None:
+        return preset_defaults(args)
+    from loopscale.train import run_from
+
+    run = run_from(args.init_from, args.preset).to_dict()
     return {f"{part}.{key}": value for part in PARTS for key, value in run[part].items()}

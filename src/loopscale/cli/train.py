@@ -1,7 +1,7 @@
 """`loopscale train`: one run from its options, and what came out of it."""
 
-import math
 import os
+from dataclasses import replace
 
 from jsonargparse import Namespace
 
@@ -9,20 +9,28 @@ from loopscale.cli.options import PARTS
 from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, started, train
-from loopscale.train.folder import last_checkpoint
+from loopscale.train.checkpoints import last_checkpoint
 
 EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
 
 
 def run(args: Namespace) -> int:
     """Train, and say what came out."""
-    config = run_config(args, args.out)
+    config = replace(run_config(args, args.out), init_from=args.init_from)
     out = console(quiet=os.environ.get("RANK", "0") != "0")
     was_done = started(config.folder) and last_checkpoint(config.folder) is None
     trained = train(config)
     if trained is None:
         out.print(f"stopped and saved: the same command goes on from {config.out}", soft_wrap=True)
         return 130
+    if trained.diverged is not None:
+        kept = last_checkpoint(config.folder)
+        out.print(
+            f"the run diverged at {trained.diverged}: try a lower train.learning_rate or train.clip; "
+            + (f"its last checkpoint is {kept}" if kept else "there was no checkpoint before"),
+            soft_wrap=True,
+        )
+        return 1
     if was_done:
         out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps", soft_wrap=True)
     else:
@@ -48,7 +56,7 @@ def run_config(args: Namespace, out: str) -> RunConfig:
 
 
 def last_words(config: RunConfig, trained: Trained) -> list[str]:
-    """Return what the last log line says, and whether the run diverged or was ended before its time."""
+    """Return what the last log line says, and whether the run was ended before its time."""
     words = []
     last: dict[str, float] = next((line for line in reversed(trained.history) if "loss" in line), {})
     losses = [value for key, value in last.items() if key.startswith("loop_losses/")]
@@ -58,8 +66,6 @@ def last_words(config: RunConfig, trained: Trained) -> list[str]:
             f"training loss of the supervised exits {' '.join(f'{loss:.3f}' for loss in losses)}; "
             f"norm after each loop {' '.join(f'{norm:.1f}' for norm in norms)}"
         )
-    if not all(math.isfinite(value) for value in losses + norms):
-        words.append("the run diverged: try a lower train.learning_rate or train.clip")
     if config.train.max_steps is not None and trained.steps < config.train.max_steps:
         words.append(f"it was ended before its {config.train.max_steps} steps, by train.stop_scale")
     return words

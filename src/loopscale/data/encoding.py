@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from loopscale.errors import InputError
 
 PIECE_CHARACTERS = 16_384
+BYTES = 256
 # where a long text may be cut, the better places first; `bytes` and `words` see no difference at any of them
 _CUTS = re.compile(r"\n(?=\S)"), re.compile(r"\s(?=\S)"), re.compile(r"[^\w\s]")
 
@@ -53,8 +54,19 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
+def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id that follows every document of a training text; None where a newline does.
+
+    Bytes have no id to spare: their end is the newline, and the NUL that they name to programs which demand an end of
+    text follows none.
+    """
+    return None if _is_bytes(tokenizer) else tokenizer.eos_token_id
+
+
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Return the tokens that no text should turn into, by id: all special ones but the unknown."""
+    """Return the tokens that no text should turn into, by id: all special ones but the unknown, and none of bytes."""
+    if _is_bytes(tokenizer):
+        return {}
     tokens = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     tokens |= {i: token for token in tokenizer.all_special_tokens if (i := _id(tokenizer, token)) is not None}
     if tokenizer.unk_token_id != tokenizer.eos_token_id:
@@ -83,6 +95,11 @@ def pieces(text: str) -> Iterator[str]:
         start = end
     if start < len(text):
         yield text[start:]
+
+
+def _is_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the vocabulary is the bytes, each by one character."""
+    return set(map(len, tokenizer.get_vocab())) == {1} and vocabulary_size(tokenizer) == BYTES
 
 
 def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

@@ -17,13 +17,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from loopscale.data import hub
 from loopscale.data.cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.corpora import Corpus
-from loopscale.data.encoding import pieces, vocabulary_size
+from loopscale.data.encoding import BYTES, pieces, vocabulary_size
 from loopscale.data.progress import progress_when_slow
 from loopscale.data.readers import existing
 from loopscale.errors import InputError, unknown
 
 FitOn = Literal["train", "train+valid"]
 
+BYTES_PADDING, BYTES_END = 0xFF, 0x00  # a byte that no UTF-8 text has, and one that no text is trained to end in
 WORDS_VOCAB_SIZE = 20_000
 WORDS_MIN_COUNT = 2
 WORDS_UNKNOWN = "<unk>"
@@ -112,11 +113,19 @@ def _bytes() -> PreTrainedTokenizerFast:
     # Byte-level BPE writes each byte as a printable character: itself, or one from U+0100 on.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     stand_ins = iter(range(0x100, 0x200))
-    vocab = {chr(byte if byte in printable else next(stand_ins)): byte for byte in range(256)}
+    vocab = {chr(byte if byte in printable else next(stand_ins)): byte for byte in range(BYTES)}
+    names = list(vocab)
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=names[BYTES_PADDING],
+        eos_token=names[BYTES_END],  # for programs that demand one
+        padding_side="left",
+        split_special_tokens=True,  # the letters that stand for those bytes are text like any other
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.data.cache import build_once, default_cache_dir, digest, remove
 from loopscale.data.corpora import Corpus, Split
-from loopscale.data.encoding import control_tokens, count_controls, encode, pieces, vocabulary_size
+from loopscale.data.encoding import control_tokens, count_controls, encode, end_of_text, pieces, vocabulary_size
 from loopscale.data.progress import progress_when_slow
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
@@ -102,7 +102,7 @@ def _write(path: Path, tokens: Tokens) -> None:
 
 def _encode(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split: Split) -> Tokens:
     dtype = np.min_scalar_type(max(vocabulary_size(tokenizer) - 1, 0))
-    eos, controls = tokenizer.eos_token_id, control_tokens(tokenizer)
+    eos, controls = end_of_text(tokenizer), control_tokens(tokenizer)
     parts: list[np.ndarray] = []
     spelled: Counter[str] = Counter()
     text_bytes = 0

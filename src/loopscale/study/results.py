@@ -48,8 +48,8 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss or a norm within the trained depth is not finite."""
-        return not all(map(math.isfinite, (*self.cross_entropy, *self.norm)))
+        """Whether training met what is not finite, or a loss or a norm within the trained depth is not."""
+        return "diverged" in self.extra or not all(map(math.isfinite, (*self.cross_entropy, *self.norm)))
 
     @classmethod
     def from_dict(cls, document: object, where: str = "the run") -> "Run":

@@ -11,7 +11,7 @@ from loopscale.allocator import keep_freed_memory
 from loopscale.errors import InputError
 from loopscale.storage import write_json
 from loopscale.study.measure import measure
-from loopscale.train import read_config, train
+from loopscale.train import read_run, train
 
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.json"
@@ -48,7 +48,7 @@ def read_report(path: Path) -> dict[str, Any] | None:
 
 def main(folder: Path) -> int:
     """Train or go on, measure, write `result.json`; return the exit status."""
-    config = read_config(folder)
+    config = read_run(folder)
     trained = train(config, [ReportProgress(folder)], quiet=True)
     if trained is None:
         return STOPPED
@@ -61,6 +61,8 @@ def main(folder: Path) -> int:
         "parameters": trained.model.num_parameters(),
         "history": [line for line in trained.history if "loss" in line],
     }
+    if trained.diverged is not None:
+        result["diverged"] = trained.diverged
     write_json(folder / RESULT_FILE, result)
     return 0
 

@@ -1,14 +1,22 @@
 """Training: the typed configuration of a run, transformers' Trainer with loop metrics, and the run in its folder."""
 
+from loopscale.train.callbacks import StopOnSignal
 from loopscale.train.config import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
-from loopscale.train.folder import check_corpus, check_folder, differences, read_config, started, write_config
+from loopscale.train.depth import Depth, DepthSchedule, FixedDepth
+from loopscale.train.folder import read_run, started, write_config
+from loopscale.train.identity import check_corpus, check_folder, differences
 from loopscale.train.run import Trained, load_run_data, train
-from loopscale.train.trainer import LoopedTrainer, StopOnSignal
+from loopscale.train.trainer import Diverged, LoopedTrainer
+from loopscale.train.weights import run_from
 
 __all__ = [
     "MODEL_FIELDS",
     "RUNS",
     "DataConfig",
+    "Depth",
+    "DepthSchedule",
+    "Diverged",
+    "FixedDepth",
     "LoopedTrainer",
     "RunConfig",
     "StopOnSignal",
@@ -19,7 +27,8 @@ __all__ = [
     "differences",
     "load_run_data",
     "preset_run",
-    "read_config",
+    "read_run",
+    "run_from",
     "started",
     "train",
     "write_config",

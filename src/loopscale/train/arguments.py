@@ -1,15 +1,20 @@
 """A run in transformers' words."""
 
+import os
+
 import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from loopscale.errors import InputError
+from loopscale.hf import cpu_multiplies_bf16
+from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
-from loopscale.train.folder import CHECKPOINTS
+
+KEPT_CHECKPOINTS = 2  # the last, and the one to fall back to if it is damaged
 
 
-def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArguments:
+def training_arguments(config: RunConfig) -> TrainingArguments:
     """Translate the run into transformers' arguments.
 
     Raises `InputError` for a tracker that is not installed, and where one process sees several GPUs: it would train a
@@ -19,7 +24,7 @@ def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArgume
         if name not in (known := get_available_reporting_integrations()):
             here = f"here are {', '.join(known)}" if known else "none is installed here"
             raise InputError(f"train.report_to names {name}, and {here}: install it, or leave it out.")
-    train, model, cuda = config.train, config.model_config(None), torch.cuda.is_available()
+    train, cuda = config.train, uses_cuda()
     args = TrainingArguments(
         output_dir=str(config.folder / CHECKPOINTS),
         learning_rate=train.learning_rate,
@@ -33,12 +38,12 @@ def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArgume
         num_train_epochs=train.epochs,
         max_steps=train.max_steps or -1,
         seed=train.seed,
-        bf16=computes_in_bf16(train.precision),
+        bf16=precision(config) == "bf16",
         use_cpu=not cuda,
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,  # it would sync every step
         save_steps=train.save_every,
-        save_total_limit=1,
+        save_total_limit=KEPT_CHECKPOINTS,
         eval_strategy="steps" if train.evaluate_every else "no",
         eval_steps=train.evaluate_every or None,
         prediction_loss_only=True,
@@ -46,10 +51,10 @@ def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArgume
         dataloader_drop_last=True,
         dataloader_num_workers=train.workers,
         dataloader_pin_memory=cuda,
-        ddp_find_unused_parameters=model.exit_gate and model.supervision != "exit_gate",  # a gate that no loss reads
+        ddp_find_unused_parameters=False,  # corrected where a step may leave some out
         remove_unused_columns=False,
         report_to=train.report_to or "none",
-        disable_tqdm=quiet,
+        disable_tqdm=True,  # our own lines say more
     )
     if args.n_gpu > 1:
         raise InputError(
@@ -59,12 +64,15 @@ def training_arguments(config: RunConfig, quiet: bool = False) -> TrainingArgume
     return args
 
 
-def computes_in_bf16(precision: str) -> bool:
-    """Return whether to run under bf16 autocast: as told, or where the hardware multiplies bf16 matrices natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if not torch.backends.mkldnn.is_available():  # nor is the question below, then
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+def uses_cuda() -> bool:
+    """Return whether to train on CUDA GPUs: where there is one, unless accelerate's variable says CPU."""
+    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in {"1", "true", "yes"}
+
+
+def precision(config: RunConfig) -> str:
+    """Return what the run computes in: as told, or bf16 where the hardware multiplies bf16 matrices natively."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    if uses_cuda():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bf16" if cpu_multiplies_bf16() else "float32"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
+from loopscale.storage import from_json
 
 # the least that numbers of `TrainConfig` may be, and those that must be above 0
 LEAST: Mapping[str, int] = {
@@ -122,6 +123,7 @@ class RunConfig:
     train: TrainConfig
     preset: str | None = None
     out: str = "runs/train"
+    init_from: str | None = None  # a model by folder, file or hub id, whose weights it starts from
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
@@ -148,13 +150,14 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "RunConfig":
-        """Read what `to_dict` wrote; unknown keys raise `InputError`."""
-        parts = {"data": DataConfig, "train": TrainConfig}
-        try:
-            read = {name: kind(**document[name]) for name, kind in parts.items()}
-            return cls(**{**document, **read})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"not a run's configuration: {error}.") from error
+        """Read what `to_dict` wrote. Raises `InputError` for unknown keys and values of another kind."""
+        for part, kind in (("", cls), ("data", DataConfig), ("train", TrainConfig)):
+            known = {f.name for f in fields(kind)}
+            given = document.get(part, {}) if part else document
+            for name in given if isinstance(given, Mapping) else ():
+                if name not in known:
+                    raise unknown("setting of a run", f"{part}.{name}".lstrip("."), sorted(known))
+        return from_json(dict(document), cls, "the configuration of a run")
 
     def with_model(self, **fields_: Any) -> "RunConfig":
         """Return the run with other fields of the model."""

@@ -1,90 +1,64 @@
-"""A run's folder: whose it is, what lies in it, and that one process at a time trains there."""
+"""A run's folder: the record of the run, and the lock against a second process."""
 
-import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
+from uuid import uuid4
 
+import psutil
 from filelock import FileLock, Timeout
-from transformers.trainer_utils import get_last_checkpoint
 
-from loopscale.data import Data
 from loopscale.environment import environment
 from loopscale.errors import InputError
-from loopscale.storage import check_writable, write_json
+from loopscale.storage import REST, parse_json, read_json, write_json
+from loopscale.train.checkpoints import CHECKPOINTS, last_checkpoint
 from loopscale.train.config import RunConfig
 
 RUN_FILE = "run.json"
-CHECKPOINTS = "checkpoints"
 DONE_FILE = "training.json"
 SECONDS_FILE = "seconds.json"  # of the parts of a run before it was stopped
 LOCK_FILE = ".lock"  # among the checkpoints, which go when the run is done
-# what may differ between the start and the resumption of a run
-FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
+OWNER_FILE = ".owner.json"
 
 
-def check_folder(config: RunConfig) -> bool:
-    """Return whether the folder already holds this run, finished or not.
+@final
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds: the configuration, and the facts of the run's beginning.
 
-    Raises `InputError` where it holds something else.
+    A run that has not begun yet, for instance one that a study has planned, has no facts.
     """
-    path = config.folder / RUN_FILE
-    check_writable("--out", config.folder)
-    if path.exists() and not started(config.folder):
-        return False
-    if not path.exists():
-        if config.folder.is_dir() and any(
-            p.name != CHECKPOINTS or started(config.folder) for p in config.folder.iterdir()
-        ):
-            raise InputError(f"{config.folder} is not empty and holds no loopscale run: choose another --out.")
-        return False
-    if differing := differences(read_config(config.folder).to_dict(), config.to_dict()):
-        raise InputError(
-            f"{config.folder} belongs to another configuration ({', '.join(differing)} differ): choose another --out, "
-            "or remove the folder to train anew."
-        )
-    return True
+
+    config: Mapping[str, Any]
+    corpus: Mapping[str, str] | None = None  # name and sha256
+    tokenizer: str | None = None  # what decides its ids, as a hash
+    precision: str | None = None  # that it computes in
+    init_from: Mapping[str, str] | None = None  # path and sha256
+    processes: int | None = None
+    environment: Mapping[str, Any] | None = None
+    id: str | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
+
+    @property
+    def run(self) -> RunConfig:
+        """The configuration."""
+        return RunConfig.from_dict(self.config)
 
 
-def check_corpus(folder: Path, data: Data) -> None:
-    """Raise `InputError` if what the folder holds was trained on another text than `data`."""
-    corpus = _facts(folder).get("corpus") if started(folder) else None
-    if corpus is not None and corpus["sha256"] != data.corpus.sha256:
-        raise InputError(
-            f"{folder} was trained on another text: corpus {data.corpus.name} has changed since. Bring the text back, "
-            "choose another --out, or remove the folder to train anew."
-        )
+@final
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What training.json holds: what a run that is over took, its log lines, and where it diverged if it did."""
 
-
-def check_processes(folder: Path, processes: int) -> None:
-    """Raise `InputError` if the folder's run began with another number of processes: its steps would be others."""
-    before = _facts(folder).get("processes", processes) if started(folder) else processes
-    if before != processes and not (folder / DONE_FILE).exists():
-        raise InputError(
-            f"{folder} was begun with {before} processes, and these are {processes}, whose steps would take another "
-            f"number of windows: go on with {before}, or choose another --out."
-        )
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes. Raises `InputError` if another one trains there."""
-    path = folder / CHECKPOINTS / LOCK_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"another process is training in {folder}: wait for it or stop it, or choose another --out."
-        ) from None
-    except NotImplementedError:  # a file system without locks: nothing to hold
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+    diverged: Mapping[str, Any] | None = None  # step and what, in words
+    rest: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
 
 
 def started(folder: Path) -> bool:
@@ -92,69 +66,92 @@ def started(folder: Path) -> bool:
     return (folder / DONE_FILE).exists() or last_checkpoint(folder) is not None
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint to resume from, if any."""
-    checkpoints = folder / CHECKPOINTS
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+def finished(folder: Path) -> bool:
+    """Return whether the run of a folder is over."""
+    return (folder / DONE_FILE).exists()
 
 
-def write_config(config: RunConfig, data: Data | None = None, processes: int = 1) -> None:
-    """Write the run's configuration into its folder, with its corpus, and the environment it was started in."""
-    facts = _facts(config.folder) if started(config.folder) else {}
-    if not facts and data is not None:
-        facts = {
-            "corpus": {"name": data.corpus.name, "sha256": data.corpus.sha256},
-            "environment": environment(),
-            "processes": processes,
-        }
-    write_json(config.folder / RUN_FILE, {"config": config.to_dict(), **facts})
+def write_config(config: RunConfig, **facts: Any) -> RunRecord:
+    """Write the run's configuration into its folder, beside the facts of its beginning; return the record.
+
+    `facts` are those of a run that begins here and now: one that has begun keeps its own.
+    """
+    begun = read_record_of_run(config.folder) if started(config.folder) else None
+    if begun is not None and begun.corpus is not None:
+        record = replace(begun, config=config.to_dict())
+    elif facts:
+        record = RunRecord(config.to_dict(), **facts, environment=environment(), id=uuid4().hex)
+    else:
+        record = RunRecord(config.to_dict())
+    write_json(config.folder / RUN_FILE, {k: v for k, v in vars(record).items() if v is not None and k != "rest"})
+    return record
 
 
-def read_config(folder: Path) -> RunConfig:
-    """Return the configuration in a run's folder; raises `InputError` where there is none."""
-    return RunConfig.from_dict(_read(folder)["config"])
+def read_run(folder: Path) -> RunConfig:
+    """Return the configuration in a run's folder. Raises `InputError` where there is none."""
+    return read_record_of_run(folder).run
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    """Return what a run's folder says beside its configuration."""
-    return {key: value for key, value in _read(folder).items() if key != "config"}
+def read_record_of_run(folder: Path) -> RunRecord:
+    """Return what a folder's run.json holds. Raises `InputError` where it cannot be read as a run."""
+    return read_json(folder / RUN_FILE, RunRecord, f"remove {folder} or choose another --out")
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / RUN_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return {**document, "config": document["config"]}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not readable as a run: remove {folder} or choose another --out.") from error
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted names that differ, apart from those that may."""
-    names = []
-    for key in sorted({*before, *now} - {*FREE_KEYS, "out"}):
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            names += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            names.append(f"{prefix}{key}")
-    return names
+def read_record(folder: Path) -> TrainingRecord:
+    """Return what a finished run took, and its log lines. Raises `InputError` where they cannot be read."""
+    return read_json(folder / DONE_FILE, TrainingRecord, f"remove {folder} to train anew, or bring the file back")
 
 
 def seconds_before(folder: Path) -> float:
     """Return the training time up to the checkpoint."""
     path = folder / CHECKPOINTS / SECONDS_FILE
     try:
-        return float(json.loads(path.read_text(encoding="utf-8")))
+        return float(parse_json(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, ValueError, TypeError):  # a run without a checkpoint; a clock is not worth a run
         return 0.0
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the steps, seconds and log lines of a finished run. Raises `InputError` where they cannot be read."""
-    path = folder / DONE_FILE
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes. Raises `InputError`, naming the other, if one trains there."""
+    place = folder / CHECKPOINTS
+    place.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(place / LOCK_FILE, timeout=0), place / OWNER_FILE
+    with suppress(NotImplementedError, OSError):  # a file system without locks: what is left is the owner's word
+        try:
+            lock.acquire()
+        except Timeout:
+            raise _in_use(folder, _owner(owner)) from None
+    other = _owner(owner)
+    if other is not None and other != os.getpid():  # the lock's file was removed meanwhile, or means nothing here
+        lock.release()
+        raise _in_use(folder, other)
+    write_json(owner, _self())
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("steps", "seconds", "history")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: remove {folder} to train anew, or bring the file back.") from error
+        yield
+    finally:
+        with suppress(OSError):
+            owner.unlink()
+        lock.release()
+        with suppress(OSError):
+            if finished(folder) and not any(path.name != LOCK_FILE for path in place.iterdir()):
+                shutil.rmtree(place)
+
+
+def _self() -> dict[str, Any]:
+    return {"pid": os.getpid(), "began": psutil.Process().create_time()}
+
+
+def _owner(path: Path) -> int | None:
+    """Return the process that says it trains here, if it is still there."""
+    try:
+        said = parse_json(path.read_text(encoding="utf-8"), str(path))
+        there = psutil.Process(int(said["pid"])).create_time() == said["began"]
+        return int(said["pid"]) if there else None
+    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
+        return None
+
+
+def _in_use(folder: Path, owner: int | None) -> InputError:
+    who = "" if owner is None else f" (process {owner})"
+    return InputError(f"another process is training in {folder}{who}: wait for it or stop it, or choose another --out.")

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,43 +9,54 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from loopscale.audit import ScaleMonitor, static_warning
 from loopscale.data import Data, collate, load_data
+from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
+from loopscale.launcher import own_settings
+from loopscale.manifest import MANIFEST, damage, told_when_full, write_manifest
 from loopscale.model import LoopedForCausalLM
-from loopscale.storage import write_json
-from loopscale.train.arguments import training_arguments
-from loopscale.train.checkpoints import check_checkpoint
+from loopscale.process import borrowed
+from loopscale.storage import parse_json, write_json
+from loopscale.train.arguments import precision, training_arguments
+from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
+from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
+from loopscale.train.depth import FixedDepth, reached_parameters
+from loopscale.train.execution import BATCH_FILE, execute, keep_batch
 from loopscale.train.folder import (
-    CHECKPOINTS,
     DONE_FILE,
-    SECONDS_FILE,
-    check_corpus,
-    check_folder,
-    check_processes,
-    last_checkpoint,
+    RUN_FILE,
+    RunRecord,
+    finished,
     only_one,
     read_record,
-    seconds_before,
+    started,
     write_config,
 )
-from loopscale.train.trainer import LoopedTrainer, PresentIntervals, StopOnSignal
+from loopscale.train.folder import read_record_of_run as record_of
+from loopscale.train.identity import check_corpus, check_folder, check_machine, check_start
+from loopscale.train.trainer import Diverged, LoopedTrainer
+from loopscale.train.weights import GivenWeights, inference_tokenizer, new_model
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left: the model in eval mode, its data, the optimizer steps and seconds it took, and the log lines."""
+    """What a run left: the model in eval mode, its data, the optimizer steps and seconds it took, and the log lines.
+
+    Where it `diverged`, that says at which step and how; the model is as it was before that step.
+    """
 
     model: LoopedForCausalLM
     data: Data
     steps: int
     seconds: float
     history: list[dict[str, Any]]
+    diverged: str | None = None
 
 
 def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
@@ -67,26 +77,48 @@ def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
 def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: bool = False) -> Trained | None:
     """Train, or go on where the folder's last checkpoint stands; return None if a signal stopped it (it can go on).
 
+    A run whose loss, gradient or state is not finite ends before that step, with `Trained.diverged`, and keeps its last
+    checkpoint. `quiet` prints nothing. Signals, hooks, random states and settings of torch are as they were before
+    when it returns, also when it fails; it may be called from any thread.
+
     Raises `InputError` for data that does not fit the model or a step, for a folder that belongs to another
     configuration or text, and while another process trains there.
     """
-    args = training_arguments(config, quiet)
-    check_folder(config)
-    check_processes(config.folder, args.world_size)
-    with args.main_process_first(desc="tokenizing"):
-        data = load_run_data(config, quiet)
-    check_corpus(config.folder, data)
-    if (config.folder / DONE_FILE).exists():
-        return _finished(config, data, args)
-    _check_windows(config, data, args.world_size)
+    with borrowed(quiet), own_settings(precision(config), config.train.compile):
+        args = training_arguments(config)
+        check_folder(config)
+        with args.main_process_first(desc="tokenizing"):
+            data = load_run_data(config, quiet)
+        check_corpus(config.folder, data)
+        if finished(config.folder):
+            return _finished(config, data, args)
+        check_machine(config.folder, args.world_size, precision(config))
+        _check_windows(config, data, args.world_size)
+        model, given = _first_weights(config, data)
+        with only_one(config.folder) if args.should_save else nullcontext():
+            check_folder(config)  # once more, now that nobody else writes there
+            if finished(config.folder):
+                return _finished(config, data, args)
+            return _train(config, model, data, args, callbacks, given, quiet)
+
+
+def _first_weights(config: RunConfig, data: Data) -> tuple[LoopedForCausalLM, dict[str, str] | None]:
+    """Return the model to train, and what is to be recorded of the weights it was given."""
     set_seed(config.train.seed)
-    model = LoopedForCausalLM(config.model_config(_vocabulary(config, data)))
-    data.require_vocabulary(model.config.vocab_size)
+    model = new_model(config, data)
     model.checkpoint_loops = config.train.checkpoint_loops
-    if config.train.compile:
-        model.compile_regions()
-    with only_one(config.folder) if args.should_save else nullcontext():
-        return _train(config, model, data, args, callbacks)
+    begun = record_of(config.folder) if started(config.folder) else None
+    given = None
+    if config.init_from is not None:
+        if begun is not None and begun.init_from is not None and begun.init_from["path"] == config.init_from:
+            given = dict(begun.init_from)  # they may be gone by now
+        else:
+            weights = GivenWeights(config.init_from)
+            weights.require_tokenizer(data.tokenizer)
+            weights.put_into(model)
+            given = {"path": config.init_from, "sha256": weights.sha256}
+    check_start(begun, config.init_from, None if given is None else given["sha256"])
+    return model, given
 
 
 def _train(
@@ -95,62 +127,88 @@ def _train(
     data: Data,
     args: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
+    given: dict[str, str] | None,
+    quiet: bool,
 ) -> Trained | None:
     folder, stop, watch = config.folder, StopOnSignal(), Stopwatch(config.folder)
-    checkpoint = check_checkpoint(last_checkpoint(folder))
+    record = record_of(folder) if started(folder) else None
+    checkpoint = good_checkpoint(folder, record.id if record else None)
     if args.should_save:
-        write_config(config, data, args.world_size)
+        record = _write_record(config, data, args, given)
         if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
-    trainer = LoopedTrainer(
-        model=model,
-        args=args,
-        data_collator=collate,
-        train_dataset=data.train,
-        eval_dataset=data.valid,
-        callbacks=[PresentIntervals(), stop, watch, *callbacks, *_monitor(config)],
+    schedule = FixedDepth(model.num_loops)
+    with reached_parameters(model, schedule, args):
+        if config.train.compile:
+            model.compile_regions()
+        trainer = LoopedTrainer(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=data.train,
+            eval_dataset=data.valid,
+            callbacks=[PresentIntervals(), stop, watch, *callbacks, *_monitor(config)],
+            schedule=schedule,
+            run=record.id if record else None,
+        )
+        trainer.seconds = lambda: watch.seconds
+        if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
+            kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
+            trainer.sums.take_up(kept, args.device)
+        diverged = execute(trainer, checkpoint, config, stop, watch, quiet)
+    stopped = stop.received and diverged is None and trainer.state.global_step < trainer.state.max_steps
+    if stopped:
+        return None
+    history, steps = trainer.state.log_history, trainer.state.global_step
+    if args.should_save:
+        done = {"steps": steps, "seconds": watch.seconds, "history": history}
+        if diverged is None:
+            _write_model(model, data, folder, record)
+            write_json(folder / DONE_FILE, done)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        else:
+            keep_batch(trainer, diverged, folder)
+            write_json(folder / DONE_FILE, {**done, "diverged": {"step": diverged.step, "what": diverged.what}})
+    return Trained(model.eval(), data, steps, watch.seconds, history, None if diverged is None else str(diverged))
+
+
+def _write_record(config: RunConfig, data: Data, args: TrainingArguments, given: dict[str, str] | None) -> RunRecord:
+    return write_config(
+        config,
+        corpus={"name": data.corpus.name, "sha256": data.corpus.sha256},
+        tokenizer=fingerprint(data.tokenizer),
+        precision=precision(config),
+        init_from=given,
+        processes=args.world_size,
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    stopped = stop.received and trainer.state.global_step < trainer.state.max_steps
-    record = {"steps": trainer.state.global_step, "seconds": watch.seconds, "history": trainer.state.log_history}
-    if args.should_save and not stopped:
+
+
+def _write_model(model: LoopedForCausalLM, data: Data, folder: Path, record: RunRecord | None) -> None:
+    """Write model and tokenizer, and the list of what a whole folder holds."""
+    with told_when_full(folder, "the model"):
         model.save_pretrained(folder)
-        data.tokenizer.save_pretrained(folder)
-        write_json(folder / DONE_FILE, record)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return None if stopped else Trained(model.eval(), data, **record)
-
-
-class Stopwatch(TrainerCallback):
-    """Counts the seconds of training, those of the parts before it included: each checkpoint has its own count."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.before = self.start = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds up to now."""
-        return self.before + time.perf_counter() - self.start
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start where the checkpoint stood."""
-        self.before, self.start = seconds_before(self.folder), time.perf_counter()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep the count for who goes on from here."""
-        if args.should_save:
-            write_json(self.folder / CHECKPOINTS / SECONDS_FILE, self.seconds)
+        inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)
+        others = {DONE_FILE, RUN_FILE, MANIFEST, BATCH_FILE}
+        names = [p.name for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors"} and p.is_file()]
+        write_manifest(folder, record.id if record else None, [name for name in names if name not in others])
 
 
 def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained:
-    """Return what a finished run left, on the device it would train on."""
-    record = read_record(config.folder)
+    """Return what a finished run left, on the device it would train on; of one that diverged, its last checkpoint."""
+    folder, record = config.folder, read_record(config.folder)
+    source: Path | None = folder
+    if record.diverged is not None:
+        source = good_checkpoint(folder)
+    elif (complaint := damage(folder)) is not None:
+        raise InputError(f"{folder} {complaint}: bring the file back, or remove the folder to train anew.")
+    diverged = None if record.diverged is None else str(Diverged(**record.diverged))
+    if source is None:
+        raise InputError(f"{folder} diverged before its first checkpoint ({diverged}): remove it to train anew.")
     try:
-        model = LoopedForCausalLM.from_pretrained(config.folder).to(args.device)
+        model = LoopedForCausalLM.from_pretrained(source).to(args.device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{config.folder} holds no whole model: remove the folder to train anew.") from error
-    return Trained(model.eval(), data, record["steps"], record["seconds"], record["history"])
+        raise InputError(f"{folder} holds no whole model: remove the folder to train anew.") from error
+    return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged)
 
 
 def _check_windows(config: RunConfig, data: Data, processes: int) -> None:
@@ -174,8 +232,3 @@ def _holds_scale(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> boo
     """Return whether a controller sets the norm penalty."""
     controlled = any(isinstance(callback, ScaleMonitor) and callback.controller is not None for callback in callbacks)
     return controlled or config.train.scale_target is not None
-
-
-def _vocabulary(config: RunConfig, data: Data) -> int | None:
-    """Return the embedding's size where the tokenizer decides it: when the configuration does not."""
-    return None if "vocab_size" in config.model else data.vocab_size

@@ -1,31 +1,58 @@
-"""transformers' Trainer plus three things: metrics of every loop without a sync per step, checkpoints that are written
-whole or not at all, and a stop that saves.
+"""transformers' Trainer plus metrics of every loop without a sync per step, a stop at the first figure that is not
+finite, and checkpoints that carry the sums of an unfinished log line.
 """
 
-import os
-import shutil
-import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-LOOP_METRICS = ("loop_losses", "loop_norms")
-STAGING = ".staging"
+from loopscale.hf import StagedCheckpoints
+from loopscale.manifest import told_when_full, write_manifest
+from loopscale.storage import write_json
+from loopscale.train.checkpoints import SUMS_FILE
+from loopscale.train.depth import DepthSchedule, FixedDepth
+from loopscale.train.metrics import LoopSums
+
+Fetch = Callable[[], list[bool]]
 
 
-class LoopedTrainer(Trainer):
-    """Trains a `LoopedForCausalLM` on batches of `input_ids` and `shift_labels`."""
+@final
+class Diverged(Exception):
+    """A training step whose loss, gradient or state is not finite; the optimizer has not made it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what} is not finite")
+        self.step, self.what = step, what
+
+
+class LoopedTrainer(StagedCheckpoints, Trainer):
+    """Trains a `LoopedForCausalLM` on batches of `input_ids` and `shift_labels`.
+
+    `schedule` gives the loops of every step, those of the model by default. Raises `Diverged` at the first step that is
+    not finite: at once on a CPU, a step later on a GPU, which is not waited for, but never later than a checkpoint.
+    """
+
+    def __init__(
+        self, *args: Any, schedule: DepthSchedule | None = None, run: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._loop_sums: Tensor | None = None  # (2, K) on the model's device, summed since the last log line
-        self._loop_batches = 0
-        self._saving = False
+        self.run = run
+        self.sums = LoopSums()
+        self.seconds: Callable[[], float] | None = None  # of the whole run, earlier parts included
+        self.inputs: dict[int, list[dict[str, Any]]] = {}  # of the step under way and the one before
+        self._looped = self.accelerator.unwrap_model(self.model)
+        self._supervision = self._looped.supervision
+        self._schedule = schedule or FixedDepth(self._looped.num_loops)
+        self._pending: tuple[int, Fetch] | None = None
+        self._grad_norm: Tensor | None = None
+        self._hear_gradients()
+        self.remove_callback(PrinterCallback)  # it prints raw dictionaries
+        self.add_callback(_EveryStep(self))
 
     def compute_loss(
         self,
@@ -36,100 +63,140 @@ class LoopedTrainer(Trainer):
     ) -> Any:
         """Compute the loss and keep the metrics of every loop on the device; unsupervised exits only when logged."""
         training = model.training
-        asked = {"supervised_exits_only": True} if training else {"logits_to_keep": 1}  # evaluation reads losses alone
+        asked = self._asked_in_training() if training else {"logits_to_keep": 1}  # evaluation reads losses alone
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
-            metrics = torch.stack([outputs[name].detach().mean(0) for name in LOOP_METRICS])
-            self._loop_sums = metrics if self._loop_sums is None else self._loop_sums + metrics
-            self._loop_batches += 1
+            self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)
+            losses, norms = (outputs[name].detach().mean(0) for name in ("loop_losses", "loop_norms"))  # (B, K) -> (K,)
+            self.sums.add(losses, norms, [self._supervision.supervises(k, len(losses)) for k in range(len(losses))])
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Make one micro-batch's gradient, and sum its loss."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.sums.add_loss(loss.detach())
+        return loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean loss and norm of every loop since the last line: one transfer per line, not per step."""
-        if "loss" in logs and self._loop_sums is not None:
-            means = self.accelerator.reduce(self._loop_sums / self._loop_batches, "mean")
-            supervision = self.accelerator.unwrap_model(self.model).supervision
-            losses, norms = means.tolist()
-            seen = [k for k in range(len(losses)) if supervision.supervises(k, len(losses))]
-            logs |= {f"loop_losses/{k + 1}": losses[k] for k in seen}
-            logs |= {f"loop_norms/{k}": norm for k, norm in enumerate(norms, 1)}
-            self._loop_sums, self._loop_batches = None, 0
+        """Add the means of every loop since the last line: one transfer per line, not per step.
+
+        The closing line speaks of the whole run, also where it was resumed.
+        """
+        if "loss" in logs and (sums := self.gathered_sums()) is not None:
+            logs |= self.sums.line(self.state.global_step, sums)
+            self.sums.start_anew(self.state.global_step, sums[0])
+        elif "train_runtime" in logs:
+            logs |= self.closing_line(self.state.global_step)
         super().log(logs, start_time)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder, STAGING)) if self._saving else folder
+    def closing_line(self, steps: int) -> dict[str, float]:
+        """Return seconds, speed and mean loss of the whole run."""
+        sums = self.gathered_sums()
+        line = {"train_loss": (self.sums.logged_loss + (0.0 if sums is None else sums[0])) / max(1, steps)}
+        if self.seconds is not None:
+            seconds, windows = self.seconds(), self.args.train_batch_size * self.args.gradient_accumulation_steps
+            line |= {
+                "train_runtime": seconds,
+                "train_samples_per_second": steps * windows * self.args.world_size / seconds,
+                "train_steps_per_second": steps / seconds,
+            }
+        return line
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write into a staging folder, then move it into place: a killed save leaves the last good checkpoint."""
-        folder = Path(super()._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(folder / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving = False
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            for checkpoint in (folder / STAGING).iterdir():
-                _sync(checkpoint)
-                target = folder / checkpoint.name
-                shutil.rmtree(target, ignore_errors=True)
-                checkpoint.replace(target)
-            (folder / STAGING).rmdir()
-            rotate_checkpoints(str(folder), self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+    def gathered_sums(self) -> tuple[float, list[list[float]]] | None:
+        """Return loss and figures of the loops since the last line as plain numbers, meaned over processes."""
+        if self.sums.loss is None or self.sums.loops is None:
+            return None
+        together = torch.cat([self.sums.loss.reshape(1).to(self.sums.loops), self.sums.loops.flatten()])
+        loss, *loops = self.accelerator.reduce(together, "mean").tolist()
+        K = len(loops) // 2
+        return loss, [loops[:K], loops[K:]]
+
+    def judge_step(self, step: int) -> None:
+        """Raise `Diverged` if a step was not finite: this one on a CPU, the one before on an accelerator."""
+        flags = self.sums.finite(self._grad_norm)
+        waiting, self._pending = self._pending, (step, _fetched(flags))
+        if not flags.is_cuda:
+            waiting, self._pending = self._pending, None
+        if waiting is not None:
+            self._judge(*waiting)
+
+    def require_finite(self) -> None:
+        """Raise `Diverged` if any step so far, or any weight, is not finite. Waits for the accelerator."""
+        waiting, self._pending = self._pending, None
+        if waiting is not None:
+            self._judge(*waiting)
+        norm = nn.utils.get_total_norm([p.detach() for p in self._looped.parameters()])
+        if not bool(torch.isfinite(norm)):
+            raise Diverged(self.state.global_step, "the norm of the weights")
+
+    def before_checkpoint(self) -> None:
+        """Refuse to save what is not finite, and gather the sums of the line under way."""
+        self.require_finite()
+        self._kept = self.sums.to_dict(self.gathered_sums())
+
+    def seal(self, folder: Path) -> None:
+        """Add the sums, then the list of what a whole checkpoint holds."""
+        write_json(folder / SUMS_FILE, self._kept)
+        write_manifest(folder, self.run)
+
+    def writing(self, folder: Path) -> AbstractContextManager[None]:
+        """Tell of a full disk in a sentence."""
+        return told_when_full(folder, f"the checkpoint of step {self.state.global_step}")
+
+    def _judge(self, step: int, fetch: Fetch) -> None:
+        loss, gradient, *loops = fetch()
+        K = len(loops) // 2
+        norms, losses = loops[:K], loops[K:]
+        if self.args.world_size > 1 and gradient:  # what every process sees alike
+            return
+        if not all(norms):
+            raise Diverged(step, f"the state after loop {norms.index(False) + 1}")
+        if not all(losses):
+            raise Diverged(step, f"the loss of exit {losses.index(False) + 1}")
+        if not (loss and gradient):
+            raise Diverged(step, "the gradient" if loss else "the loss")
+
+    def _asked_in_training(self) -> dict[str, Any]:
+        depth = self._schedule.depth(self.state.global_step + 1)
+        asked: dict[str, Any] = {"supervised_exits_only": True}
+        return asked if depth.loops == self._looped.num_loops else {**asked, "num_loops": depth.loops}
+
+    def _hear_gradients(self) -> None:
+        """Keep the norm of every step's gradient: the Trainer hands it to no callback."""
+        clip = self.accelerator.clip_grad_norm_
+
+        def clip_and_keep(*args: Any, **kwargs: Any) -> Any:
+            self._grad_norm = clip(*args, **kwargs)
+            return self._grad_norm
+
+        self.accelerator.clip_grad_norm_ = clip_and_keep
 
 
-class PresentIntervals(TrainerCallback):
-    """Log, save and evaluate as often as this run says, not as often as the checkpoint it goes on from did."""
+@final
+class _EveryStep(TrainerCallback):
+    def __init__(self, trainer: LoopedTrainer) -> None:
+        self.trainer = trainer
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Correct what was read from the checkpoint."""
-        state.compute_steps(args, state.max_steps)
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer.inputs.pop(state.global_step - 1, None)
 
-
-class StopOnSignal(TrainerCallback):
-    """Save and stop after the step in which SIGTERM or SIGINT arrives, so that the run resumes exactly there.
-
-    Several processes agree at log lines, where they meet anyway: a signal may reach them in different steps.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._before: dict[int, Any] = {}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Listen."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint and a stop."""
-        if args.world_size > 1:
-            if not control.should_log:
-                return
-            anyone = torch.tensor(float(self.received), device=args.device)
-            torch.distributed.all_reduce(anyone)
-            self.received = bool(anyone)
-        if self.received:
-            control.should_log = control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Stop listening."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.trainer.judge_step(state.global_step + 1)
 
 
-def _sync(folder: Path) -> None:
-    """Wait until every file of the folder is on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+def _fetched(flags: Tensor) -> Fetch:
+    """Start copying flags to the host; what is returned waits for them alone, not for what was queued after."""
+    if not flags.is_cuda:
+        return flags.tolist
+    host = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
+    host.copy_(flags, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+
+    def fetch() -> list[bool]:
+        event.synchronize()
+        return host.tolist()
+
+    return fetch

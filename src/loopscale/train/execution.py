@@ -1,0 +1,109 @@
+"""Execution of a prepared training: to its end, to a stop, or to a step that is not finite.
+
+Whatever the way, what callbacks took of the process and of the model is given back.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_file
+from transformers import TrainerState
+
+from loopscale.audit import ScaleMonitor
+from loopscale.errors import InputError
+from loopscale.train.callbacks import Lines, StopOnSignal, Stopwatch
+from loopscale.train.checkpoints import STATE_FILE, step_of
+from loopscale.train.config import RunConfig
+from loopscale.train.trainer import Diverged, LoopedTrainer
+
+logger = logging.getLogger(__name__)
+
+BATCH_FILE = "diverged.safetensors"  # the windows of the step that was not finite
+
+
+def execute(
+    trainer: LoopedTrainer,
+    checkpoint: Path | None,
+    config: RunConfig,
+    stop: StopOnSignal,
+    watch: Stopwatch,
+    quiet: bool,
+) -> Diverged | None:
+    """Train to the end or to a stop; return where it diverged, if it did. What callbacks took is given back."""
+    total = _total_steps(trainer, config)
+    if checkpoint is not None and step_of(checkpoint) >= total:  # killed between its last checkpoint and its end
+        _take_up_finished(trainer, checkpoint, total, watch)
+        return None
+    lines = None
+    if not quiet:
+        tokens = config.train.batch_size * config.data.sequence_length * trainer.args.world_size
+        lines = Lines(tokens)
+        lines.introduce(trainer, config, total)
+        trainer.add_callback(lines)
+    try:
+        with _compiler_errors(config):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            trainer.require_finite()
+        return None
+    except Diverged as diverged:
+        _log_diverged(trainer, diverged)
+        return diverged
+    finally:
+        stop.close()
+        if lines is not None:
+            lines.close()
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ScaleMonitor):  # a training that fails never ends, for a callback
+                callback.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def _total_steps(trainer: LoopedTrainer, config: RunConfig) -> int:
+    """Return the optimizer steps of the whole run."""
+    if config.train.max_steps is not None:
+        return config.train.max_steps
+    batches = len(trainer.get_train_dataloader())
+    return math.ceil(config.train.epochs * max(1, math.ceil(batches / config.train.micro_batches)))
+
+
+def _take_up_finished(trainer: LoopedTrainer, checkpoint: Path, total: int, watch: Stopwatch) -> None:
+    """Be where the run was at its last step, with the closing line that it did not live to write."""
+    load_model(trainer.model, checkpoint / "model.safetensors")
+    trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    trainer.state.max_steps = total
+    watch.on_train_begin(trainer.args, trainer.state, trainer.control)
+    trainer.log({"train_runtime": watch.seconds, "total_flos": trainer.state.total_flos})
+
+
+def _log_diverged(trainer: LoopedTrainer, diverged: Diverged) -> None:
+    """Log the figures of the step that was not made, and say where it was."""
+    sums = trainer.gathered_sums()
+    if sums is not None:
+        trainer.state.log_history.append({**trainer.sums.line(diverged.step, sums), "step": diverged.step})
+    logger.error("%s: stopping; what was saved before is kept.", diverged)
+
+
+def keep_batch(trainer: LoopedTrainer, diverged: Diverged, folder: Path) -> None:
+    """Save the windows of the step that was not finite, to be looked at."""
+    inputs = trainer.inputs.get(diverged.step, [])
+    if inputs:
+        together = {name: torch.cat([batch[name] for batch in inputs]).cpu() for name in inputs[0]}
+        with suppress(OSError, SafetensorError):
+            save_file(together, folder / BATCH_FILE)
+
+
+@contextmanager
+def _compiler_errors(config: RunConfig) -> Iterator[None]:
+    """Raise `InputError` where torch.compile fails: its own errors speak of code that is not the user's."""
+    try:
+        yield
+    except Exception as error:
+        own = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if not (config.train.compile and own):
+            raise
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"train.compile failed here ({said}): leave it out.") from error

@@ -31,7 +31,7 @@ WATCHED: tuple[Coordinate, ...] = (scale, mean)
 
 
 class _Captured(NamedTuple):
-    """What was kept of a pass: norms of all rows, (K,), and of some rows states, real tokens, labels if there are any."""
+    """What was kept of a pass: norms of all rows, (K,), and of some rows states, real tokens, and labels if any."""
 
     norms: Tensor
     states: tuple[Tensor, ...]

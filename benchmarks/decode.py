@@ -24,7 +24,7 @@ from loopscale.decode import (
     EXIT_SLOTS,
     EarlyExit,
     Generation,
-    Lane,
+    Session,
     early_exit_generate,
     full_depth_generate,
     shared_cache,
@@ -137,14 +137,14 @@ def early_exit_quality(model: LoopedForCausalLM, texts: Tensor) -> list[dict[str
     never = CalibratedRule(rule_named("max_probability"), math.inf, "token", model.num_loops)
     for threshold, rule in ((None, never), *((t, _rule(model, t)) for t in THRESHOLDS)):
         for slots in EXIT_SLOTS:
-            lane = Lane(model, [0] * 1, texts.shape[1], model.num_loops)
+            session = Session(model, [0] * 1, texts.shape[1], model.num_loops)
             total, loops = 0.0, 0
             for text in texts:
-                exits = EarlyExit(lane, rule, slots)
+                exits = EarlyExit(session, rule, slots)
                 logits = [exits.prefill(text[None, :PROMPT])]
                 logits += [exits.step(token[None, None]) for token in text[PROMPT:-1]]
                 total += float(cross_entropy(torch.cat(logits), text[PROMPT:], reduction="sum"))
-                loops += lane.token_loops
+                loops += session.token_loops
             tokens = len(texts) * (texts.shape[1] - PROMPT)
             rows.append(
                 {

@@ -10,8 +10,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from loopscale import InputError
 from loopscale.decode import speculative_generate
-from loopscale.decode.choice import Greedy
-from loopscale.decode.prompt import check_prompts
+from loopscale.decode.request import read_request
+from loopscale.decode.sampling import Greedy
 from tests.helpers import tiny_model
 
 PAD = 30
@@ -314,7 +314,7 @@ def test_bad_input_is_named(options, words):
 )
 def test_prompts_of_another_form_are_named(ids, mask, words):
     with pytest.raises(InputError, match=words):
-        check_prompts(tiny_model(), ids, mask, 3)
+        read_request(tiny_model(), ids, 3, attention_mask=mask)
 
 
 def test_more_than_one_prompt_cannot_stream():

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopscale.decode.choice import Chosen
-from loopscale.decode.drafting import Always, WhereLikely
-from loopscale.decode.wavefront import Flight, loops_to_run
+from loopscale.decode.draft_policy import Always, WhereLikely
+from loopscale.decode.sampling import Proposal
+from loopscale.decode.wavefront import Wavefront, loops_to_run
 
 WIDTH, LIMIT = 3, 12
 
@@ -27,7 +27,7 @@ class Exits:
     def says(self, k, text):
         right = digest(self.seed, text) % 7
         miss = k + 1 < self.num_loops and digest(self.seed, k, text) % 100 < self.wrong
-        return Chosen((right + 1) % 7 if miss else right, gap=float(digest(k, text) % 8))
+        return Proposal((right + 1) % 7 if miss else right, gap=float(digest(k, text) % 8))
 
     def run(self, k, column, token, prompt):
         """Write a token and return the text that loop k finds in its cache up to it."""
@@ -35,26 +35,26 @@ class Exits:
         return prompt + tuple(self.cache[k][c] for c in range(WIDTH, column + 1))
 
 
-def decode(exits, speaking, ahead, drafting):
-    """Run one flight to the end; return its text and the number of passes."""
+def decode(exits, reading, ahead, policy):
+    """Run one wavefront to the end; return its text and the number of passes."""
     prompt, last = ("p",) * WIDTH, exits.num_loops - 1
-    flight = Flight(exits.num_loops, WIDTH, LIMIT, ahead, drafting)
+    wavefront = Wavefront(exits.num_loops, WIDTH, LIMIT, ahead, policy)
     text, passes = [exits.says(last, prompt).token], 0
-    flight.begin(Chosen(text[0]))
+    wavefront.begin(Proposal(text[0]))
     while len(text) < LIMIT:
         said = {}
-        for k in loops_to_run([flight]):
-            place, column = flight.places[k], flight.columns[k]
+        for k in loops_to_run([wavefront]):
+            place, column = wavefront.places[k], wavefront.columns[k]
             if place is None:
                 exits.cache[k][column] = "garbage"
                 continue
             found = exits.run(k, column, place.token, prompt)
-            if k in speaking:
+            if k in reading:
                 said[k] = exits.says(k, found)
         if last in said:
             text.append(said[last].token)
-        flight.hear(said)
-        assert sum(place is not None and place.draft is not None for place in flight.places) <= ahead
+        wavefront.advance(said)
+        assert sum(place is not None and place.draft is not None for place in wavefront.places) <= ahead
         passes += 1
     return text, passes
 
@@ -77,8 +77,8 @@ def greedy(exits):
 )
 def test_the_text_is_that_of_the_last_exit(seed, num_loops, wrong, ahead, adaptive, data):
     exits = Exits(seed, num_loops, wrong)
-    speaking = data.draw(st.sets(st.integers(0, num_loops - 2), min_size=1)) | {num_loops - 1}
-    text, passes = decode(exits, speaking, ahead, WhereLikely(num_loops, 0.3) if adaptive else Always())
+    reading = data.draw(st.sets(st.integers(0, num_loops - 2), min_size=1)) | {num_loops - 1}
+    text, passes = decode(exits, reading, ahead, WhereLikely(num_loops, 0.3) if adaptive else Always())
     assert text == greedy(exits)
     assert passes <= (LIMIT - 1) * num_loops  # never more than without drafts
 

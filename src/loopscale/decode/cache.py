@@ -1,4 +1,4 @@
-"""A preallocated cache with one slot per (loop, layer), whose write position the caller sets.
+"""Preallocated key-value cache with one slot per (loop, layer), whose write position the caller sets.
 
 transformers' dynamic cache copies all it holds at every token, its static cache cannot be rolled back, and neither can
 hold rows of unequal length. Here a slot writes where a cursor points, and a rejected token is rolled back by pointing

@@ -1,18 +1,15 @@
 """Early exit while decoding: every token leaves at the first loop where a calibrated rule lets it go."""
 
 from collections.abc import Callable
-from typing import Protocol, final, runtime_checkable
+from typing import Protocol, Unpack, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
 
-from loopscale.decode.choice import build_choice
-from loopscale.decode.lane import Lane, check_attention
-from loopscale.decode.prompt import DecodeStats, Generation, Writer, check_prompts
-from loopscale.decode.threads import enough_threads
-from loopscale.errors import InputError, unknown
+from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
+from loopscale.decode.session import Session, enough_threads
+from loopscale.errors import unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
 from loopscale.stepping import Logits, Looped, State, Tokens
@@ -40,15 +37,7 @@ def early_exit_generate(
     rule: ExitRule,
     *,
     exit_slots: str = "recompute",
-    num_loops: int | None = None,
-    attention_mask: Int[Tensor, "batch seq"] | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-    eos_token_id: int | list[int] | None = None,
-    pad_token_id: int | None = None,
-    streamer: BaseStreamer | None = None,
+    **options: Unpack[Options],
 ) -> Generation:
     """Decode with each new token leaving at the first exit that `rule` allows; the prompt runs at full depth.
 
@@ -61,24 +50,20 @@ def early_exit_generate(
     Raises `InputError` for prompts, lengths or options that do not fit.
     """
     model = require_native(model, "early exit")
-    K = model.num_loops if num_loops is None else num_loops
-    if K < 1:
-        raise InputError(f"num_loops is {K}: run at least 1 loop.")
-    check_attention(model)
-    prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
-    choice = build_choice(temperature, top_k, top_p, generator)
-    writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
-    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
-    exits = EarlyExit(lane, rule, exit_slots)
+    request, sampling = read_request(model, input_ids, max_new_tokens, **options)
+    writer = Writer(request)
+    session = Session(model, request.pads, request.capacity, request.num_loops)
+    exits = EarlyExit(session, rule, exit_slots)
     with enough_threads(model):
-        logits = exits.prefill(prompts.ids)
+        logits = exits.prefill(request.ids)
         while True:
-            tokens = choice.choose(logits)
+            tokens = sampling.choose(logits)
             chosen = tokens[:, 0].tolist()
             for row in writer.unfinished:
                 writer.write(row, [chosen[row]])
             if not writer.unfinished:
-                return writer.finish(DecodeStats(passes=lane.passes, token_loops=lane.token_loops * len(prompts.pads)))
+                counts = DecodeStats(passes=session.passes, token_loops=session.token_loops * request.rows)
+                return writer.finish(counts)
             logits = exits.step(tokens, writer.unfinished)
 
 
@@ -86,47 +71,47 @@ def early_exit_generate(
 class EarlyExit:
     """Steps of one token per row, each as deep as the rule asks. All rows go equally deep, so that columns align."""
 
-    def __init__(self, lane: Lane, rule: ExitRule, exit_slots: str = "recompute") -> None:
+    def __init__(self, session: Session, rule: ExitRule, exit_slots: str = "recompute") -> None:
         if exit_slots not in EXIT_SLOTS:
             raise unknown("exit_slots", exit_slots, EXIT_SLOTS)
-        self.lane = lane
+        self.session = session
         self.rule = rule
         self.exit_slots = exit_slots
         self.seen = 0
         self.fed: list[Tokens] = []
         # what loop k is still to receive of tokens that left just before it. A token that goes on takes those before
         # it along, so that earlier tokens are never behind later ones and the waiting columns end where it stands.
-        self.waiting: list[list[State]] = [[] for _ in range(lane.num_loops)]
+        self.waiting: list[list[State]] = [[] for _ in range(session.num_loops)]
 
     def prefill(self, ids: Tokens) -> Float[Tensor, "batch vocab"]:
         """Run the prompt at full depth; return the logits of its last token."""
-        lane = self.lane
-        window = lane.window(ids, 0)
+        session = self.session
+        window = session.window(ids, 0)
         self.fed = [ids]
-        z = lane.run(lane.embed(ids, window), window, 0, lane.num_loops)
+        z = session.run(session.embed(ids, window), window, 0, session.num_loops)
         self.seen = ids.shape[1]
-        lane.passes = lane.token_loops = 0
-        return lane.model.readout(z[:, -1:], lane.num_loops - 1)[:, -1]
+        session.passes = session.token_loops = 0
+        return session.model.readout(z[:, -1:], session.num_loops - 1)[:, -1]
 
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
-        lane, model, batch = self.lane, self.lane.model, tokens.shape[0]
-        window = lane.window(tokens, self.seen)
+        session, model, batch = self.session, self.session.model, tokens.shape[0]
+        window = session.window(tokens, self.seen)
         self.fed.append(tokens)
-        h = lane.embed(tokens, window)
+        h = session.embed(tokens, window)
         watch = self.rule.watch(model)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
         logits: Tensor | None = None
-        for k in range(lane.num_loops):
+        for k in range(session.num_loops):
             h = torch.cat([*self.waiting[k], h], 1)
             self.waiting[k] = []
             if h.shape[1] != window.length:
                 ids = torch.cat(self.fed[-h.shape[1] :], 1)  # what waits was fed in steps of one token
-                window = lane.window(ids, self.seen + 1 - h.shape[1])
-            group = lane.run(h, window, k, k + 1)
+                window = session.window(ids, self.seen + 1 - h.shape[1])
+            group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
             read = _Once(model, z, k)
-            last = k + 1 == lane.num_loops
+            last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             if last or bool(leaves.any()):
                 logits = read()[:, -1] if logits is None else torch.where(leaves, read()[:, -1], logits)
@@ -146,7 +131,7 @@ class EarlyExit:
         if self.exit_slots == "recompute":
             self.waiting[k + 1].append(h)
         else:
-            self.lane.cache.share(k, self.seen)
+            self.session.cache.share(k, self.seen)
 
 
 @final

@@ -5,20 +5,18 @@ it, and so on: a token that stands costs one pass instead of K.
 """
 
 import warnings
-from typing import final
+from typing import Unpack, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
 
-from loopscale.decode.choice import Choice, Chosen, build_choice
-from loopscale.decode.drafting import Always, WhereLikely
-from loopscale.decode.lane import Lane, check_attention
-from loopscale.decode.prompt import DecodeStats, Generation, Prompts, Writer, check_prompts
+from loopscale.decode.draft_policy import Always, DraftPolicy, WhereLikely
 from loopscale.decode.reference import SingleSteps
-from loopscale.decode.threads import enough_threads
-from loopscale.decode.wavefront import Exits, Flight, loops_to_run, read_exits, shifted
+from loopscale.decode.request import DecodeStats, Generation, Options, Request, Writer, read_request
+from loopscale.decode.sampling import Proposal, Sampling
+from loopscale.decode.session import Session, enough_threads
+from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, read_exits, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
@@ -33,17 +31,9 @@ def speculative_generate(
     draft_loops: int = 1,
     draft_tokens: int = 16,
     *,
-    num_loops: int | None = None,
-    attention_mask: Int[Tensor, "batch seq"] | None = None,
     adaptive: bool = True,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-    eos_token_id: int | list[int] | None = None,
-    pad_token_id: int | None = None,
-    streamer: BaseStreamer | None = None,
     tie_margin: float | None = None,
+    **options: Unpack[Options],
 ) -> Generation:
     """Decode at depth `num_loops` (default: the model's), drafting with the exit of loop `draft_loops`.
 
@@ -53,27 +43,22 @@ def speculative_generate(
     ever run twice on a token that stands. At most `draft_tokens` tokens are ahead of what full depth has confirmed;
     `adaptive` does not draft where a token is unlikely to stand. Without a `temperature` the text is the greedy one of
     the full depth (`tie_margin`: choices closer than that are decided again by single steps, see docs/decode.md); with
-    one it is sampled from exactly the full depth's distribution. Prompts are (batch, seq), padded on the left.
+    one it is sampled from exactly the full depth's distribution. Prompts are (batch, seq), padded on the left;
+    `options` are those of `Options`.
 
     Raises `InputError` for depths, lengths or prompts that do not fit. Warns where the drafting exit was not trained.
     """
     model = require_native(model, "self-speculation")
-    K = model.num_loops if num_loops is None else num_loops
-    exits = _drafting_exits(model, K, draft_loops, draft_tokens)
     _check_side_by_side(model)
-    check_attention(model)
-    prompts = check_prompts(model, input_ids, attention_mask, max_new_tokens)
-    choice = build_choice(temperature, top_k, top_p, generator, tie_margin)
-    writer = Writer(model, prompts, max_new_tokens, eos_token_id, pad_token_id, streamer)
-    drafting = WhereLikely(K) if adaptive else Always()
-    lane = Lane(model, prompts.pads, prompts.width + max_new_tokens, K)
-    flights = [Flight(K, prompts.width, max_new_tokens, draft_tokens, drafting) for _ in prompts.pads]
+    request, sampling = read_request(model, input_ids, max_new_tokens, tie_margin=tie_margin, **options)
+    exits = _drafting_exits(model, request.num_loops, draft_loops, draft_tokens)
+    policy = WhereLikely(request.num_loops) if adaptive else Always()
     with enough_threads(model):
-        return _Speculation(lane, prompts, writer, choice, exits, flights).run()
+        return _Speculation(model, request, sampling, exits, draft_tokens, policy).run()
 
 
 def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, draft_tokens: int) -> Exits:
-    """Return the exits (from 0) that have a say: the drafting one, trained ones above it, and the last."""
+    """Return the exits (from 0) that propose tokens: the drafting one, trained ones above it, and the last."""
     if not 1 <= draft_loops < num_loops:
         raise InputError(
             f"draft_loops is {draft_loops}: draft with at least 1 loop and fewer than the {num_loops} that verify."
@@ -106,74 +91,83 @@ class _Speculation:
     """One call: passes until every row is done."""
 
     def __init__(
-        self, lane: Lane, prompts: Prompts, writer: Writer, choice: Choice, exits: Exits, flights: list[Flight]
+        self,
+        model: LoopedForCausalLM,
+        request: Request,
+        sampling: Sampling,
+        exits: Exits,
+        draft_tokens: int,
+        policy: DraftPolicy,
     ) -> None:
-        self.lane = lane
-        self.prompts = prompts
-        self.writer = writer
-        self.choice = choice
+        K = request.num_loops
+        self.session = Session(model, request.pads, request.capacity, K)
+        self.request = request
+        self.writer = Writer(request)
+        self.sampling = sampling
         self.exits = exits
-        self.flights = flights
-        self.reference = SingleSteps(lane.model, prompts, lane.num_loops)
+        self.wavefronts = [
+            Wavefront(K, request.width, request.max_new_tokens, draft_tokens, policy) for _ in request.pads
+        ]
+        self.reference = SingleSteps(model, request)
         self.stats = DecodeStats()
 
     def run(self) -> Generation:
         """Run the prompt, then pass after pass."""
-        lane, model, last = self.lane, self.lane.model, self.lane.num_loops - 1
-        window = lane.window(self.prompts.ids, 0)
-        z = lane.run(lane.embed(self.prompts.ids, window), window, 0, lane.num_loops)
-        lane.passes = lane.token_loops = 0
-        said = self.choice.judge(model.readout(z[:, -1:], last)[:, -1], [None] * len(self.flights))
-        for row, chosen in enumerate(said):
-            self.flights[row].begin(self._confirm(row, chosen))
+        session, model, last = self.session, self.session.model, self.session.num_loops - 1
+        window = session.window(self.request.ids, 0)
+        z = session.run(session.embed(self.request.ids, window), window, 0, session.num_loops)
+        session.passes = session.token_loops = 0
+        proposals = self.sampling.judge(model.readout(z[:, -1:], last)[:, -1], [None] * len(self.wavefronts))
+        for row, chosen in enumerate(proposals):
+            self.wavefronts[row].begin(self._confirm(row, chosen))
         carried, loops = z[:0, -1:], range(1)  # what the loops of the next pass receive: nothing yet
         while self.writer.unfinished:
             carried, loops = self._pass(carried, loops.start + 1)
-        self.stats.passes, self.stats.token_loops = lane.passes, lane.token_loops * len(self.flights)
-        self.stats.drafted = sum(flight.drafted for flight in self.flights)
-        self.stats.accepted = sum(flight.accepted for flight in self.flights)
+        self.stats.passes, self.stats.token_loops = session.passes, session.token_loops * len(self.wavefronts)
+        self.stats.drafted = sum(wavefront.drafted for wavefront in self.wavefronts)
+        self.stats.accepted = sum(wavefront.accepted for wavefront in self.wavefronts)
         return self.writer.finish(self.stats)
 
     def _pass(
         self, carried: Float[Tensor, "before 1 hidden"], carried_to: int
     ) -> tuple[Float[Tensor, "rows 1 hidden"], range]:
-        """Run every loop that has a token and hear the exits; return what was carried on, and by which loops.
+        """Run every loop that has a token and read the exits; return what was carried on, and by which loops.
 
         `carried` is what the loops from `carried_to` on receive.
         """
-        lane, model, flights = self.lane, self.lane.model, self.flights
-        batch, device = len(flights), carried.device
-        loops = loops_to_run(flights)
-        tokens = [flight.token(k) for k in loops for flight in flights]
-        columns = [flight.columns[k] for k in loops for flight in flights]
+        session, model, wavefronts = self.session, self.session.model, self.wavefronts
+        batch, device = len(wavefronts), carried.device
+        loops = loops_to_run(wavefronts)
+        tokens = [wavefront.token(k) for k in loops for wavefront in wavefronts]
+        columns = [wavefront.columns[k] for k in loops for wavefront in wavefronts]
         ids, at = torch.tensor([tokens, columns], device=device)[..., None]  # (loops * B, 1); one transfer a pass
-        entering = lane.embed_at(ids[:batch], at[:batch]) if loops.start == 0 else carried
+        entering = session.embed_at(ids[:batch], at[:batch]) if loops.start == 0 else carried
         h = shifted(entering, carried, loops, carried_to, batch)
-        z, carried = lane.run_front(h, ids, loops, at, max(columns) + 1)  # (loops * B, 1, D)
-        speaking = [k for k in self.exits if k in loops]
-        heard: list[list[Chosen]] = []
-        if speaking:
-            drafts = [flight.successor(k) for k in speaking for flight in flights]
-            said = iter(self.choice.judge(read_exits(model, z, loops, speaking, batch), drafts))
-            heard = [[next(said) for _ in flights] for _ in speaking]
+        z, carried = session.run_front(h, ids, loops, at, max(columns) + 1)  # (loops * B, 1, D)
+        reading = [k for k in self.exits if k in loops]
+        proposed: list[list[Proposal]] = []
+        if reading:
+            drafts = [wavefront.successor(k) for k in reading for wavefront in wavefronts]
+            proposals = iter(self.sampling.judge(read_exits(model, z, loops, reading, batch), drafts))
+            proposed = [[next(proposals) for _ in wavefronts] for _ in reading]
         for row in self.writer.unfinished:
-            self._settle(row, {k: heard[i][row] for i, k in enumerate(speaking)})
+            self._update(row, {k: proposed[i][row] for i, k in enumerate(reading)})
         return carried, loops
 
-    def _settle(self, row: int, said: dict[int, Chosen]) -> None:
-        """Confirm what full depth said, then let the flight go on with the rest."""
-        flight, last = self.flights[row], self.lane.num_loops - 1
-        if last in said and flight.occupied(last):
-            said[last] = self._confirm(row, said[last])
+    def _update(self, row: int, proposals: dict[int, Proposal]) -> None:
+        """Confirm what full depth proposed, then let the wavefront go on with the rest."""
+        wavefront, last = self.wavefronts[row], self.session.num_loops - 1
+        if last in proposals and wavefront.occupied(last):
+            proposals[last] = self._confirm(row, proposals[last])
             self.stats.verifications += 1
-        flight.hear(said)
+        wavefront.advance(proposals)
         if self.writer.done[row]:
-            flight.end()
+            wavefront.end()
 
-    def _confirm(self, row: int, chosen: Chosen) -> Chosen:
+    def _confirm(self, row: int, chosen: Proposal) -> Proposal:
         """Write a token of full depth; a near tie is decided by single steps first."""
         if chosen.unsure:
             self.stats.rechecked += 1
-            chosen = Chosen(self.reference.decide(row, self.writer.new))
+            chosen = Proposal(self.reference.decide(row, self.writer.new))
         self.writer.write(row, [chosen.token])
         return chosen

@@ -1,4 +1,4 @@
-"""The tokens of one row that are on their way through the loops, one loop apart from each other.
+"""Wavefront: the tokens of one row that are on their way through the loops, one loop apart from each other.
 
 Letters: B batch, D hidden, V vocabulary, K loops.
 """
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscale.decode.choice import Chosen
-from loopscale.decode.drafting import Drafting
+from loopscale.decode.draft_policy import DraftPolicy
+from loopscale.decode.sampling import Proposal
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import State
 
@@ -20,32 +20,32 @@ Exits = tuple[int, ...]
 
 @dataclass(slots=True)
 class Place:
-    """A token on its way. `draft`: what the latest exit said of it, None once full depth has confirmed it.
+    """A token on its way. `draft`: the latest exit's opinion of it, None once full depth has confirmed it.
 
     origin, gap: the exit that put it there, and how sure it was. chance: that it stands.
     """
 
     token: int
-    draft: Chosen | None = None
+    draft: Proposal | None = None
     origin: int = 0
     gap: float = 0.0
     chance: float = 1.0
 
 
 @final
-class Flight:
+class Wavefront:
     """One row's tokens: `places[k]` is the one that loop k runs on in the coming pass. After it, all move on by one.
 
     `columns[k]` is the column that loop k writes next, that of its token where it has one. A loop without a token
     writes there too, and the token that comes later writes over it before anything can read it.
     """
 
-    def __init__(self, num_loops: int, width: int, limit: int, ahead: int, drafting: Drafting) -> None:
+    def __init__(self, num_loops: int, width: int, limit: int, ahead: int, policy: DraftPolicy) -> None:
         self.places: list[Place | None] = [None] * num_loops
         self.columns = [width] * num_loops
         self.end_column = width + limit - 1  # of the last new token, which never runs
         self.ahead = ahead
-        self.drafting = drafting
+        self.policy = policy
         self.drafted = 0
         self.accepted = 0
 
@@ -58,12 +58,12 @@ class Flight:
         """Return whether loop k has a token."""
         return self.places[k] is not None
 
-    def successor(self, k: int) -> Chosen | None:
+    def successor(self, k: int) -> Proposal | None:
         """Return the draft that follows the token at loop k: what exit k is to judge."""
         place = self._after(k)
         return None if place is None else place.draft
 
-    def begin(self, chosen: Chosen) -> None:
+    def begin(self, chosen: Proposal) -> None:
         """Let the first new token enter."""
         self.places[0] = Place(chosen.token)
 
@@ -71,24 +71,24 @@ class Flight:
         """Nothing more to run."""
         self.places = [None] * len(self.places)
 
-    def hear(self, said: dict[int, Chosen]) -> None:
-        """Take in what the exits said after a pass, the deepest first, and move on."""
+    def advance(self, proposals: dict[int, Proposal]) -> None:
+        """Take in what the exits proposed after a pass, the deepest first, and move on."""
         last = len(self.places) - 1
         entering: Place | None = None
         for k in range(last, -1, -1):
             if self.places[k] is None:
                 continue
-            column = self.columns[k]  # of the token that ran; what exit k said stands in the next column
+            column = self.columns[k]  # of the token that ran; what exit k proposed stands in the next column
             self.columns[k] = column + 1
-            if k not in said:
+            if k not in proposals:
                 continue
-            follows, chosen = self._after(k), said[k]
+            follows, chosen = self._after(k), proposals[k]
             if follows is not None and follows.token == chosen.token:
-                self._agree(follows, k, chosen)
+                self._keep_draft(follows, k, chosen)
                 continue
             if follows is not None:
                 self._drop(k, column + 1)
-                self.drafting.learn(follows.origin, follows.gap, False)
+                self.policy.learn(follows.origin, follows.gap, False)
             if k == last:
                 entering = Place(chosen.token)
             elif column + 1 < self.end_column:
@@ -97,22 +97,22 @@ class Flight:
                 break  # nothing before this token is left
         self.places = [entering, *self.places[:-1]]
 
-    def _agree(self, place: Place, k: int, chosen: Chosen) -> None:
+    def _keep_draft(self, place: Place, k: int, chosen: Proposal) -> None:
         if k < len(self.places) - 1:
-            place.draft, place.chance = chosen, self.drafting.chance(k, chosen.gap)
+            place.draft, place.chance = chosen, self.policy.chance(k, chosen.gap)
             return
         place.draft, place.chance = None, 1.0
         self.accepted += 1
-        self.drafting.learn(place.origin, place.gap, True)
+        self.policy.learn(place.origin, place.gap, True)
 
-    def _draft(self, k: int, chosen: Chosen) -> Place | None:
+    def _draft(self, k: int, chosen: Proposal) -> Place | None:
         """Return the place of a token that exit k drafts, or None if it should wait for a deeper exit."""
-        chance = self.drafting.chance(k, chosen.gap)
+        chance = self.policy.chance(k, chosen.gap)
         together, unconfirmed = chance, 1
         for place in self.places:
             if place is not None and place.draft is not None:
                 together, unconfirmed = together * place.chance, unconfirmed + 1
-        if unconfirmed > self.ahead or not self.drafting.pays(together):
+        if unconfirmed > self.ahead or not self.policy.pays(together):
             return None
         self.drafted += 1
         return Place(chosen.token, chosen, k, chosen.gap, chance)
@@ -130,9 +130,10 @@ class Flight:
         self.columns[:k] = [min(before, column) for before in self.columns[:k]]
 
 
-def loops_to_run(flights: list[Flight]) -> range:
+def loops_to_run(wavefronts: list[Wavefront]) -> range:
     """Return the loops of the coming pass, from the first to the last that has a token in some row."""
-    busy = [k for k in range(len(flights[0].places)) if any(flight.places[k] is not None for flight in flights)]
+    loops = range(len(wavefronts[0].places))
+    busy = [k for k in loops if any(wavefront.occupied(k) for wavefront in wavefronts)]
     return range(busy[0], busy[-1] + 1)
 
 
@@ -159,7 +160,7 @@ def read_exits(
 ) -> Float[Tensor, "rows vocab"]:
     """Return the logits of some exits, (exits * B, V), from the states of the loops of a pass, (loops * B, 1, D)."""
     first = (exits[0] - loops.start) * batch
-    lone = len(exits) * batch != len(z) - first  # some exits between have nothing to say
+    lone = len(exits) * batch != len(z) - first  # some exits between propose nothing
     rows = torch.cat([z[(k - loops.start) * batch :][:batch] for k in exits]) if lone else z[first:]
     part = model.readout_norm
     if not (part.reads_last or part.reads_loop):

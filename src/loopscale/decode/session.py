@@ -1,5 +1,7 @@
-"""A lane: the rows of one decoding call, their cache, and any loops over any new tokens of them."""
+"""Session of one decoding call: its rows, their cache, and any loops over any new tokens of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -8,10 +10,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
-from loopscale.errors import InputError
 from loopscale.hf import attention_implementation, mask_of
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Context, Positions, State, Tokens
+
+SHARED_FROM = 2_000_000  # weights: below, waiting for each other costs threads more than sharing saves them
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Window:
 
 
 @final
-class Lane:
+class Session:
     """Runs loops of a model over new tokens of a batch, on one preallocated cache.
 
     Columns count from the padded left edge; `pads` says how many of them are padding in every row. Positions are those
@@ -125,11 +128,15 @@ class Lane:
         return (allowed | (seen == columns[:, :, None]))[:, None]
 
 
-def check_attention(model: LoopedForCausalLM) -> None:
-    """Raise `InputError` for an attention implementation that cannot take the masks of unequal rows."""
-    name = attention_implementation(model.config)
-    if name not in ("sdpa", "eager"):
-        raise InputError(
-            f"attention implementation '{name}' cannot decode rows of unequal length: "
-            "load the model with attn_implementation='sdpa'."
-        )
+@contextmanager
+def enough_threads(model: LoopedForCausalLM) -> Iterator[None]:
+    """Run on one thread where a model's matrices are too small to share; the number is what it was afterwards."""
+    before = torch.get_num_threads()
+    alone = model.device.type == "cpu" and before > 1 and model.num_parameters() < SHARED_FROM
+    if alone:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if alone:
+            torch.set_num_threads(before)

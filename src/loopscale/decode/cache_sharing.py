@@ -1,4 +1,4 @@
-"""A smaller cache for `generate`: the last loops share one slot per layer."""
+"""Cache sharing, for a smaller one in `generate`: the last loops share one slot per layer."""
 
 from typing import Any, final
 

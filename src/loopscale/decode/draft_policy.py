@@ -1,4 +1,4 @@
-"""When to draft: as soon as an exit has spoken, or only where the token is likely enough to stand."""
+"""Draft policy: when to draft, as soon as an exit was read or only where the token is likely enough to stand."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect
@@ -6,7 +6,7 @@ from math import exp
 from typing import final
 
 
-class Drafting(ABC):
+class DraftPolicy(ABC):
     """Decides whether the token that an exit would draft is worth running. Never looks at the token itself.
 
     That keeps sampling exact: a draft that is dropped because of its own value would bend the distribution.
@@ -26,7 +26,7 @@ class Drafting(ABC):
 
 
 @final
-class Always(Drafting):
+class Always(DraftPolicy):
     """Draft whatever comes."""
 
     def chance(self, k: int, gap: float) -> float:
@@ -42,7 +42,7 @@ class Always(Drafting):
 
 
 @final
-class WhereLikely(Drafting):
+class WhereLikely(DraftPolicy):
     """Draft where the chance is at least `worth`: what a loop more in a pass costs, as a share of the pass.
 
     How often an exit that sure is confirmed is counted as decoding goes on, by exit and confidence. A token that is not

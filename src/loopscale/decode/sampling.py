@@ -1,4 +1,4 @@
-"""How tokens are chosen from logits: greedy, or sampled. A draft is judged by the same object, by any deeper exit."""
+"""Sampling: how tokens are chosen from logits, greedily or at random, and how a deeper exit judges a draft."""
 
 import math
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ COLDEST = 1e-6  # logits divided by less may be infinite
 
 
 @dataclass(slots=True)
-class Chosen:
+class Proposal:
     """A token that an exit chose.
 
     gap: between the exit's two largest logits, in nats: how sure it is. unsure: another batch shape might choose
@@ -40,7 +40,7 @@ class Chosen:
     distribution: Float[Tensor, " vocab"] | None = None
 
 
-class Choice(ABC):
+class Sampling(ABC):
     """Chooses tokens, and judges drafts so that the text is the one full depth would have written."""
 
     @abstractmethod
@@ -48,15 +48,15 @@ class Choice(ABC):
         """Choose a token per row."""
 
     @abstractmethod
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
-        """Return what an exit has to say, per row: the draft's token where it stands, another one where it does not.
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
+        """Return what an exit proposes, per row: the draft's token where it stands, another one where it does not.
 
         A row without a draft gets a token of its own.
         """
 
 
 @final
-class Greedy(Choice):
+class Greedy(Sampling):
     """The likeliest token. A draft stands if it is that.
 
     `tie_margin` is the gap between the two largest logits, in units of the rounding step at the largest logit, up to
@@ -72,7 +72,7 @@ class Greedy(Choice):
         """Take the largest."""
         return logits.argmax(-1, keepdim=True)
 
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
         """Take the largest, whatever the draft was."""
         dtype = torch.finfo(logits.dtype)
         margin = self.tie_margin
@@ -83,12 +83,12 @@ class Greedy(Choice):
         chosen = []
         for token, values, size in zip(tokens.tolist(), top.tolist(), largest, strict=True):
             gap = values[0] - values[-1]
-            chosen.append(Chosen(token[0], gap, gap <= margin * dtype.eps * size))
+            chosen.append(Proposal(token[0], gap, gap <= margin * dtype.eps * size))
         return chosen
 
 
 @final
-class Sampled(Choice):
+class Sampled(Sampling):
     """Sampling at a temperature, optionally among the likeliest (`top_k`, `top_p`), with rejection of drafts.
 
     A draft x from q stands with probability min(1, p(x) / q(x)); else a token is drawn from the positive part of
@@ -122,7 +122,7 @@ class Sampled(Choice):
         """Draw one."""
         return self._draw(self.probabilities(logits))
 
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Chosen | None]) -> list[Chosen]:
+    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
         """Keep or replace each draft by rejection sampling."""
         p = self.probabilities(logits)
         nothing = torch.zeros_like(p[0])
@@ -139,21 +139,22 @@ class Sampled(Choice):
         top = p.topk(min(2, p.shape[-1]), dim=-1).values.log()
         gaps = (top[:, 0] - top[:, -1]).tolist()
         return [
-            Chosen(token, gap, False, p[row]) for row, (token, gap) in enumerate(zip(drawn.tolist(), gaps, strict=True))
+            Proposal(token, gap, False, distribution)
+            for token, gap, distribution in zip(drawn.tolist(), gaps, p, strict=True)
         ]
 
     def _draw(self, weights: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
         return torch.multinomial(weights, 1, generator=self.generator)
 
 
-def build_choice(
+def build_sampling(
     temperature: float | None,
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     tie_margin: float | None = None,
-) -> Choice:
-    """Return greedy choice, or sampling where there is a temperature.
+) -> Sampling:
+    """Return the likeliest token's choice, or a random one where there is a temperature.
 
     Raises `InputError` for options out of range, and for sampling options without a temperature.
     """

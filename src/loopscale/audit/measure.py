@@ -123,8 +123,7 @@ class CoordinateMeter:
             penalty_visibility=figures[PENALTY] or None,
             gate_visibility=figures[EXIT_GATE] or None,
             left_out=self._left_out(),
-            one_token_decides=verdict.verdict
-            != self._judge(figures, kept[trained], carried[trained], thresholds).verdict,
+            one_token_decides=verdict.verdict != with_all.verdict,
         )
 
     def _judge(self, seen: Mapping[str, ByLoop], kept: ByLoop, carried: ByLoop, thresholds: Thresholds) -> Verdict:

@@ -29,5 +29,5 @@ def require_looped(model: Any) -> None:
             raise InputError(f"{name} wraps a looped model and is none itself: give its `.module`.")
         raise InputError(f"{name} is not a looped model: it lacks {', '.join(lacking)}.")
     loops = getattr(model, "num_loops", None)
-    if not isinstance(loops, int) or loops < 1:
+    if not isinstance(loops, int) or isinstance(loops, bool) or loops < 1:
         raise InputError(f"{name}.num_loops is {loops!r}: give the number of loops, at least 1.")

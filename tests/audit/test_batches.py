@@ -49,7 +49,7 @@ def test_a_filled_end_of_a_row_does_not_count():
         (lambda ids: [ids, ids + VOCAB], f"label is .* but the readout has {VOCAB} logits"),
         (lambda ids: [ids, (ids, -1 - ids)], "label is -"),
         (lambda ids: [(ids, ids[:, 1:])], "got tuple of 2"),
-        (lambda ids: [{"input_ids": ids}], "got dict"),
+        (lambda ids: [{"ids": ids}], "got dict with ids"),
         (lambda ids: [ids.int()], "got torch.int32"),
         (lambda ids: ids, "got torch.int64"),
     ],

@@ -50,7 +50,7 @@ def test_final_rmsnorm_has_both_readings_from_one_pass():
     states = model(ids, num_loops=5, output_states=True).states
     for k, z in enumerate(states):
         for name, last in (("trained", k == 2), ("final", True)):
-            logits = model.readout(z, k, last)
+            logits = model.readout(z, k, last=last)
             expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()
             assert abs(curves[name][k].cross_entropy - expected) < 1e-10
     assert curves["trained"][0].cross_entropy != curves["final"][0].cross_entropy

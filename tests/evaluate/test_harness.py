@@ -10,7 +10,7 @@ from loopscale.data import load_tokenizer
 from loopscale.data.corpora import Corpus
 from loopscale.errors import InputError
 from loopscale.evaluate import RULES, CalibratedRule, sliding_windows
-from loopscale.evaluate.scoring import logit_losses
+from loopscale.objective import logit_losses
 from tests.helpers import tiny_model
 
 pytestmark = [

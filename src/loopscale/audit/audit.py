@@ -1,25 +1,22 @@
 """`audit`: which variables of a looped model's state does its loss control?"""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loopscale.audit.checks import (
     check_coordinates,
-    check_gate,
     checked,
     few_tokens,
     runs_past_trained_depth,
 )
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
-from loopscale.audit.losses import gate_of, losses_for
+from loopscale.audit.losses import told_losses
 from loopscale.audit.measure import Pass
 from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
-from loopscale.batches import Batch
+from loopscale.batches import Batches
 from loopscale.errors import InputError
-from loopscale.model import LoopedForCausalLM
-from loopscale.objective import plain_weight
-from loopscale.required import require_looped
+from loopscale.facts import Facts, facts_of
 from loopscale.stepping import Looped, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
@@ -29,7 +26,7 @@ ENDS = "the model cannot run past its trained depth: nothing is measured there"
 
 def audit(
     model: Looped | Any,
-    batches: Iterable[Batch | Any],
+    batches: Batches,
     *,
     coordinates: Sequence[Coordinate | Any] | None = None,
     supervision: str | None = None,
@@ -40,9 +37,9 @@ def audit(
     """Measure visibility, retention and drift of every coordinate, and judge it, in one pass over `batches`.
 
     `batches` yields LongTensors (batch, seq + 1), or pairs (input_ids, labels). `coordinates` default to scale, mean
-    and, for our own models, the directions the LM head hardly maps. What the training loss saw is read from our own
-    models' config; for any other model say it here (default: `per_loop` without a penalty). The model is put in eval
-    mode meanwhile.
+    and, where the LM head is one matrix, the directions that it hardly maps. What the training loss saw is what the
+    model says in its `facts()`; for another model say it here (default: `per_loop` without a penalty). The model is put
+    in eval mode meanwhile.
 
     Definitions follow arXiv 2606.24898: visibility is lemma 1's, retention lemma 2's.
 
@@ -50,26 +47,26 @@ def audit(
     none, or a state is not finite.
     """
     thresholds = thresholds or Thresholds()
-    require_looped(model)
-    losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
-    coordinates = default_coordinates(model) if coordinates is None else coordinates
+    facts = facts_of(model)
+    losses = told_losses(facts, supervision, loop_weights, norm_penalty_coef)
+    coordinates = default_coordinates(facts) if coordinates is None else coordinates
     with evaluating(model):
-        (inputs, _, _), windows = checked(model, batches)
-        z = model.step(model.embed(few_tokens(model, inputs)), 0)
+        first, windows = checked(model, batches)
+        z = model.step(model.embed(few_tokens(model, first.inputs)), 0)
         check_coordinates(coordinates, z)
-        if (gate := gate_of(model, losses)) is not None:
-            check_gate(gate, z)
-        goes_on = runs_past_trained_depth(model, inputs, losses.num_loops)
+        for loss in losses:
+            loss.require(facts, model, z)
+        goes_on = runs_past_trained_depth(model, first.inputs, losses.num_loops)
         if losses.num_loops == 1 and not goes_on:
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
         steps = losses.num_loops if goes_on else losses.num_loops - 1
-        run = Pass(model, coordinates, losses, gate, steps)
+        run = Pass(model, facts, coordinates, losses, steps)
         run.run(windows)
     reports = {meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates}
     return AuditReport(
         num_loops=losses.num_loops,
         supervision=losses.supervision,
-        supervised_loops=tuple(k + 1 for k, seen in enumerate(losses.supervised) if seen),
+        supervised_loops=tuple(k + 1 for k in range(losses.num_loops) if losses.exits.looks(k)),
         tokens=run.cross_entropy.tokens,
         hidden_size=run.hidden_size,
         thresholds=thresholds,
@@ -94,10 +91,6 @@ def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:
         yield f"left out of {which}, as nothing but rounding or too small to divide by: tokens, {counts}"
 
 
-def default_coordinates(model: Looped) -> Sequence[Coordinate]:
-    """Return scale and mean, and for our own models the directions that the LM head maps to nearly nothing.
-
-    A head that is more than its weight (an adapter, eight-bit weights) has no such directions that are known.
-    """
-    weight = plain_weight(model.lm_head) if isinstance(model, LoopedForCausalLM) else None
-    return [scale, mean] if weight is None else [scale, mean, unembedding_null(weight)]
+def default_coordinates(facts: Facts) -> Sequence[Coordinate]:
+    """Return scale and mean, and where the LM head is one matrix the directions that it maps to nearly nothing."""
+    return [scale, mean] if facts.head is None else [scale, mean, unembedding_null(facts.head)]

@@ -1,6 +1,6 @@
-"""Are the four verbs what they claim to be? Asked in words before anything is measured."""
+"""Checks of a model's verbs, of coordinates and of figures, in words, before anything is measured."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -8,26 +8,21 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate
-from loopscale.audit.losses import Gate
-from loopscale.audit.streams import Counted, scored_windows
-from loopscale.batches import Batch
+from loopscale.batches import Batches, Window, windows_of
 from loopscale.errors import InputError
-from loopscale.objective import IGNORED
+from loopscale.facts import facts_of
 from loopscale.required import VERBS, require_looped
 from loopscale.stepping import Looped, State
 
-Window = tuple[Tensor, Tensor, Counted]  # inputs, labels, which tokens count
 
-
-def checked(model: Looped | Any, batches: Iterable[Batch | Any]) -> tuple[Window, Iterator[Window]]:
+def checked(model: Looped | Any, batches: Batches) -> tuple[Window, Iterator[Window]]:
     """Return the first batch, on which the verbs were tried, and all of them, each with labels that the model knows.
 
     Raises `InputError` for a model that is no looped one, a verb that breaks a promise, and batches of another form.
     """
-    require_looped(model)
-    windows = scored_windows(model, batches)
+    windows = windows_of(model, batches, facts_of(model).padding)
     first = next(windows)  # where there is none, it says so
-    vocab_size = check_verbs(model, first[0])
+    vocab_size = check_verbs(model, first.inputs)
     return first, (_with_known_labels(window, vocab_size) for window in chain([first], windows))
 
 
@@ -60,21 +55,6 @@ def check_verbs(model: object, input_ids: Tensor) -> int:
             _check_gradient(model, "carry", z, k)
             h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
     return sizes[0]
-
-
-def check_gate(gate: Gate, z: State) -> None:
-    """Try an exit gate on a state; raises `InputError` unless it gives (batch, seq) numbers that a gradient reaches."""
-    with torch.enable_grad():
-        try:
-            p = gate(z.detach().requires_grad_(), 0)
-        except Exception as error:  # whatever someone else's code raises
-            raise InputError(f"`exit_probability(z, k)` failed with {type(error).__name__}: {error}.") from error
-    if not (isinstance(p, Tensor) and p.shape == z.shape[:2] and p.requires_grad):
-        found = _shape(p) if isinstance(p, Tensor) else type(p).__name__
-        raise InputError(
-            f"`exit_probability(z, k)` returned {found} for a state {_shape(z)}: return (batch, seq) probabilities "
-            "computed from the state, without detach or no_grad."
-        )
 
 
 def first_state(model: Looped, input_ids: Tensor) -> State:
@@ -144,9 +124,9 @@ def require_told(tokens: int, k: int) -> None:
 
 
 def _with_known_labels(window: Window, vocab_size: int) -> Window:
-    labels = window[1]
-    for label in (int(labels.max()), int(labels.masked_fill(labels == IGNORED, 0).min())):
-        if not 0 <= label < vocab_size and label != IGNORED:
+    labels = window.labels.masked_fill(~window.counted, 0)
+    for label in (int(labels.max()), int(labels.min())):
+        if not 0 <= label < vocab_size:
             raise InputError(
                 f"a label is {label}, but the readout has {vocab_size} logits: use the tokenizer that the model was "
                 "trained with."

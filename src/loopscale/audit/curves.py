@@ -1,7 +1,7 @@
 """Lemma 2 in a trained model: how far each loop moves a state along itself and around, far past the trained depth."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import StatisticsError, correlation, linear_regression
 from typing import Any
@@ -13,8 +13,8 @@ from loopscale.audit.checks import checked, runs_past_trained_depth
 from loopscale.audit.derivatives import comparable
 from loopscale.audit.report import ByLoop
 from loopscale.audit.streams import LoopMeans
-from loopscale.batches import Batch
-from loopscale.required import require_looped
+from loopscale.batches import Batches
+from loopscale.facts import depth_of
 from loopscale.state import angular_step, norm, radial_step, scale
 from loopscale.stepping import Looped, evaluating, run_loops
 
@@ -50,20 +50,20 @@ class LoopCurves:
     directed: tuple[int, ...] = ()
 
 
-def loop_curves(model: Looped | Any, batches: Iterable[Batch | Any], num_loops: int = 30) -> LoopCurves:
+def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> LoopCurves:
     """Run `num_loops` loops and return the curves of lemma 2 (arXiv 2606.24898), streaming over batches and loops.
 
     Loops whose states are no longer finite are left out, and those past the trained depth of a model that cannot go on.
 
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
-    require_looped(model)
+    num_loops = depth_of(model, num_loops)
     scales, norms, drifts, radial, angular = (LoopMeans() for _ in range(5))
     with evaluating(model):
-        (inputs, _, _), windows = checked(model, batches)
-        if not runs_past_trained_depth(model, inputs, model.num_loops):
+        first, windows = checked(model, batches)
+        if not runs_past_trained_depth(model, first.inputs, model.num_loops):
             num_loops = min(num_loops, model.num_loops)
-        for inputs, _, counted in windows:
+        for inputs, _, counted, _ in windows:
             before: Tensor | None = None
             for k, z in enumerate(run_loops(model, inputs, num_loops)):
                 if not torch.isfinite(z).all():

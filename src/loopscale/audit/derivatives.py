@@ -5,15 +5,15 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscale.objective import IGNORED, logit_cross_entropy
+from loopscale.facts import facts_of
+from loopscale.objective import IGNORED, Labels
 from loopscale.stepping import Looped, State
 
-Labels = Int[Tensor, "batch seq"]
 ROUNDING = 1e-3  # the largest share of a gradient that may be rounding: from this share on a loss sees a coordinate
 FLOOR = 2.0**-10  # of a row's median; a token below it would weigh a thousand times as much as the others in a ratio
 
@@ -60,24 +60,10 @@ def _push_by_two_reverses(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) 
 
 def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[State, Float[Tensor, "batch seq"]]:
     """Return the gradient at `z` of the summed cross-entropy of exit k, through its readout alone, and the losses."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        losses = exit_losses(model, z, k, labels)
-        (gradient,) = torch.autograd.grad(losses.sum(), z)
-    return gradient, losses.detach()
-
-
-def exit_losses(model: Looped, z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
-    """Return the cross-entropy of every token at exit k, in float32 or better; 0 where the label is ignored."""
-    return logit_cross_entropy(model.readout(z, k).flatten(0, 1), labels.flatten()).view(labels.shape)
-
-
-def gate_gradient(exit_probability: Callable[[Tensor, int], Tensor], z: State, k: int) -> State:
-    """Return the gradient at `z` of the summed gate of loop k."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(exit_probability(z, k).sum(), z, materialize_grads=True)
-    return gradient
+    facts = facts_of(model)
+    gradient, losses = facts.losses.exits.gradient(facts, z, k, labels)
+    assert losses is not None  # those of a cross-entropy come with it
+    return gradient, losses
 
 
 def alignment(g: State, xi: State) -> Float[Tensor, "batch seq"]:
@@ -91,7 +77,7 @@ def mean_alignment(gradient: State, losses: Float[Tensor, "batch seq"], xi: Stat
     return torch.where(counted, alignment(gradient, xi), 0.0).sum() / counted.sum().clamp_min(1)
 
 
-def telling(gradient: State, losses: Float[Tensor, "batch seq"] | None = None) -> Bool[Tensor, "batch seq"]:
+def telling(gradient: State, losses: Float[Tensor, "batch seq"] | None) -> Bool[Tensor, "batch seq"]:
     """Return the tokens whose gradient has a direction that can be read.
 
     Below the smallest normal number over its relative precision a gradient is rounded to so few digits that where it

@@ -4,14 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from loopscale.audit.checks import checked
-from loopscale.audit.derivatives import exit_losses
 from loopscale.audit.report import ByLoop
-from loopscale.audit.streams import Counted, LoopMeans
-from loopscale.batches import Batch
-from loopscale.required import require_looped
+from loopscale.audit.streams import LoopMeans
+from loopscale.batches import Batches
+from loopscale.facts import depth_of, facts_of
 from loopscale.state import direction, norm, radial_step, scale
 from loopscale.stepping import Looped, State, evaluating
 
@@ -59,7 +56,7 @@ class Interventions:
 
 def intervene(
     model: Looped | Any,
-    batches: Iterable[Batch | Any],
+    batches: Batches,
     num_loops: int | None = None,
     factors: Sequence[float] = FACTORS,
 ) -> Interventions:
@@ -67,20 +64,20 @@ def intervene(
 
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
-    require_looped(model)
-    K = model.num_loops if num_loops is None else num_loops
+    K, read = depth_of(model, num_loops), facts_of(model).readings["trained"]
     losses = {name: LoopMeans() for name in INTERVENTIONS}
     norms = {name: LoopMeans() for name in INTERVENTIONS}
     scaled = {factor: LoopMeans() for factor in factors}
     with evaluating(model):
-        for inputs, labels, counted in checked(model, batches)[1]:
+        for inputs, labels, counted, _ in checked(model, batches)[1]:
             first = model.step(model.embed(inputs), 0)
             for name, change in INTERVENTIONS.items():
                 for k, z in enumerate(_changed_states(model, first, K, change)):
-                    losses[name].add(k, exit_losses(model, z, k, labels), counted)
+                    losses[name].add(k, read(z, k, labels), counted)
                     norms[name].add(k, norm(z), counted)
                     if name == "none":
-                        _scale_readout(model, z, k, labels, counted, scaled)
+                        for factor, means in scaled.items():
+                            means.add(k, read(factor * z, k, labels), counted)
     return Interventions(
         tokens=norms["none"].tokens,
         cross_entropy={name: means.means() for name, means in losses.items()},
@@ -99,10 +96,3 @@ def _changed_states(
         before = z
         z = change(model.step(model.carry(before, k - 1), k), before, first)
         yield z
-
-
-def _scale_readout(
-    model: Looped, z: State, k: int, labels: Tensor, counted: Counted, scaled: Mapping[float, LoopMeans]
-) -> None:
-    for factor, means in scaled.items():
-        means.add(k, exit_losses(model, factor * z, k, labels), counted)

@@ -6,14 +6,16 @@ from typing import final
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import Window, first_state, require_finite, require_told
+from loopscale.audit.checks import first_state, require_finite, require_told
 from loopscale.audit.coordinates import Coordinate
-from loopscale.audit.derivatives import alignment, comparable, exit_gradient, gate_gradient, push, telling
-from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses
+from loopscale.audit.derivatives import alignment, comparable, push, telling
 from loopscale.audit.report import ByLoop, CoordinateReport, ScaleStats
 from loopscale.audit.streams import Counted, LoopMeans, Sample
 from loopscale.audit.verdict import Thresholds, Verdict, judge, retention_per_loop
+from loopscale.batches import Window
 from loopscale.errors import InputError
+from loopscale.facts import Facts
+from loopscale.objective import Losses
 from loopscale.state import norm
 from loopscale.stepping import Looped, State
 
@@ -50,15 +52,15 @@ class CoordinateMeter:
     def __init__(self, coordinate: Coordinate, losses: Losses) -> None:
         self.coordinate = coordinate
         self.losses = losses
-        self.seen = {loss: LoopMeans() for loss in (CROSS_ENTROPY, PENALTY, EXIT_GATE)}
+        self.seen = {loss.name: LoopMeans() for loss in losses}
         self.nats, self.abs_nats, self.value, self.drift = LoopMeans(), LoopMeans(), LoopMeans(), LoopMeans()
         self.kept, self.log_kept, self.carried = LoopMeans(), LoopMeans(), LoopMeans()
 
     def feel(self, loss: str, k: int, gradient: State, told: Counted, z: State, counted: Counted) -> None:
-        """Take in how much of a loss's gradient at loop k moves the coordinate, where it was `told` by one."""
+        """Take in how much of a loss's gradient at loop k moves the coordinate, of the tokens it can be told of."""
         xi = self.coordinate.tangent(z)
         self.seen[loss].add(k, alignment(gradient, xi), counted & told)
-        if loss == CROSS_ENTROPY:
+        if loss == self.losses.exits.name:
             nats = (gradient * xi).sum(-1)
             self.nats.add(k, nats, counted)
             self.abs_nats.add(k, nats.abs(), counted)
@@ -105,12 +107,13 @@ class CoordinateMeter:
         verdict = self._judge(
             seen, self.kept.without_extremes()[trained], self.carried.without_extremes()[trained], thresholds
         )
+        with_all = self._judge(figures, kept[trained], carried[trained], thresholds)
         return CoordinateReport(
             verdict=verdict.verdict,
             seen_by=verdict.seen_by,
             removed_by=verdict.removed_by,
             remedy=verdict.remedy,
-            visibility=figures[CROSS_ENTROPY],
+            visibility=figures[self.losses.exits.name],
             nats_per_unit=self.nats.means(),
             abs_nats_per_unit=self.abs_nats.means(),
             retention=kept,
@@ -120,8 +123,7 @@ class CoordinateMeter:
             drift=self.drift.means(),
             unit=self.coordinate.unit,
             log_retention=self.log_kept.means() if self.coordinate.positive else None,
-            penalty_visibility=figures[PENALTY] or None,
-            gate_visibility=figures[EXIT_GATE] or None,
+            seen={loss.name: figures[loss.name] for loss in self.losses.others},
             left_out=self._left_out(),
             one_token_decides=verdict.verdict != with_all.verdict,
         )
@@ -129,8 +131,8 @@ class CoordinateMeter:
     def _judge(self, seen: Mapping[str, ByLoop], kept: ByLoop, carried: ByLoop, thresholds: Thresholds) -> Verdict:
         """Return the verdict that these figures lead to."""
         seen_by = {
-            loss: [k + 1 for k, x in enumerate(figure) if x >= thresholds.visible and self.losses.looks(loss, k)]
-            for loss, figure in seen.items()
+            loss.name: [k + 1 for k, x in enumerate(seen[loss.name]) if x >= thresholds.visible and loss.looks(k)]
+            for loss in self.losses
         }
         removed_by = None
         if retention_per_loop(kept) <= thresholds.retained:
@@ -161,16 +163,16 @@ class Pass:
     """All meters of one audit, fed batch by batch."""
 
     def __init__(
-        self, model: Looped, coordinates: Sequence[Coordinate], losses: Losses, gate: Gate | None, steps: int
+        self, model: Looped, facts: Facts, coordinates: Sequence[Coordinate], losses: Losses, steps: int
     ) -> None:
-        self.model, self.losses, self.gate, self.steps = model, losses, gate, steps
+        self.model, self.facts, self.losses, self.steps = model, facts, losses, steps
         self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
         self.coordinates = [CoordinateMeter(coordinate, losses) for coordinate in coordinates]
         self.hidden_size = 0
 
     def run(self, windows: Iterable[Window]) -> None:
         """Measure every batch; only two states are alive at a time."""
-        for inputs, labels, counted in windows:
+        for inputs, labels, counted, _ in windows:
             z = first_state(self.model, inputs)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
@@ -178,26 +180,23 @@ class Pass:
                 self._look(k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(k, z, counted)
-        for k, told in enumerate(self.coordinates[0].seen[CROSS_ENTROPY].counts()):
+        for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
             require_told(told, k)
 
     def _look(self, k: int, z: State, labels: Tensor, counted: Counted) -> None:
         """Measure what every loss sees of the state of loop k."""
         self.scale.add(k, z, counted)
-        gradient, losses = exit_gradient(self.model, z, k, labels)
-        require_finite(gradient[counted], f"the gradient of exit {k + 1}")
-        self.cross_entropy.add(k, losses, counted)
-        gradients = {CROSS_ENTROPY: (gradient, telling(gradient, losses))}
-        if self.losses.penalty:
-            gradients[PENALTY] = z, telling(z)  # the gradient of mean z^2, but for its length
-        if self.gate is not None:
-            gradient = gate_gradient(self.gate, z, k)
-            require_finite(gradient[counted], f"the gradient of the gate of loop {k + 1}")
-            gradients[EXIT_GATE] = gradient, telling(gradient)
         for meter in self.coordinates:
             meter.value.add(k, meter.coordinate.value(z), counted)
-            for loss, (g, told) in gradients.items():
-                meter.feel(loss, k, g, told, z, counted)
+        for loss in self.losses:
+            gradient, token_losses = loss.gradient(self.facts, z, k, labels)
+            require_finite(gradient[counted], loss.described(k))
+            if loss is self.losses.exits:
+                assert token_losses is not None  # those of a cross-entropy come with it
+                self.cross_entropy.add(k, token_losses, counted)
+            told = telling(gradient, token_losses)
+            for meter in self.coordinates:
+                meter.feel(loss.name, k, gradient, told, z, counted)
 
     def _advance(self, k: int, z: State, counted: Counted) -> State:
         """Measure what one more loop keeps of every coordinate, and return the next state."""

@@ -20,19 +20,18 @@ class Moments:
     """Running second moments of unit gradients, and of random moves with what one more loop makes of them."""
 
     def __init__(self) -> None:
-        self.tokens, self.gradients, self.left_out, self.moves = 0, 0, 0, 0
-        self.told: Counter[int] = Counter()  # gradients by loop
+        self.tokens, self.looked, self.gradients, self.moves = 0, 0, 0, 0
+        self.told: Counter[tuple[str, int]] = Counter()  # gradients by loss and loop
         self._visible: Tensor | float = 0.0
         self._retained: Tensor | float = 0.0
         self._moved: Tensor | float = 0.0
 
-    def see(self, k: int, gradient: State, counted: Counted, told: Counted) -> None:
-        """Take in the gradients of one loss at loop k, where they have been `told` from rounding."""
-        g = unit(gradient)[counted & told].double()
+    def see(self, loss: str, k: int, gradient: State, counted: Counted) -> None:
+        """Take in the gradients of one loss at loop k, of the tokens that count and can be told from rounding."""
+        g = unit(gradient)[counted].double()
         self._visible = self._visible + g.T @ g
         self.gradients += len(g)
-        self.left_out += int(counted.sum()) - len(g)
-        self.told[k] += len(g)
+        self.told[loss, k] += len(g)
 
     def keep(self, move: State, left: State, counted: Counted) -> None:
         """Take in random moves and what is left of them after one more loop."""

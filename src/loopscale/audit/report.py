@@ -30,7 +30,7 @@ class CoordinateReport:
 
     visibility: share of the gradient of exit k's cross-entropy, through readout k alone, that moves the coordinate;
     nats_per_unit: the loss's mean change per unit (scale: per e-fold), signed, and abs_nats_per_unit its magnitude.
-    penalty_visibility, gate_visibility: the same share for the norm penalty and the gate, where there is one.
+    seen: the same share for the losses beside the exits' (a penalty, an exit gate), by their name.
     retention: d value(z_{k+1}) / d value(z_k), all tokens moved together, as the paper's ds_{k+1}/ds_k; the last entry
     is one loop past the trained depth. log_retention: d log / d log, for lengths. carry_retention: through carry alone.
     retained: the geometric mean of retention over trained loops.
@@ -54,10 +54,19 @@ class CoordinateReport:
     drift: ByLoop
     unit: str
     log_retention: ByLoop | None = None
-    penalty_visibility: ByLoop | None = None
-    gate_visibility: ByLoop | None = None
+    seen: Mapping[str, ByLoop] = field(default_factory=dict)
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     one_token_decides: bool = False
+
+    @property
+    def penalty_visibility(self) -> ByLoop | None:
+        """Share of the norm penalty's gradient, where there is one."""
+        return self.seen.get("norm penalty")
+
+    @property
+    def gate_visibility(self) -> ByLoop | None:
+        """Share of the exit gate's gradient, where there is one."""
+        return self.seen.get("exit gate")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
 """Everything a study records of one trained model, as one dict."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from loopscale.audit.audit import audit
 from loopscale.audit.curves import LoopCurves, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
-from loopscale.batches import Batch
+from loopscale.batches import Batches
 from loopscale.stepping import Looped
 from loopscale.storage import plain
 
 
-def run_audit(model: Looped | Any, batches: Iterable[Batch | Any], curve_loops: int = 30) -> dict[str, Any]:
+def run_audit(model: Looped | Any, batches: Batches, curve_loops: int = 30) -> dict[str, Any]:
     """Audit a model over a few batches, run its curves and interventions, and return what JSON can hold.
 
     Keys (lists have one entry per loop): `verdicts` by coordinate; `radial_gradient`, the mean magnitude of the

@@ -9,7 +9,7 @@ larger, directions that only rare tokens see would stand as high as those that n
 of the solution and measures what was found.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.checks import (
-    Window,
-    check_gate,
     checked,
     few_tokens,
     first_state,
@@ -28,14 +26,15 @@ from loopscale.audit.checks import (
     runs_past_trained_depth,
 )
 from loopscale.audit.coordinates import Direction
-from loopscale.audit.derivatives import exit_gradient, gate_gradient, push, telling
-from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Gate, Losses, gate_of, losses_for
+from loopscale.audit.derivatives import push, telling
+from loopscale.audit.losses import told_losses
 from loopscale.audit.moments import Moments, most_retained_per_visible, null_visibility
 from loopscale.audit.streams import Counted
 from loopscale.audit.verdict import Thresholds
-from loopscale.batches import Batch
+from loopscale.batches import Batches, Window
 from loopscale.errors import InputError
-from loopscale.required import require_looped
+from loopscale.facts import Facts, facts_of
+from loopscale.objective import Losses
 from loopscale.stepping import Looped, State, evaluating
 
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
@@ -89,7 +88,7 @@ class SearchReport:
 
 def search(
     model: Looped | Any,
-    batches: Iterable[Batch | Any],
+    batches: Batches,
     *,
     num_directions: int = 4,
     probes: int = 2,
@@ -107,29 +106,29 @@ def search(
     held out.
     """
     thresholds = thresholds or Thresholds()
-    require_looped(model)
-    losses = losses_for(model, supervision, loop_weights, norm_penalty_coef)
-    if not (any(losses.supervised) or losses.penalty):
+    facts = facts_of(model)
+    losses = told_losses(facts, supervision, loop_weights, norm_penalty_coef)
+    if not losses.look_anywhere:
         raise InputError("no loss looks at any loop: there is nothing that could see a direction.")
     if num_directions < 1 or probes < 1:
         raise InputError(f"num_directions is {num_directions} and probes {probes}: give at least 1 of each.")
     halves = (Moments(), Moments())
     with evaluating(model):
-        gate = gate_of(model, losses)
-        (inputs, _, _), windows = checked(model, batches)
-        if losses.num_loops == 1 and not runs_past_trained_depth(model, inputs, 1):
+        first, windows = checked(model, batches)
+        if losses.num_loops == 1 and not runs_past_trained_depth(model, first.inputs, 1):
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
-        if gate is not None:
-            check_gate(gate, first_state(model, few_tokens(model, inputs)))
-        signs = torch.Generator(inputs.device).manual_seed(0)  # the same search finds the same
+        z = first_state(model, few_tokens(model, first.inputs))
+        for loss in losses:
+            loss.require(facts, model, z)
+        signs = torch.Generator(first.inputs.device).manual_seed(0)  # the same search finds the same
         for i, window in enumerate(windows):
-            _gather(halves[i % 2], model, losses, gate, window, probes, signs)
+            _gather(halves[i % 2], model, facts, losses, window, probes, signs)
     fit, held_out = halves
     if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
     for half, k in product(halves, range(losses.num_loops)):
-        if losses.looks(CROSS_ENTROPY, k):
-            require_told(half.told[k], k)
+        if losses.exits.looks(k):
+            require_told(half.told[losses.exits.name, k], k)
     vectors = most_retained_per_visible(fit, FLOOR)[:, :num_directions]
     null = null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
     directions = tuple(_measure(v, fit, held_out, null, thresholds) for v in vectors.T)
@@ -148,7 +147,7 @@ def search(
 
 def _notes(halves: tuple[Moments, Moments], hidden: int, all_blind: bool) -> tuple[str, ...]:
     """Say so where there is too little to find anything by, and where there may be more than was asked for."""
-    tokens, left_out = min(half.tokens for half in halves), sum(half.left_out for half in halves)
+    tokens, left_out = min(half.tokens for half in halves), sum(half.looked - half.gradients for half in halves)
     few = (
         f"{tokens} tokens in a half for {hidden} channels may miss a direction that is there: "
         f"give {TOKENS_PER_CHANNEL * hidden}."
@@ -162,28 +161,24 @@ def _notes(halves: tuple[Moments, Moments], hidden: int, all_blind: bool) -> tup
 def _gather(
     moments: Moments,
     model: Looped,
+    facts: Facts,
     losses: Losses,
-    gate: Gate | None,
     window: Window,
     probes: int,
     signs: torch.Generator,
 ) -> None:
     """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
-    inputs, labels, counted = window
+    inputs, labels, counted, _ = window
     moments.tokens += int(counted.sum())
     z = first_state(model, inputs)
     for k in range(losses.num_loops):
         require_finite(z, f"the state of loop {k + 1}")
-        if losses.looks(CROSS_ENTROPY, k):
-            gradient, token_losses = exit_gradient(model, z, k, labels)
-            require_finite(gradient[counted], f"the gradient of exit {k + 1}")
-            moments.see(k, gradient, counted, telling(gradient, token_losses))
-        if losses.looks(PENALTY, k):
-            moments.see(k, z, counted, telling(z))
-        if gate is not None and losses.looks(EXIT_GATE, k):
-            gradient = gate_gradient(gate, z, k)
-            require_finite(gradient[counted], f"the gradient of the gate of loop {k + 1}")
-            moments.see(k, gradient, counted, telling(gradient))
+        for loss in losses:
+            if loss.looks(k):
+                gradient, token_losses = loss.gradient(facts, z, k, labels)
+                require_finite(gradient[counted], loss.described(k))
+                moments.see(loss.name, k, gradient, counted & telling(gradient, token_losses))
+        moments.looked += int(counted.sum()) * sum(loss.looks(k) for loss in losses)
         if k + 1 < max(losses.num_loops, 2):
             z = _push_probes(moments, _one_loop(model, k), z, counted, probes, signs)
 

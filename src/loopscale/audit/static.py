@@ -1,13 +1,12 @@
-"""The verdict before training, from a configuration alone."""
+"""Verdict before training, from a configuration alone: worked out from the effects that its parts and losses state."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from loopscale.audit.coordinates import Coordinate, mean, scale
-from loopscale.audit.losses import CROSS_ENTROPY, EXIT_GATE, PENALTY, Losses, losses_of
 from loopscale.audit.verdict import Verdict, judge
-from loopscale.mechanism import Effect, choose
-from loopscale.model import CARRIES, READOUTS, LoopedConfig
+from loopscale.mechanism import Effect, Mechanism, choose, kind_of
+from loopscale.model import CARRIES, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
+from loopscale.objective import Losses, NormPenalty, Weighted
 
 
 def static_verdict(config: LoopedConfig, penalty: bool = False) -> Mapping[str, Verdict]:
@@ -15,12 +14,14 @@ def static_verdict(config: LoopedConfig, penalty: bool = False) -> Mapping[str, 
 
     `penalty` says that training will penalise the norm whatever the coefficient in `config`, as `scale_target` does.
 
-    It knows what a configuration decides: which coordinates a readout hides, a recurrence removes, a gate reads, and
-    that a norm penalty sees them all. What weights decide stays with the measurement: how far `damped` shrinks, how
-    much of the mean survives a division by the scale in an inter-loop norm, the directions of a trained head.
+    It knows what a configuration decides: which coordinates a readout hides, a residual, an injection or a recurrence
+    removes, a gate reads, and what a penalty sees. What weights decide stays with the measurement (`undecided`): how
+    much of the mean survives a division by the scale in an inter-loop norm, say. How far `damped` shrinks and the
+    directions of a trained head are not asked here.
     """
-    losses = losses_of(config)
-    losses = replace(losses, penalty=losses.penalty or penalty)
+    losses = config_losses(config)
+    if penalty and not config.norm_penalty_coef:
+        losses = Losses.of(losses.num_loops, losses.exits.supervision, [NormPenalty(Weighted()), *losses.penalties])
     return {coordinate.name: _verdict(coordinate, config, losses) for coordinate in (scale, mean)}
 
 
@@ -29,28 +30,43 @@ def static_warning(config: LoopedConfig) -> str | None:
     blind = {name: v for name, v in static_verdict(config).items() if v.verdict == "blind_spot"}
     if not blind:
         return None
+    carry = kind_of(config.recurrence)
+    carries = "" if config.trained_loops == 1 else f", and recurrence '{carry}' carries it from loop to loop"
     lines = [
-        f"blind spot: no supervised loss sees the {name} of the state, and recurrence '{config.recurrence}' carries it "
-        f"from loop to loop, so no exit controls it. To mend it: {verdict.remedy}."
+        f"blind spot: no supervised loss sees the {name} of the state{carries}, so no exit controls it. To mend it: "
+        f"{verdict.remedy}."
         for name, verdict in blind.items()
     ]
     return "\n".join(lines)
 
 
 def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Verdict:
-    readout, _ = choose("readout", config.readout, READOUTS)
-    carry, _ = choose("recurrence", config.recurrence, CARRIES)
-    removed = carry.effects.get(coordinate.name) == Effect.REMOVES
-    K = losses.num_loops
-    sees = {
-        CROSS_ENTROPY: [readout.effects_at(k + 1 == K).get(coordinate.name) != Effect.HIDES for k in range(K)],
-        EXIT_GATE: [not removed] * K,  # it reads the carried state
-        PENALTY: [True] * K,
-    }
-    return judge(
-        coordinate, {loss: _loops(loss, seen, losses) for loss, seen in sees.items()}, "carry" if removed else None
+    readout, carry = choose("readout", config.readout, READOUTS)[0], choose("recurrence", config.recurrence, CARRIES)[0]
+    residual, injection = (
+        choose(slot, value, registry)[0]
+        for slot, value, registry in (
+            ("residual", config.residual_part, RESIDUALS),
+            ("injection", config.injection, INJECTIONS),
+        )
     )
+    K, carried = losses.num_loops, _effect(carry, coordinate)
+    at_exit = [readout.effects_at(k + 1 == K).get(coordinate.name, Effect.WEIGHTS) for k in range(K)]
+    found = {
+        loss.name: [loss.effect(coordinate.name, at_exit[k], carried) if loss.looks(k) else None for k in range(K)]
+        for loss in losses
+    }
+    seen = {name: [k + 1 for k, effect in enumerate(each) if effect == Effect.SEES] for name, each in found.items()}
+    step = [_effect(part, coordinate) for part in (injection, residual)]
+    removed_by = "carry" if carried == Effect.REMOVES else "step" if Effect.REMOVES in step else None
+    open_ = Effect.WEIGHTS in [*_of(found), *([] if removed_by else [carried, *step])]
+    if open_ and not any(seen.values()):
+        return Verdict("undecided", {}, removed_by)
+    return judge(coordinate, seen, removed_by)
 
 
-def _loops(loss: str, seen: list[bool], losses: Losses) -> list[int]:
-    return [k + 1 for k, sees in enumerate(seen) if sees and losses.looks(loss, k)]
+def _effect(part: type[Mechanism], coordinate: Coordinate) -> Effect:
+    return part.effects.get(coordinate.name, Effect.WEIGHTS)
+
+
+def _of(found: Mapping[str, Sequence[Effect | None]]) -> list[Effect | None]:
+    return [effect for each in found.values() for effect in each]

@@ -1,17 +1,11 @@
 """Figures gathered batch by batch in memory that does not grow with them."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from loopscale.batches import Batch, device_of, inputs_and_labels
-from loopscale.errors import InputError
-from loopscale.objective import IGNORED
-from loopscale.stepping import Looped
 
 Counted = Bool[Tensor, "batch seq"]
 CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of them up to here, a fair sample beyond
@@ -106,20 +100,3 @@ class Sample:
     def quantile(self, q: float) -> float:
         """Return the q-quantile, interpolated."""
         return float(self._kept[1].quantile(q))
-
-
-def scored_windows(model: Looped, batches: Iterable[Batch | Any]) -> Iterator[tuple[Tensor, Tensor, Counted]]:
-    """Yield inputs, labels and the tokens that count (label not ignored) of every batch, where the model's weights lie.
-
-    Raises `InputError` for a batch of another form, or where no batch or no token that counts is left.
-    """
-    device = device_of(model)
-    found, tokens = 0, 0
-    for batch in batches:
-        ids, labels = inputs_and_labels(batch)
-        counted = labels != IGNORED
-        found, tokens = found + 1, tokens + int(counted.sum())
-        yield ids.to(device), labels.to(device), counted.to(device)
-    if not tokens:
-        what = f"no label of the {found} batches counts: all are {IGNORED}" if found else "there are no batches"
-        raise InputError(f"{what}: give at least one (batch, seq + 1) LongTensor of tokens.")

@@ -8,7 +8,7 @@ from typing import Literal
 from loopscale.audit.coordinates import Coordinate
 from loopscale.errors import InputError
 
-Kind = Literal["visible", "removed", "blind_spot"]
+Kind = Literal["visible", "removed", "blind_spot", "undecided"]  # the last: before training, where weights decide
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def halved(batch: Batch) -> list[Batch]:
     half = (len(inputs_and_labels(batch)[0]) + 1) // 2
     if isinstance(batch, Tensor):
         return list(batch.split(half))
-    return list(zip(*(part.split(half) for part in batch), strict=True))
+    return list(zip(*(part.split(half) for part in inputs_and_labels(batch)), strict=True))
 
 
 def in_words(facts: Mapping[str, Any], notes: Sequence[str]) -> str:

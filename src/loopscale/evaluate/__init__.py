@@ -13,9 +13,7 @@ from loopscale.evaluate.calibration import (
 )
 from loopscale.evaluate.cost import (
     Speed,
-    TokenFlops,
     counted_flops,
-    formula_flops,
     measure_speed,
     measure_speeds,
     token_flops,
@@ -37,6 +35,8 @@ from loopscale.evaluate.oracle import OraclePoint, oracle
 from loopscale.evaluate.scoring import sliding_windows
 from loopscale.evaluate.statistics import Interval
 from loopscale.evaluate.summary import describe_depth, measure_depth, run_depth, run_halting
+from loopscale.facts import TokenFlops
+from loopscale.model import formula_flops
 
 __all__ = [
     "RULES",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.fingerprint import fingerprint
-from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, Scores, rule_named
+from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, Real, Scores, row_means, rule_named
 from loopscale.stepping import Logits, Looped, State
 from loopscale.storage import write_json
 
@@ -38,10 +38,13 @@ class CalibratedRule:
         """Return whether there is a score that stops anything before the last exit."""
         return self.threshold < math.inf
 
-    def halts(self, scores: Scores) -> Bool[Tensor, "batch seq"]:
-        """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none."""
+    def halts(self, scores: Scores, real: Real | None = None) -> Bool[Tensor, "batch seq"]:
+        """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none.
+
+        Tokens that are not `real` only fill a row: they have no say in when it stops (by default all are).
+        """
         if self.level == "sequence":
-            return (scores.mean(-1, keepdim=True) >= self.threshold).expand_as(scores)
+            return (row_means(scores, real) >= self.threshold).expand_as(scores)
         return scores >= self.threshold
 
     def watch(self, model: Looped) -> Callable[[int, State, Callable[[], Logits]], Bool[Tensor, "batch seq"]]:
@@ -62,8 +65,7 @@ class CalibratedRule:
 
     def require_fit(self, model: Looped, num_loops: int) -> None:
         """Raise `InputError` if the model has no part for the rule or runs another depth; warn if it is another one."""
-        if not self.rule.applies_to(model):
-            raise InputError(f"the halting rule '{self.rule.name}' does not fit this model: it has no exit gate.")
+        self.rule.require_fit(model)
         if self.num_loops != num_loops:
             raise InputError(f"the halting rule was calibrated for {self.num_loops} loops, not for {num_loops}.")
         if self.model is not None and self.model != fingerprint(model):

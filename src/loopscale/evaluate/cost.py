@@ -13,52 +13,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.batches import device_of
-from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.facts import TokenFlops, facts_of
 from loopscale.required import require_looped
 from loopscale.stepping import Looped, evaluating, run_loops
 
 REPEATS = 5
 
 
-@dataclass(frozen=True)
-class TokenFlops:
-    """Forward floating-point operations per token (a multiply-add is 2), for windows of one length."""
-
-    embed: float
-    step: float
-    carry: float
-    readout: float
-
-    def at_exit(self, exit: int) -> float:
-        """Return the operations that decode after `exit` loops (from 1): all loops, and one readout."""
-        return self.embed + exit * self.step + (exit - 1) * self.carry + self.readout
+def token_flops(model: Looped | Any, input_ids: Tensor) -> TokenFlops:
+    """Return the operations per token for windows like `input_ids` (batch, seq): by formula where the model has one."""
+    formula = facts_of(model).flops
+    return counted_flops(model, input_ids) if formula is None else formula(input_ids.shape[1])
 
 
-def token_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
-    """Return the operations per token for windows like `input_ids` (batch, seq): by formula for ours, else counted."""
-    require_looped(model)
-    if isinstance(model, LoopedForCausalLM):
-        return formula_flops(model.config, input_ids.shape[1])
-    return counted_flops(model, input_ids)
-
-
-def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
-    """Return the matrix multiplications per token of one of our models, for windows of T tokens.
-
-    One layer: 4 D^2 for q and o, 4 D D_kv for k and v (D_kv = key-value heads times head size), 6 D I for SwiGLU, and
-    4 T D for attention, which is counted over all T keys, as kernels and papers do, not over the causal half. A loop is
-    L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix multiplications.
-    """
-    assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
-    D, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
-    layer = 4 * D * D + 4 * D * kv_size + 6 * D * config.intermediate_size + 4 * sequence_length * D
-    return TokenFlops(
-        embed=0.0, step=float(config.num_stack_layers * layer), carry=0.0, readout=2.0 * D * config.vocab_size
-    )
-
-
-def counted_flops(model: Looped, input_ids: Tensor) -> TokenFlops:
+def counted_flops(model: Looped | Any, input_ids: Tensor) -> TokenFlops:
     """Return the operations per token that PyTorch's counter sees in each of the four verbs, for (batch, seq) ids."""
+    require_looped(model)
     input_ids = input_ids.to(device_of(model))
 
     def count(verb: Callable[[], Tensor]) -> tuple[Tensor, float]:
@@ -99,13 +69,15 @@ class Speed:
         return {**asdict(self), "latency": self.latency, "tokens_per_second": self.tokens_per_second}
 
 
-def measure_speed(model: Looped, input_ids: Tensor, exits: Sequence[int], repeats: int = REPEATS) -> tuple[Speed, ...]:
+def measure_speed(
+    model: Looped | Any, input_ids: Tensor, exits: Sequence[int], repeats: int = REPEATS
+) -> tuple[Speed, ...]:
     """Time forward passes of one model; see `measure_speeds`."""
     return measure_speeds({"": model}, {"": input_ids}, {"": exits}, repeats)[""]
 
 
 def measure_speeds(
-    models: Mapping[str, Looped],
+    models: Mapping[str, Looped | Any],
     input_ids: Mapping[str, Tensor],
     exits: Mapping[str, Sequence[int]],
     repeats: int = REPEATS,
@@ -115,6 +87,8 @@ def measure_speeds(
     Every round goes over all exits of all models, so that a slow moment of the machine hits them alike: speeds of
     models that are to be compared must come from one call.
     """
+    for model in models.values():
+        require_looped(model)
     cases = [(name, k) for name in models for k in exits[name]]
     for model in models.values():
         require_looped(model)

@@ -1,7 +1,7 @@
 """The depth curve: quality and scale of every exit, also past the trained depth, from one pass over the states."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, final, overload
@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscale.batches import Batch
+from loopscale.batches import Batches, Window, windows_of
 from loopscale.errors import InputError, unknown
-from loopscale.evaluate.scoring import read_batches, readings_of, trained_depth
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
-from loopscale.objective import IGNORED
-from loopscale.precision import widened
-from loopscale.stepping import Looped, State, evaluating, run_loops
+from loopscale.facts import facts_of
+from loopscale.objective import Reading
+from loopscale.state import norm
+from loopscale.stepping import Looped, evaluating, run_loops
 
 SAFE_RELATIVE_PERPLEXITY = 1.01
 PAST_TRAINING = 3  # the curve goes to this many times the trained depth
@@ -117,7 +117,7 @@ class DepthCurve(Sequence[ExitPoint]):
             relative_perplexity=relative_perplexity,
             norm_trained=self[K - 1].norm,
             norm_deepest=self[-1].norm,
-            norm_growth=math.log(self[-1].norm / self[K - 1].norm) / past if past else math.nan,
+            norm_growth=_log_ratio(self[-1].norm, self[K - 1].norm) / past if past else math.nan,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,8 +133,8 @@ class DepthCurve(Sequence[ExitPoint]):
 
 
 def depth_curve(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Batches,
     max_loops: int | None = None,
     reading: str = "trained",
     bytes_per_token: float | None = None,
@@ -143,14 +143,14 @@ def depth_curve(
 
     See `depth_curves`. Raises `InputError` for a reading the model does not have.
     """
-    readings = readings_of(model)
-    if reading not in readings:
-        raise unknown("reading", reading, readings)
     return _curves(model, batches, max_loops, (reading,), bytes_per_token)[reading]
 
 
 def depth_curves(
-    model: Looped, batches: Iterable[Batch], max_loops: int | None = None, bytes_per_token: float | None = None
+    model: Looped | Any,
+    batches: Batches,
+    max_loops: int | None = None,
+    bytes_per_token: float | None = None,
 ) -> dict[str, DepthCurve]:
     """Return the curve under every reading the model has, from one pass over the states.
 
@@ -160,24 +160,29 @@ def depth_curves(
 
     Raises `InputError` for fewer than 1 loop, malformed batches or none.
     """
-    return _curves(model, batches, max_loops, tuple(readings_of(model)), bytes_per_token)
+    return _curves(model, batches, max_loops, None, bytes_per_token)
 
 
 def _curves(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Batches,
     max_loops: int | None,
-    readings: Sequence[str],
+    wanted: Sequence[str] | None,
     bytes_per_token: float | None,
 ) -> dict[str, DepthCurve]:
-    trained = trained_depth(model)
+    facts = facts_of(model)
+    for name in wanted or ():
+        if name not in facts.readings:
+            raise unknown("reading", name, facts.readings)
+    readings = {name: facts.readings[name] for name in wanted or facts.readings}
+    trained = facts.trained_depth
     loops = PAST_TRAINING * trained if max_loops is None else max_loops
-    if loops < 1:
+    if not isinstance(loops, int) or loops < 1:
         raise InputError(f"max_loops is {loops}: evaluate at least 1 loop.")
     parts = []
     with evaluating(model):
-        for inputs, labels in read_batches(model, batches):
-            parts.append(dict(_batch_sums(model, inputs, labels, loops, readings)))
+        for window in windows_of(model, batches, facts.padding):
+            parts.append(dict(_batch_sums(model, window, loops, readings)))
     sums = {name: torch.cat([part[name] for part in parts], -1).cpu().double() for name in parts[0]}
     return {
         name: DepthCurve(name, trained, sums[name], sums["norm"], sums["tokens"], bytes_per_token) for name in readings
@@ -185,23 +190,22 @@ def _curves(
 
 
 def _batch_sums(
-    model: Looped, inputs: Tensor, labels: Tensor, loops: int, readings: Sequence[str]
+    model: Looped, window: Window, loops: int, readings: Mapping[str, Reading]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield named sums over each window's scored tokens, (exits, batch); nothing is synchronised with the device."""
-    scored = labels != IGNORED
-    losses_of = {name: readings_of(model)[name] for name in readings}
     rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm")}
-    for k, z in enumerate(run_loops(model, inputs, loops)):
-        for name in readings:
-            rows[name].append(losses_of[name](z, k, labels).sum(-1))
-        rows["norm"].append((_norms(z) * scored).sum(-1))
-    yield "tokens", scored.sum(-1)
+    for k, z in enumerate(run_loops(model, window.inputs, loops)):
+        for name, read in readings.items():
+            rows[name].append(read(z, k, window.labels).sum(-1))
+        rows["norm"].append(torch.where(window.counted, norm(z), 0.0).sum(-1))
+    yield "tokens", window.counted.sum(-1)
     for name, values in rows.items():
         yield name, torch.stack(values)
 
 
-def _norms(z: State) -> Float[Tensor, "batch seq"]:
-    return torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype))
+def _log_ratio(a: float, b: float) -> float:
+    """Return log(a / b); NaN where one of them is 0 or not finite."""
+    return math.log(a / b) if 0 < a < math.inf and 0 < b < math.inf else math.nan
 
 
 def _exp(x: float) -> float:

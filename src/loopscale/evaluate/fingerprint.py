@@ -1,6 +1,7 @@
 """Which model a calibrated rule belongs to."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from loopscale.stepping import Looped
 VALUES = 64  # of every weight
 
 
-def fingerprint(model: Looped) -> str:
+def fingerprint(model: Looped | Any) -> str:
     """Return a short hash of a model's weights: names, shapes, and a few values of each in bf16.
 
     The same in any floating-point precision and on any device; a model that keeps no weights has none.

@@ -8,18 +8,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscale.errors import InputError, unknown
-from loopscale.model import LoopedForCausalLM
+from loopscale.facts import facts_of
 from loopscale.precision import widened
-from loopscale.stepping import Gated, Logits, Looped, State
+from loopscale.stepping import Logits, Looped, State
 
 Scores = Float[Tensor, "batch seq"]
+Real = Bool[Tensor, "batch seq"]  # which tokens do not fill a row
 Level = Literal["sequence", "token"]
 NEVER = -math.inf  # the score of an exit that a rule cannot judge
 
@@ -46,11 +47,9 @@ class Exit:
         )
 
 
-def is_gated(model: Looped) -> bool:
-    """Return whether the model has an exit gate (ours has the method always, the gate only if configured)."""
-    if isinstance(model, LoopedForCausalLM):
-        return model.exit_gate is not None
-    return isinstance(model, Gated)
+def is_gated(model: Looped | Any) -> bool:
+    """Return whether the model has an exit gate."""
+    return facts_of(model).gate is not None
 
 
 class HaltingRule(ABC):
@@ -66,9 +65,20 @@ class HaltingRule(ABC):
         `before` is the exit one loop earlier with its scores (None at the first exit).
         """
 
-    def applies_to(self, model: Looped) -> bool:
+    def applies_to(self, model: Looped | Any) -> bool:
         """Return whether the model has what the rule reads."""
         return True
+
+    def require_fit(self, model: Looped | Any) -> None:
+        """Raise `InputError` where the model has not what the rule reads."""
+        if not self.applies_to(model):
+            raise self.misfit()
+
+    def misfit(self) -> InputError:
+        """Return what to tell where the model has not what the rule reads."""
+        return InputError(
+            f"the halting rule '{self.name}' does not fit this model: it has no exit gate, choose another rule."
+        )
 
 
 @final
@@ -152,15 +162,16 @@ class CumulativeExitGate(HaltingRule):
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return the cumulative exit probability."""
-        if not isinstance(model, Gated):
-            raise InputError("the rule 'exit_gate' needs a model with an exit gate: choose another rule.")
-        left = _wide(model.exit_probability(now.z, now.k))
+        gate = facts_of(model).gate
+        if gate is None:
+            raise self.misfit()
+        left = _wide(gate(now.z, now.k))
         if before is not None:
             assert before.scores is not None  # whoever runs the loops keeps the scores of the exit before
             left = 1 - (1 - before.scores) * (1 - left)
         return left.clamp_max(1 - torch.finfo(left.dtype).eps)
 
-    def applies_to(self, model: Looped) -> bool:
+    def applies_to(self, model: Looped | Any) -> bool:
         """Return whether there is a gate."""
         return is_gated(model)
 
@@ -183,6 +194,14 @@ def rule_named(name: str) -> HaltingRule:
     if name not in RULES:
         raise unknown("halting rule", name, RULES)
     return RULES[name]
+
+
+def row_means(scores: Float[Tensor, "*exits batch seq"], real: Real | None = None) -> Float[Tensor, "*exits batch 1"]:
+    """Return the mean score of every row's tokens, of which `real` are no filling (all by default)."""
+    if real is None:
+        return scores.mean(-1, keepdim=True)
+    total = torch.where(real, scores, 0.0).sum(-1, keepdim=True)
+    return total / real.sum(-1, keepdim=True).clamp_min(1)
 
 
 def _wide(x: Tensor | None) -> Tensor:

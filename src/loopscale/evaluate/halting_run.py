@@ -14,9 +14,11 @@ from loopscale.batches import device_of
 from loopscale.errors import InputError
 from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.cost import REPEATS, interleaved_times
-from loopscale.evaluate.halting_rules import Exit, Scores
+from loopscale.evaluate.halting_rules import Exit, Real, Scores
+from loopscale.required import require_looped
 from loopscale.stepping import Logits, Looped, Tokens, evaluating, run_loops
 
+Batches = Sequence[tuple[Tensor, Tensor]]  # input ids, and which of them are tokens
 LeavingLogits = Float[Tensor, "leaving seq vocab"]
 
 
@@ -30,15 +32,21 @@ class Leaving:
     logits: LeavingLogits
 
 
-def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iterator[Leaving]:
+def halted_exits(
+    model: Looped | Any, input_ids: Tokens, rule: CalibratedRule, real: Real | None = None
+) -> Iterator[Leaving]:
     """Run a batch and yield what stops at each exit; every token of the batch is selected exactly once.
+
+    `real` tells tokens from what fills a row behind them, which is selected nowhere (by default all are tokens).
 
     A row leaves the batch when all its tokens have stopped; at level `sequence` they stop together. Until then its
     tokens attend to each other at full depth, so a token's logits are those of its exit in an unhalted pass. Deciding
     who stays takes one synchronisation with the device per loop.
     """
     rows = torch.arange(len(input_ids), device=input_ids.device)
-    stopped = torch.zeros_like(input_ids, dtype=torch.bool)
+    require_looped(model)
+    real = torch.ones_like(input_ids, dtype=torch.bool) if real is None else real
+    stopped = ~real
     before: Exit | None = None
     h = model.embed(input_ids)
     for k in range(rule.num_loops):
@@ -48,7 +56,7 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
             selected = ~stopped
         elif rule.stops_early:
             now, scores = _look(model, rule, now, before)
-            selected = rule.halts(scores) & ~stopped
+            selected = rule.halts(scores, real) & ~stopped
         else:
             h = model.carry(z, k)
             continue
@@ -59,7 +67,7 @@ def halted_exits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Iter
             staying = (~stopped).any(-1).nonzero().squeeze(-1)
             if not len(staying):
                 return
-            rows, stopped, now = rows[staying], stopped[staying], now.rows(staying)
+            rows, stopped, real, now = rows[staying], stopped[staying], real[staying], now.rows(staying)
             model.embed(input_ids[rows])
         h, before = model.carry(now.z, k), now
 
@@ -86,12 +94,12 @@ def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -
     return replace(now, scores=scores), scores
 
 
-def halted_logits(model: Looped, input_ids: Tokens, rule: CalibratedRule) -> Logits:
-    """Return the logits of every token at the exit the rule selects for it, (batch, seq, vocab)."""
+def halted_logits(model: Looped | Any, input_ids: Tokens, rule: CalibratedRule, real: Real | None = None) -> Logits:
+    """Return the logits of every token at the exit the rule selects for it, (batch, seq, vocab); 0 for filling."""
     found: Tensor | None = None
-    for left in halted_exits(model, input_ids, rule):
+    for left in halted_exits(model, input_ids, rule, real):
         if found is None:
-            found = left.logits.new_empty(*input_ids.shape, left.logits.shape[-1])
+            found = left.logits.new_zeros(*input_ids.shape, left.logits.shape[-1])
         found[left.rows] = torch.where(left.tokens[..., None], left.logits, found[left.rows])
     assert found is not None  # every token is selected at the last exit at the latest
     return found
@@ -122,22 +130,30 @@ class HaltingTime:
 
 
 def time_halting(
-    model: Looped, input_ids: Tokens, rules: Sequence[CalibratedRule], batch_size: int, repeats: int = REPEATS
+    model: Looped | Any,
+    input_ids: Tokens,
+    rules: Sequence[CalibratedRule],
+    batch_size: int,
+    repeats: int = REPEATS,
+    real: Real | None = None,
 ) -> tuple[HaltingTime, ...]:
     """Time the windows `input_ids` in batches of `batch_size`: to full depth and with each of the rules, in turns.
 
     All produce the logits of every token at its exit. Times are medians over rounds. Raises `InputError` for rules of
     different full depths.
     """
+    require_looped(model)
     depths = {rule.num_loops for rule in rules}
     if len(depths) != 1:
         raise InputError(f"rules calibrated at full depths {sorted(depths)}: time those of one depth together.")
     K = depths.pop()
-    batches = input_ids.to(device_of(model)).split(batch_size)
+    real = torch.ones_like(input_ids, dtype=torch.bool) if real is None else real
+    device = device_of(model)
+    batches = list(zip(input_ids.to(device).split(batch_size), real.to(device).split(batch_size), strict=True))
     with evaluating(model):
         loops = [_loops(model, batches, rule) for rule in rules]
         actions = [partial(_run_full, model, batches, K), *(partial(_run_halted, model, batches, r) for r in rules)]
-        full, *halted = interleaved_times(actions, device_of(model), repeats)
+        full, *halted = interleaved_times(actions, device, repeats)
     full_seconds = median(full) / len(input_ids)
     return tuple(
         HaltingTime(
@@ -156,26 +172,27 @@ def time_halting(
     )
 
 
-def _loops(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> tuple[float, float]:
+def _loops(model: Looped, batches: Batches, rule: CalibratedRule) -> tuple[float, float]:
     """Return the mean selected loops over tokens and the mean executed loops over rows."""
     selected = executed = 0
-    for ids in batches:
+    for ids, real in batches:
         deepest = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-        for left in halted_exits(model, ids, rule):
+        for left in halted_exits(model, ids, rule, real):
             selected += (left.k + 1) * int(left.tokens.sum())
             deepest[left.rows] = left.k + 1
         executed += int(deepest.sum())
-    return selected / sum(ids.numel() for ids in batches), executed / sum(len(ids) for ids in batches)
+    tokens, rows = sum(int(real.sum()) for _, real in batches), sum(len(ids) for ids, _ in batches)
+    return selected / tokens, executed / rows
 
 
-def _run_halted(model: Looped, batches: tuple[Tensor, ...], rule: CalibratedRule) -> None:
-    for ids in batches:
-        for _ in halted_exits(model, ids, rule):
+def _run_halted(model: Looped, batches: Batches, rule: CalibratedRule) -> None:
+    for ids, real in batches:
+        for _ in halted_exits(model, ids, rule, real):
             pass
 
 
-def _run_full(model: Looped, batches: tuple[Tensor, ...], num_loops: int) -> None:
-    for ids in batches:
+def _run_full(model: Looped, batches: Batches, num_loops: int) -> None:
+    for ids, _ in batches:
         for z in run_loops(model, ids, num_loops):
             state = z
         model.readout(state, num_loops - 1)

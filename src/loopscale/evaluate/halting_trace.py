@@ -1,18 +1,18 @@
 """What every rule would have seen and lost at every exit, from one full-depth pass; thresholds are tried on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from loopscale.batches import Batch
+from loopscale.batches import Batches, windows_of
 from loopscale.errors import InputError
-from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level
-from loopscale.evaluate.scoring import logit_losses, read_batches
-from loopscale.objective import IGNORED
-from loopscale.required import require_looped
+from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, row_means
+from loopscale.facts import depth_of, facts_of
+from loopscale.objective import logit_losses
 from loopscale.stepping import Looped, evaluating, run_loops
 
 Depths = Int[Tensor, "windows seq"]
@@ -24,12 +24,13 @@ class ExitTrace:
     """Losses of every token at every exit, and each rule's scores at every exit but the last, which always stops.
 
     Tensors lie on the CPU: `losses` (K, windows, seq) in nats, 0 where not `scored`; `scores[rule]` (K - 1, windows,
-    seq).
+    seq). `real` tells tokens from what fills a window (all are by default).
     """
 
     losses: Float[Tensor, "loops windows seq"]
     scored: Bool[Tensor, "windows seq"]
     scores: dict[str, Float[Tensor, "exits windows seq"]]
+    real: Bool[Tensor, "windows seq"] | None = None
 
     @property
     def num_loops(self) -> int:
@@ -49,7 +50,7 @@ class ExitTrace:
     def level_scores(self, rule: str, level: Level) -> Float[Tensor, "exits windows units"]:
         """Return the scores that decide: one per token, or one per sequence (the mean over its tokens)."""
         scores = self.scores[rule]
-        return scores.mean(-1, keepdim=True) if level == "sequence" else scores
+        return row_means(scores, self.real) if level == "sequence" else scores
 
     def loss_sums(self, depths: Depths) -> WindowSums:
         """Return the summed loss of every window when each token is decoded at its exit (from 0) in `depths`."""
@@ -61,41 +62,44 @@ class ExitTrace:
 
     def executed_sums(self, depths: Depths) -> WindowSums:
         """Return the executed loops per window, times its scored tokens: a window runs until its last token stops."""
+        if self.real is not None:
+            depths = depths.where(self.real, 0)
         return (depths.amax(-1) + 1) * self.tokens
 
 
 def trace_exits(
-    model: Looped, batches: Iterable[Batch], rules: Sequence[HaltingRule], num_loops: int | None = None
+    model: Looped | Any, batches: Batches, rules: Sequence[HaltingRule], num_loops: int | None = None
 ) -> ExitTrace:
     """Run every window to full depth (default: the model's) and record each exit's losses and every rule's scores.
 
     Holds windows x seq x (loops) x (1 + rules) float32 numbers. Raises `InputError` for a rule the model has no part
     for, or windows of different lengths.
     """
-    require_looped(model)
+    K = depth_of(model, num_loops)
     if len({rule.name for rule in rules}) < len(rules):
         raise InputError("the same halting rule is given twice: name each once.")
     for rule in rules:
-        if not rule.applies_to(model):
-            raise InputError(f"the halting rule '{rule.name}' does not fit this model: it has no exit gate.")
-    K = model.num_loops if num_loops is None else num_loops
+        rule.require_fit(model)
     losses: list[Tensor] = []
     scored: list[Tensor] = []
+    rows: list[Tensor] = []
     scores: list[dict[str, Tensor]] = []
     with evaluating(model):
-        for inputs, labels in read_batches(model, batches):
+        for inputs, labels, counted, real in windows_of(model, batches, facts_of(model).padding):
             if scored and labels.shape[1] != scored[0].shape[1]:
                 raise InputError(
                     f"windows of {scored[0].shape[1]} and of {labels.shape[1]} tokens: calibrate halting on one length."
                 )
             batch_losses, batch_scores = _trace_batch(model, inputs, labels, rules, K)
             losses.append(batch_losses)
-            scored.append((labels != IGNORED).cpu())
+            scored.append(counted.cpu())
+            rows.append(real.cpu())
             scores.append(batch_scores)
     return ExitTrace(
         torch.cat(losses, 1),
         torch.cat(scored),
         {rule.name: torch.cat([batch[rule.name] for batch in scores], 1) for rule in rules},
+        torch.cat(rows),
     )
 
 

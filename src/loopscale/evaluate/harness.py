@@ -20,7 +20,7 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.halting_run import halted_logits
-from loopscale.model import LoopedForCausalLM
+from loopscale.stepping import Looped
 
 
 @register_model("loopscale")
@@ -36,13 +36,13 @@ class LoopedLM(HFLM):
 
     def __init__(self, pretrained: Any, halting: str | None = None, **kwargs: Any) -> None:
         super().__init__(pretrained, **kwargs)
-        if not isinstance(self.model, LoopedForCausalLM):
+        if not callable(getattr(self.model, "facts", None)):
             raise InputError(f"{type(self.model).__name__} is not a loopscale model: run it with --model hf.")
         if self.prefix_token_id is None:  # what stands before a text, where the tokenizer has no token for that
             self.custom_prefix_token_id = self.tokenizer("\n").input_ids[0]
         self.halting = None if halting is None else self._rule(halting, self.model)
 
-    def _rule(self, path: str, model: LoopedForCausalLM) -> CalibratedRule:
+    def _rule(self, path: str, model: Looped) -> CalibratedRule:
         rule = CalibratedRule.load(path)
         if rule.level != "token":
             raise InputError(f"'{path}' stops whole sequences: calibrate a rule of level token for lm-eval.")

@@ -1,12 +1,12 @@
 """All measurements of one model as plain values: the depth curve with costs, and the halting table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from loopscale.batches import Batch, inputs_and_labels
+from loopscale.batches import Batches, inputs_and_labels, windows_of
 from loopscale.evaluate.calibration import (
     HaltingResult,
     RelativePerplexity,
@@ -22,7 +22,7 @@ from loopscale.evaluate.halting_run import time_halting
 from loopscale.evaluate.halting_trace import trace_exits
 from loopscale.evaluate.oracle import oracle
 from loopscale.evaluate.progress import Track, untracked
-from loopscale.evaluate.scoring import trained_depth
+from loopscale.facts import facts_of
 from loopscale.stepping import Looped
 from loopscale.storage import plain
 
@@ -31,8 +31,8 @@ FEWEST_TIMED = 8  # windows
 
 
 def measure_depth(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Batches,
     max_loops: int | None = None,
     bytes_per_token: float | None = None,
     batch_size: int = SPEED_BATCH_SIZE,
@@ -44,12 +44,12 @@ def measure_depth(
     The curve goes to `max_loops` (default: 3 times the trained depth); exits up to the trained depth are timed, at
     `batch_size` windows, or as many as there are.
     """
-    windows = list(batches)
+    facts, windows = facts_of(model), list(batches)
     curves = depth_curves(model, track(windows, "depth curve"), max_loops, bytes_per_token)
-    ids, _ = inputs_and_labels(windows[0])
+    ids, _ = inputs_and_labels(windows[0], facts.padding)
     ids = ids[:batch_size]
     longest = len(next(iter(curves.values())))
-    speeds = measure_speed(model, ids, range(1, min(trained_depth(model), longest) + 1), repeats)
+    speeds = measure_speed(model, ids, range(1, min(facts.trained_depth, longest) + 1), repeats)
     flops = token_flops(model, ids[:1])
     return {name: Measured(curve, flops, speeds) for name, curve in curves.items()}
 
@@ -70,8 +70,8 @@ def describe_depth(measured: Measured) -> dict[str, Any]:
 
 
 def run_depth(
-    model: Looped,
-    batches: Iterable[Batch],
+    model: Looped | Any,
+    batches: Batches,
     max_loops: int | None = None,
     bytes_per_token: float | None = None,
     batch_size: int = SPEED_BATCH_SIZE,
@@ -86,9 +86,9 @@ def run_depth(
 
 
 def run_halting(
-    model: Looped,
-    calibration_batches: Iterable[Batch],
-    test_batches: Iterable[Batch],
+    model: Looped | Any,
+    calibration_batches: Batches,
+    test_batches: Batches,
     target: Target | None = None,
     rules: Sequence[HaltingRule] | None = None,
     levels: Sequence[Level] = ("sequence", "token"),
@@ -115,11 +115,13 @@ def run_halting(
         evaluate_halting(test, calibrate(calibration, rule, target, level)) for level in levels for rule in rules
     ]
     timed = [r.rule for r in (results if time_all else best_savers(results))]
-    ids = torch.cat([inputs_and_labels(batch)[0] for batch in test_windows])
+    windows = list(windows_of(model, test_windows, facts_of(model).padding))
+    ids, real = torch.cat([w.inputs for w in windows]), torch.cat([w.real for w in windows])
     times = [
         time
         for size in (track(batch_sizes, "halting: times") if timed else ())
-        for time in time_halting(model, ids[: max(size, FEWEST_TIMED)], timed, size, repeats)
+        for some in [max(size, FEWEST_TIMED)]
+        for time in time_halting(model, ids[:some], timed, size, repeats, real[:some])
     ]
     return plain(
         {

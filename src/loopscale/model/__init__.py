@@ -3,6 +3,7 @@
 from loopscale.hf import CACHE, register
 from loopscale.model.backbone import LoopedModel
 from loopscale.model.config import PRESETS, LoopedConfig, preset_config
+from loopscale.model.facts import config_losses, formula_flops
 from loopscale.model.looped import LoopedForCausalLM
 from loopscale.model.outputs import LoopedOutput
 from loopscale.model.parts import CARRIES, INJECTIONS, READOUTS, RESIDUALS
@@ -20,5 +21,7 @@ __all__ = [
     "LoopedForCausalLM",
     "LoopedModel",
     "LoopedOutput",
+    "config_losses",
+    "formula_flops",
     "preset_config",
 ]

@@ -17,10 +17,12 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils.generic import can_return_tuple
 
 from loopscale.errors import InputError
+from loopscale.facts import Facts
 from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
+from loopscale.model.facts import looped_facts
 from loopscale.model.outputs import LoopedOutput
 from loopscale.model.parts import READOUTS, build_part
 from loopscale.model.recorder import recorder_of
@@ -74,6 +76,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
     def trained_loops(self) -> int:
         """The loops that the loss saw."""
         return self.config.trained_loops or self.num_loops
+
+    def facts(self) -> Facts:
+        """Return what is known of this model beside its verbs."""
+        return looped_facts(self)
 
     def context(
         self,

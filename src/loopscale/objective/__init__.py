@@ -5,10 +5,12 @@ from loopscale.objective.head import (
     IGNORED,
     fused_cross_entropy,
     logit_cross_entropy,
+    logit_losses,
     next_tokens,
     plain_weight,
     token_cross_entropy,
 )
+from loopscale.objective.losses import ExitLoss, Gate, GateLoss, Labels, Loss, Losses, PenaltyLoss, Reading
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
 from loopscale.objective.penalties import PENALTIES, NormPenalty, Penalty, Weighted, penalties_of
 from loopscale.objective.supervision import (
@@ -24,10 +26,18 @@ __all__ = [
     "IGNORED",
     "PENALTIES",
     "ExitGate",
+    "ExitLoss",
+    "Gate",
+    "GateLoss",
+    "Labels",
+    "Loss",
+    "Losses",
     "NormPenalty",
     "Passes",
     "Penalty",
+    "PenaltyLoss",
     "PerLoop",
+    "Reading",
     "Supervision",
     "Terminal",
     "Weighted",
@@ -38,6 +48,7 @@ __all__ = [
     "exits_loss",
     "fused_cross_entropy",
     "logit_cross_entropy",
+    "logit_losses",
     "next_tokens",
     "penalties_of",
     "plain_weight",

@@ -151,6 +151,16 @@ def logit_cross_entropy(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor
     return F.cross_entropy(logits.to(widened(logits.dtype)), targets, ignore_index=IGNORED, reduction="none")
 
 
+def logit_losses(
+    logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq"]:
+    """Return the cross-entropy of every token in nats, in float32 or better; 0 where the label is ignored.
+
+    For logits that somebody else made: without gradients few of them are held in float32 at once.
+    """
+    return _cross_entropy_of(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+
+
 def _cross_entropy_of(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """Return the cross-entropy of every row; without gradients few rows are in float32 or better at once."""
     if torch.is_grad_enabled():

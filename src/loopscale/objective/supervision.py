@@ -7,7 +7,7 @@ the number of tokens the mean is taken over: those of this batch, or of the whol
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -24,6 +24,8 @@ Count = Shaped[Tensor, ""] | float | int
 class Supervision(ABC):
     """Which exits are supervised, and the loss over them, which is linear in the token losses."""
 
+    name: ClassVar[str]
+
     @abstractmethod
     def supervises(self, k: int, num_loops: int) -> bool:
         """Return whether the loss sees exit k (from 0) of `num_loops`."""
@@ -37,6 +39,8 @@ class Supervision(ABC):
 @dataclass(frozen=True)
 class Terminal(Supervision):
     """Cross-entropy at the last loop alone."""
+
+    name: ClassVar[str] = "terminal"
 
     def supervises(self, k: int, num_loops: int) -> bool:
         """Return whether k is the last loop."""
@@ -52,6 +56,7 @@ class Terminal(Supervision):
 class PerLoop(Supervision):
     """Mean cross-entropy over loops, or a weighted mean (arXiv 2606.24898: equal weights)."""
 
+    name: ClassVar[str] = "per_loop"
     weights: tuple[float, ...] | None = None
 
     def supervises(self, k: int, num_loops: int) -> bool:
@@ -78,6 +83,7 @@ class PerLoop(Supervision):
 class ExitGate(Supervision):
     """Expected cross-entropy under the gate's exit distribution, minus `entropy_coef` times its entropy (Ouro)."""
 
+    name: ClassVar[str] = "exit_gate"
     entropy_coef: float
 
     def supervises(self, k: int, num_loops: int) -> bool:

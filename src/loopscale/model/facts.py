@@ -1,0 +1,66 @@
+"""Facts of our own models, from their configuration: losses, readings, and floating-point operations by a formula."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from loopscale.facts import Facts, TokenFlops, padding_of
+from loopscale.model.config import LoopedConfig
+from loopscale.objective import (
+    Labels,
+    Losses,
+    build_supervision,
+    penalties_of,
+    plain_weight,
+    token_cross_entropy,
+)
+from loopscale.stepping import State
+
+if TYPE_CHECKING:
+    from loopscale.model.looped import LoopedForCausalLM
+
+
+def looped_facts(model: "LoopedForCausalLM") -> Facts:
+    """Return the facts of a model."""
+    config = model.config
+    return Facts(
+        trained_depth=model.trained_loops,
+        losses=config_losses(config),
+        readings={name: partial(_exit_losses, model, last) for name, last in model.readings.items()},
+        positions=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+        head=plain_weight(model.lm_head),
+        flops=partial(formula_flops, config),
+        gate=None if model.exit_gate is None else model.exit_probability,
+        padding=padding_of(model),
+    )
+
+
+def config_losses(config: LoopedConfig) -> Losses:
+    """Return the losses that a configuration trains with."""
+    assert config.trained_loops is not None  # the config fills it
+    supervision = build_supervision(config.supervision, config.loop_weights, config.entropy_coef)
+    return Losses.of(config.trained_loops, supervision, penalties_of(config))
+
+
+def _exit_losses(
+    model: "LoopedForCausalLM", last: bool | None, z: State, k: int, labels: Labels
+) -> Float[Tensor, "batch seq"]:
+    return token_cross_entropy(model.readout_state(z, k, last), model.lm_head, labels)
+
+
+def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
+    """Return the matrix multiplications per token of one of our models, for windows of T tokens.
+
+    One layer: 4 D^2 for q and o, 4 D D_kv for k and v (D_kv = key-value heads times head size), 6 D I for SwiGLU, and
+    4 T D for attention, which is counted over all T keys, as kernels and papers do, not over the causal half. A loop is
+    L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix multiplications.
+    """
+    assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
+    D, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
+    layer = 4 * D * D + 4 * D * kv_size + 6 * D * config.intermediate_size + 4 * sequence_length * D
+    return TokenFlops(
+        embed=0.0, step=float(config.num_stack_layers * layer), carry=0.0, readout=2.0 * D * config.vocab_size
+    )

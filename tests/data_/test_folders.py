@@ -183,6 +183,12 @@ def test_configurations_are_read_together_and_told(tmp_path):
     assert "splits of de, en are read together" in said(corpus)
 
 
+def test_missing_shards_are_told(tmp_path):
+    names = "train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl", "valid-00000-of-00001.jsonl"
+    notes = said(load_corpus(tree(tmp_path, dict.fromkeys(names, ROWS))))
+    assert "of 3 files train-*-of-00003 only 2 are there" in notes and "valid-*" not in notes
+
+
 def test_the_content_is_the_identity(tmp_path):
     one = load_corpus(tree(tmp_path / "one", {"train.txt": "T\n", "valid.txt": "V\n"}))
     other = load_corpus(tree(tmp_path / "other", {"x/my_train.TXT": "T\r\n", "x/my_dev.text": "\ufeffV\n"}))

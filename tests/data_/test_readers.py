@@ -122,6 +122,18 @@ def test_json_lines_called_text_are_remarked_on(tmp_path):
     assert read_file(write(tmp_path / "a.txt", "{ braces }\n{ more }\n")).remarks == []
 
 
+def test_an_ending_that_nothing_is_known_of(tmp_path):
+    assert read_file(write(tmp_path / "rows", ROWS)).documents == TEXTS
+    found = read_file(write(tmp_path / "a.ipynb", '{\n "cells": []\n}'))
+    assert found.documents == ['{\n "cells": []\n}'] and "'.ipynb'" in found.remarks[0]
+    assert read_file(write(tmp_path / "notes", "text")).remarks == []
+
+
+def test_tables_may_be_compressed_too(tmp_path):
+    whole = columns(tmp_path / "a.parquet", pa.array(TEXTS)).read_bytes()
+    assert read_file(write(tmp_path / "a.parquet.gz", gzip.compress(whole, mtime=0))).documents == TEXTS
+
+
 def test_numbers_beside_the_text_may_be_anything(tmp_path):
     rows = '{"text": "a", "id": ' + "9" * 5000 + '}\n{"text": "b", "x": NaN, "y": 1e9999}\n'
     assert read_file(write(tmp_path / "a.jsonl", rows)).documents == ["a", "b"]

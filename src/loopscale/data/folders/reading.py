@@ -1,6 +1,7 @@
 """A folder as documents: which of its files are text, what each gave, and what was left out."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from loopscale.data.readers import (
 )
 from loopscale.errors import InputError
 
+SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
 SAVED = "state.json"  # what `Dataset.save_to_disk` writes beside its Arrow files
 
 
@@ -50,6 +52,7 @@ def read_folder(path: Path, text_field: str | None) -> Folder:
         valid=_documents(rows[file] for file in valid) if split.valid else None,
         notes=[
             *_split_notes(found, train, valid),
+            *_missing_shards([found.name(file) for file in rows]),
             *_notes({found.name(file): of_file for file, of_file in rows.items()}),
             *_left_out(found),
         ],
@@ -135,6 +138,19 @@ def _split_notes(found: Walk, train: list[Path], valid: list[Path]) -> list[str]
     if len(folders) > 1:
         notes.append(f"the splits of {listed(folders)} are read together: name one of these folders to read it alone.")
     return notes
+
+
+def _missing_shards(names: list[str]) -> list[str]:
+    """Return what to say of files that say `00000-of-00003` in their names, where not all three are there."""
+    shards: dict[tuple[str, int], set[int]] = {}
+    for name in names:
+        if found := SHARD.search(name):
+            shards.setdefault((name[: found.start()], int(found[2])), set()).add(int(found[1]))
+    return [
+        f"of {total:,} files {prefix}-*-of-{total:05} only {len(there):,} are there."
+        for (prefix, total), there in sorted(shards.items())
+        if len(there) < total
+    ]
 
 
 def _notes(files: dict[str, Rows]) -> list[str]:

@@ -42,7 +42,7 @@ def is_card(name: str) -> bool:
     """Return whether a file of that name tells about the data it lies beside: a card, a licence, a record."""
     low = name.lower()
     stem = low.split(".")[0]
-    return low in CARDS or stem in {"readme", "license", "licence"}
+    return low in CARDS or (stem in {"readme", "license", "licence"} and endings(name).format not in ROW_ENDINGS)
 
 
 def _cut(name: str, known: frozenset[str]) -> tuple[str, str]:

@@ -49,10 +49,12 @@ def read_file(file: Path, text_field: str | None = None) -> Rows:
 
 
 def read_text(source: Source, text_field: str | None = None) -> Rows:
-    """Return the whole text as one document; a text of JSON lines is remarked on."""
+    """Return the whole text as one document; JSON lines, and endings that nothing is known of, are remarked on."""
     found = Rows()
     if _is_lines(source):
         found.remarks.append("read as plain text, though its lines are JSON: end its name in .jsonl to read their rows")
+    elif not source.ending and (suffix := Path(source.path.name).suffix):
+        found.remarks.append(f"read as plain text, for nothing is known of the ending '{suffix}'")
     if source.text:
         found.documents.append(source.text)
     return found
@@ -63,6 +65,8 @@ def _reader(source: Source) -> Reader:
         return read_text  # nothing, whatever it is called
     if table := table_of(source.head):
         return TABLES[table]
+    if not source.ending and _is_lines(source):
+        return read_json
     return READERS.get(source.ending, read_text)
 
 

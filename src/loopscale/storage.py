@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,9 +47,7 @@ def plain(value: Any) -> Any:
     not know.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        known = {f.name: getattr(value, f.name) for f in fields(value)}
-        rest = known.pop(name) if (name := _rest_field(type(value))) else _unknown(value)
-        return plain({**known, **rest})
+        return plain(_as_object(value))
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -237,14 +235,15 @@ def _with_rest(document: Any, own: set[str], name: str) -> Any:
     return {**known, name: {key: value for key, value in document.items() if key not in own}}
 
 
-def _unknown(record: Any) -> dict[str, Any]:
-    """Return what a record was read with and its class does not know: neither a field nor a cached property."""
-    held = getattr(record, "__dict__", {})
-    return {key: entry for key, entry in held.items() if not hasattr(type(record), key) and key not in _names(record)}
-
-
-def _names(record: Any) -> set[str]:
-    return {f.name for f in fields(record)}
+def _as_object(record: Any) -> dict[str, Any]:
+    """Return fields and what stands beside them: the rest, or keys that were read and are neither field nor cached."""
+    known: dict[str, Any] = {}
+    rest = _rest_field(type(record))
+    for f in fields(record):
+        known |= getattr(record, f.name) if f.name == rest else {f.name: getattr(record, f.name)}
+    held = {} if rest else getattr(record, "__dict__", {})
+    read = {key: v for key, v in held.items() if not isinstance(getattr(type(record), key, None), cached_property)}
+    return {**known, **{key: value for key, value in read.items() if key not in known}}
 
 
 def _rest_field(kind: type) -> str | None:

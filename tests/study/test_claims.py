@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from loopscale.study import claims, published
-from loopscale.study.claim import Claim, at_least, per_seed
-from loopscale.study.claims import CLAIMS, judged
-from loopscale.study.depth_claims import CONTROLLED
+from loopscale.study import TOPICS, judged, published
+from loopscale.study.results import Failed
+from loopscale.study.topics import audit, depth, worth
+
+AUDIT, DEPTH, CONTROLLED = audit.TOPIC, depth.TOPIC, worth.CONTROLLED
+CLAIMS = tuple(claim for topic in TOPICS for claim in topic.claims)
 
 
 def by_id(results):
@@ -103,24 +105,6 @@ def test_a_norm_of_zero_is_not_divided_by(study):
     assert claim.verdict == "not tested here" and claim.note == "Not measured with seed 1."
 
 
-def test_a_further_claim_needs_the_list_alone(study, monkeypatch):
-    audited = Claim(
-        id="retention",
-        statement="An audit found the scale retained.",
-        measure=per_seed(lambda run: run.extra.get("retention"), "per_loop-raw"),
-        threshold=at_least(0.5),
-        published=None,
-    )
-    monkeypatch.setattr(claims, "CLAIMS", (*CLAIMS, audited))
-    results = study(seeds=(1, 2))
-    assert by_id(results)["retention"].verdict == "not tested here"
-    old = results.conditions["per_loop-raw"]
-    runs = tuple(replace(run, extra={"retention": 0.25 * run.seed}) for run in old.runs)
-    measured = replace(results, conditions={"per_loop-raw": replace(old, runs=runs)})
-    claim = by_id(measured)["retention"]
-    assert (claim.values, claim.verdict) == ((0.25, 0.5), "does not hold")
-
-
 def test_identifiers_are_unique_and_only_our_own_claims_have_no_published_figure():
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
@@ -158,65 +142,109 @@ MEASURED = {
 }
 
 
-def test_claims_on_measurements_are_judged_by_them(measured_study):
-    judgements = by_id(measured_study(seeds=(1, 2)))
-    values = {id: judgements[id].value for id in MEASURED}
-    assert values == pytest.approx(
-        {
-            "better-at-equal-throughput": math.exp(0.2),  # exits of equal speed: the worst is exit 1 of raw readouts
-            "radial-gradient": 1e-8 / 2,
-            "scale-blind-spot": 2,
-            "scale-remedies": 4,
-            "residual-retains-scale": 1,
-            "inter-loop-norm-forgets-scale": 0,
-            "angular-step-slope": -1.1,
-            "radial-growth-used": math.exp(0.5),
-        }
-    )
-    assert {id for id in MEASURED if judgements[id].verdict != "holds"} == {"better-at-equal-throughput"}
+def with_speeds(results, condition, with_record, speeds):
+    """Replace the tokens per second of a condition's trained exits."""
+
+    def change(record):
+        exits = record["trained"].exits
+        timed = [replace(exit, tokens_per_second=s) for exit, s in zip(exits, speeds, strict=False)]
+        return {**record, "trained": replace(record["trained"], exits=(*timed, *exits[len(timed) :]))}
+
+    return with_record(results, condition, DEPTH, change)
 
 
-def test_claims_on_measurements_that_a_study_lacks_are_not_tested(study):
-    judgements = by_id(study())
-    assert {id for id, claim in judgements.items() if claim.verdict == "not tested here"} == MEASURED
-    assert {judgements[id].note.split(".")[0] for id in MEASURED} == {"Not measured with seed 1"}
+def steady(results, with_record, factor=1.0, condition=None):
+    """Give every exit k of the conditions, or of one, 1000 / k tokens per second times a factor."""
+    for name in results.conditions if condition is None else [condition]:
+        results = with_speeds(results, name, with_record, [factor * 1000 / k for k in range(1, 5)])
+    return results
+
+
+def test_claims_on_measurements_are_judged_by_them(measured_study, with_record, records):
+    judgements = by_id(steady(measured_study(seeds=(1, 2)), with_record))
+    plain, raw, normed = (records[f"per_loop-{name}"]["audit"] for name in ("rmsnorm", "raw", "rmsnorm-normed"))
+    losses = plain.interventions.cross_entropy
+    expected = {
+        "better-at-equal-throughput": math.exp(0.2),  # exits of equal speed: the worst is exit 1 of raw readouts
+        "radial-gradient": sum(plain.radial_gradient) / sum(raw.radial_gradient),
+        "scale-blind-spot": 2,
+        "scale-remedies": 4,
+        "residual-retains-scale": plain.audit.coordinates["scale"].retention[-1],
+        "inter-loop-norm-forgets-scale": normed.audit.coordinates["scale"].retention[-1],
+        "angular-step-slope": plain.curves.fit.slope,
+        "radial-growth-used": math.exp(losses["remove_radial"][-1] - losses["none"][-1]),
+    }
+    assert {id: judgements[id].value for id in MEASURED} == pytest.approx(expected)
+    assert {judgements[id].verdict for id in MEASURED - {"better-at-equal-throughput", "radial-growth-used"}} == {
+        "holds"
+    }
+
+
+def test_claims_on_measurements_that_a_study_lacks_are_not_tested(study, measured_study, with_record):
+    lost = measured_study()
+    for name in lost.conditions:
+        for topic in (AUDIT, DEPTH):
+            lost = with_record(lost, name, topic, lambda record: Failed("no state is finite."))
+    for results in (study(), lost):
+        judgements = by_id(results)
+        assert {id for id, claim in judgements.items() if claim.verdict == "not tested here"} == MEASURED
+        assert {judgements[id].note.split(".")[0] for id in MEASURED} == {"Not measured with seed 1"}
+
+
+def set_verdict(word):
+    return lambda record: replace(record, verdicts={**record.verdicts, "scale": word})
+
+
+def set_slope(slope):
+    return lambda record: replace(record, lemma2=replace(record.lemma2, slope=slope))
+
+
+def set_loops(field, *values):
+    return lambda record: replace(record, **{field: values})
 
 
 @pytest.mark.parametrize(
-    ("id", "condition", "path", "worse"),
+    ("id", "condition", "worse", "lost"),
     [
-        ("radial-gradient", "per_loop-rmsnorm", ["audit", "radial_gradient"], [0.1] * 4),
-        ("scale-blind-spot", "terminal-rmsnorm", ["audit", "verdicts", "scale"], "visible"),
-        ("scale-remedies", "per_loop-rmsnorm-penalty", ["audit", "verdicts", "scale"], "blind_spot"),
-        ("residual-retains-scale", "per_loop-rmsnorm", ["audit", "retention"], [1.0, 1.0, 1.0, 0.8]),
-        ("inter-loop-norm-forgets-scale", "per_loop-rmsnorm-normed", ["audit", "retention"], [0.0, 0.0, 0.0, 0.2]),
-        ("angular-step-slope", "per_loop-rmsnorm", ["audit", "lemma2", "slope"], -1.3),
-        ("angular-step-slope", "per_loop-rmsnorm", ["audit", "lemma2", "slope"], -0.7),
+        (
+            "radial-gradient",
+            "per_loop-rmsnorm",
+            set_loops("radial_gradient", 9.0),
+            set_loops("radial_gradient", math.nan),
+        ),
+        ("scale-blind-spot", "terminal-rmsnorm", set_verdict("visible"), lambda record: Failed("why")),
+        ("scale-remedies", "per_loop-rmsnorm-penalty", set_verdict("blind_spot"), lambda record: Failed("why")),
+        (
+            "residual-retains-scale",
+            "per_loop-rmsnorm",
+            set_loops("retention", 1.0, 0.8),
+            set_loops("retention", math.nan),
+        ),
+        ("inter-loop-norm-forgets-scale", "per_loop-rmsnorm-normed", set_loops("retention", 0.2), lambda r: Failed("")),
+        ("angular-step-slope", "per_loop-rmsnorm", set_slope(-1.3), set_slope(None)),
+        ("angular-step-slope", "per_loop-rmsnorm", set_slope(-0.7), set_slope(math.inf)),
     ],
 )
-def test_a_measurement_can_refute_its_claim(measured_study, with_extra, id, condition, path, worse):
+def test_a_measurement_can_refute_its_claim(measured_study, with_record, id, condition, worse, lost):
     assert by_id(measured_study())[id].verdict == "holds"
-    assert by_id(with_extra(measured_study(), condition, path, worse))[id].verdict == "does not hold"
-    lost = [None] * 4 if isinstance(worse, list) else None
-    assert by_id(with_extra(measured_study(), condition, path, lost))[id].verdict == "not tested here"
+    assert by_id(with_record(measured_study(), condition, AUDIT, worse))[id].verdict == "does not hold"
+    assert by_id(with_record(measured_study(), condition, AUDIT, lost))[id].verdict == "not tested here"
 
 
-def test_equal_throughput_compares_a_slow_exit_with_a_deeper_one(measured_study, with_extra):
+def test_equal_throughput_compares_a_slow_exit_with_a_deeper_one(measured_study, with_record):
     """A reference a tenth faster than the others is read between its exits."""
-    results = measured_study()
-    plain = with_losses(results, "per_loop-rmsnorm", 3.0, 2.0, 1.5, 1.0)
+    results = with_losses(steady(measured_study(), with_record), "per_loop-rmsnorm", 3.0, 2.0, 1.5, 1.0)
     for name in CONTROLLED:
-        plain = with_losses(plain, name, 2.5, 2.4, 2.3, 2.2)
-    for k in range(4):
-        path = ["depth", "trained", "exits", k, "tokens_per_second"]
-        plain = with_extra(plain, "per_loop-rmsnorm", path, 1100.0 / (k + 1))
+        results = with_losses(results, name, 2.5, 2.4, 2.3, 2.2)
+    results = steady(results, with_record, 1.1, "per_loop-rmsnorm")
     # in the time of their exit 3 the reference is at 3.3, between losses 1.5 and 1.0; their exit 4 lies outside
     reference = 1.5 - 0.5 * math.log(3.3 / 3) / math.log(4 / 3)
-    assert by_id(plain)["better-at-equal-throughput"].value == pytest.approx(math.exp(2.3 - reference))
+    assert by_id(results)["better-at-equal-throughput"].value == pytest.approx(math.exp(2.3 - reference))
 
 
-def test_throughputs_that_are_noise_are_not_compared(measured_study, with_extra):
-    path = ["depth", "trained", "exits", 1, "tokens_per_second"]
-    noisy = with_extra(measured_study(), "per_loop-raw", path, 300.0)
+@pytest.mark.parametrize("speed", [300.0, math.nan, None])
+def test_throughputs_that_are_noise_or_missing_are_not_compared(measured_study, with_record, speed):
+    results = steady(measured_study(), with_record)
+    noisy = with_speeds(results, "per_loop-raw", with_record, [1000.0, speed])
     claim = by_id(noisy)["better-at-equal-throughput"]
     assert claim.verdict == "not tested here" and "1.25×" in claim.note

@@ -6,9 +6,8 @@ import pytest
 from rich.console import Console
 
 from loopscale.errors import InputError
-from loopscale.study.figures import FIGURES
-from loopscale.study.report import render, report_command, write_report
-from loopscale.study.sentences import three_sentences
+from loopscale.study import TOPICS, render, report_command, write_report
+from loopscale.study.report import sentences
 
 
 class Page(HTMLParser):
@@ -73,7 +72,7 @@ def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
 def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_path):
     write_report(measured_study(), tmp_path)
     shown, text = page(tmp_path), (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not shown.open and shown.tags.count("svg") == len(FIGURES)
+    assert not shown.open and shown.tags.count("svg") == sum(len(topic.figures) for topic in TOPICS)
     heads = (
         "The exits:",
         *(f"<h2>{h}" for h in ("Table 1", "Claims", "Norms", "Audit", "Depth and halting", "How it")),
@@ -87,9 +86,9 @@ def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_p
 
 
 def test_sentences_without_their_runs_are_left_out(study, diverge):
-    assert three_sentences(study(conditions=())) == []
-    assert [s.split(":")[0] for s in three_sentences(study(conditions=("terminal-rmsnorm",)))] == ["The exits"]
-    lost = three_sentences(diverge(study(), "per_loop-rmsnorm"))
+    assert sentences(study(conditions=())) == []
+    assert [s.split(":")[0] for s in sentences(study(conditions=("terminal-rmsnorm",)))] == ["The exits"]
+    lost = sentences(diverge(study(), "per_loop-rmsnorm"))
     assert len(lost) == 1 and "terminal-rmsnorm" in lost[0] and "per_loop" not in lost[0]
 
 

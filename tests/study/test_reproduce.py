@@ -10,8 +10,8 @@ from rich.console import Console
 
 from loopscale import InputError
 from loopscale.study import load, worker
-from loopscale.study.conditions import CONDITIONS, chosen
 from loopscale.study.executor import Job, LocalExecutor, process_environment
+from loopscale.study.grid import PAPER, named_conditions
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import preset_run, write_config
 from loopscale.train.checkpoints import last_checkpoint
@@ -59,13 +59,13 @@ def study(base, out, executor=None, **kwargs):
 
 
 def test_the_grid_is_the_papers_seven_and_the_inter_loop_norm():
-    assert len(CONDITIONS) == 8
-    models = [preset_run("laptop").with_model(**fields).model_config(256) for fields in CONDITIONS.values()]
+    assert len(PAPER) == 8
+    models = [preset_run("laptop").with_model(**fields).model_config(256) for fields in PAPER.values()]
     shapes = {(m.supervision, m.readout, m.recurrence, m.norm_penalty_coef) for m in models}
     assert len(shapes) == 8
-    assert list(chosen(CHOSEN)) == ["terminal-raw", "per_loop-rmsnorm"]
+    assert list(named_conditions(CHOSEN)) == ["terminal-raw", "per_loop-rmsnorm"]
     with pytest.raises(InputError, match="did you mean 'per_loop-raw'"):
-        chosen(["per_lop-raw"])
+        named_conditions(["per_lop-raw"])
 
 
 def test_seeds_come_one_whole_comparison_after_the_other(base, tmp_path):
@@ -101,7 +101,7 @@ def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, t
 
 def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run broken failed .*not readable as a run"):
+    with pytest.raises(InputError, match=r"run broken failed .*lacks .config"):
         LocalExecutor(1).execute([Job("broken", tmp_path)], lambda: None)
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_result_is_named(base, tmp_path):
     study(base(), out, conditions=CHOSEN[:1])
     path = out / "per_loop-rmsnorm" / "seed-42" / "result.json"
     path.write_text("{")
-    with pytest.raises(InputError, match=r"result\.json is damaged"):
+    with pytest.raises(InputError, match=r"result\.json is not JSON"):
         study(base(), out, conditions=CHOSEN[:1])
     path.unlink()
     assert study(base(), out, conditions=CHOSEN[:1]).conditions["per_loop-rmsnorm"].runs[0].steps == 3

@@ -2,27 +2,26 @@ from dataclasses import fields
 from pathlib import Path
 
 from loopscale.environment import environment
-from loopscale.study.claims import CLAIMS, judged
-from loopscale.study.figures import FIGURES
-from loopscale.study.measure import MEASUREMENTS
-from loopscale.study.results import ConditionResult, Judgement, Results, Run
-from loopscale.study.tables import TABLES
+from loopscale.study import TOPICS, ConditionResult, Judgement, Results, Run, judged
+from loopscale.study.grid import STATED
+from loopscale.study.report import claims_table
 
 DOCS = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_the_schema_names_every_key():
     kinds = (Results, ConditionResult, Run, Judgement)
-    keys = {field.name for kind in kinds for field in fields(kind)} - {"extra"}
-    assert not {key for key in {*keys, *environment()} if f"`{key}`" not in DOCS}
+    keys = {field.name for kind in kinds for field in fields(kind) if not field.metadata.get("rest")}
+    assert not {key for key in {*keys, *STATED, *environment()} if f"`{key}`" not in DOCS}
 
 
-def test_the_schema_names_every_measurement_and_table(measured_study):
-    assert not [name for name in MEASUREMENTS if f"| `{name}` |" not in DOCS]
+def test_the_schema_names_every_record_and_table(measured_study):
+    assert not [topic.name for topic in TOPICS if topic.record and f"| `{topic.name}` |" not in DOCS]
     results = judged(measured_study())
-    assert not [table.name for build in TABLES if f"tables/{(table := build(results)).name}.md" not in DOCS]
+    builds = [claims_table, *(build for topic in TOPICS for build in topic.tables)]
+    assert not [table.name for build in builds if f"tables/{(table := build(results)).name}.md" not in DOCS]
 
 
 def test_the_schema_names_every_claim_and_figure():
-    assert not [claim.id for claim in CLAIMS if f"| `{claim.id}` |" not in DOCS]
-    assert not [figure.name for figure in FIGURES if f"figures/{figure.name}." not in DOCS]
+    assert not [claim.id for topic in TOPICS for claim in topic.claims if f"| `{claim.id}` |" not in DOCS]
+    assert not [figure.name for topic in TOPICS for figure in topic.figures if f"figures/{figure.name}." not in DOCS]

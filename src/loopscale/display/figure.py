@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Role = tuple[Hashable, Hashable]
 
 INK = "#24292f"
 STYLE = {
@@ -59,13 +60,14 @@ class Style:
         return {"color": self.colour, "linestyle": self.dashes}
 
 
-def fresh_styles(roles: Mapping[str, tuple[Hashable, Hashable]]) -> dict[str, Style]:
+def fresh_styles(roles: Mapping[str, Role], first: Iterable[Role] = ()) -> dict[str, Style]:
     """Return a style by name: one colour per first part of a role, dashes per second, in the order they come.
 
-    Names with one role share a style; all others differ, however many there are.
+    Names with one role share a style; all others differ, however many there are. Roles in `first` come before all.
     """
-    colours = {role: colour_of(i) for i, role in enumerate(dict.fromkeys(role for role, _ in roles.values()))}
-    dashes = {role: DASHES[i % len(DASHES)] for i, role in enumerate(dict.fromkeys(role for _, role in roles.values()))}
+    order = [*first, *roles.values()]
+    colours = {role: colour_of(i) for i, role in enumerate(dict.fromkeys(role for role, _ in order))}
+    dashes = {role: DASHES[i % len(DASHES)] for i, role in enumerate(dict.fromkeys(role for _, role in order))}
     return {name: Style(colours[colour], dashes[dash]) for name, (colour, dash) in roles.items()}
 
 

@@ -18,12 +18,17 @@ def number(value: float | None, digits: int = DIGITS) -> str:
 
     None is what JSON holds for a number that is not finite.
     """
-    return _fixed(value, value, digits) if value is not None and math.isfinite(value) else NOT_FINITE
+    return _significant(value, value, digits) if value is not None and math.isfinite(value) else NOT_FINITE
 
 
 def signed(value: float | None, digits: int = DIGITS) -> str:
     """Return `number` with its sign, a plus too."""
     return f"{'+' if value is not None and math.isfinite(value) and value >= 0 else ''}{number(value, digits)}"
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """Return `value` with that many decimals, or that it is not finite."""
+    return f"{value:,.{decimals}f}" if value is not None and math.isfinite(value) else NOT_FINITE
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
@@ -42,9 +47,9 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
     if not finite:
         return NOT_FINITE
     mean = fmean(finite)
-    text = _fixed(mean, mean)
+    text = _significant(mean, mean)
     if len(finite) > 1:
-        text += f" ± {_fixed(stdev(finite), mean)}"
+        text += f" ± {_significant(stdev(finite), mean)}"
     lost = len(values) - len(finite)
     return f"{text} ({lost} of {len(values)} {NOT_FINITE})" if lost else text
 
@@ -59,7 +64,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _fixed(value: float, reference: float, digits: int = DIGITS) -> str:
+def _significant(value: float, reference: float, digits: int = DIGITS) -> str:
     """Format `value` with the decimals that give `reference` its significant digits."""
     if abs(reference) >= 1e6 or 0 < abs(reference) < TINY:
         return f"{value:.{min(digits - 1, 2)}e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")

@@ -1,17 +1,20 @@
 """The study: from trained conditions to claims, tables, figures and a report."""
 
-from .claim import Claim
-from .claims import CLAIMS, judged
-from .report import render, report_command, write_report
-from .results import ConditionResult, Judgement, Results, Run, load, save
+from .document import load, save
+from .report import judged, render, report_command, write_report
+from .results import ConditionResult, Failed, Judgement, Results, Run
+from .topic import Claim, Topic
+from .topics import TOPICS
 
 __all__ = [
-    "CLAIMS",
+    "TOPICS",
     "Claim",
     "ConditionResult",
+    "Failed",
     "Judgement",
     "Results",
     "Run",
+    "Topic",
     "judged",
     "load",
     "render",

@@ -34,6 +34,16 @@ PERPLEXITY_129M = {
 THROUGHPUT_129M = (80_000, 41_000, 28_000, 21_000)
 
 
+def final_norm_words(condition: str) -> str | None:
+    """Return the published final norm of a condition of the 129M model in words, None where there is none."""
+    known = {
+        "per_loop-rmsnorm": f"{RMSNORM_FINAL_NORM['129M']:,}",
+        "per_loop-raw": RAW_FINAL_NORM,
+        "per_loop-rmsnorm-penalty": "{} to {}".format(*PENALTY_FINAL_NORM),
+    }
+    return known.get(condition)
+
+
 def points_129m() -> tuple[FrontierPoint, ...]:
     """Return the 129M exits of every published condition as points of a frontier; operations by our formula."""
     flops = formula_flops(preset_config("129m"), WINDOW)

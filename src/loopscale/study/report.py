@@ -1,31 +1,38 @@
 """The report: results, tables, figures and one self-contained page, all worked out from the same document."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
+from rich.text import Text
 
-from .audit_tables import verdict_line
-from .claims import judged
-from .drawing import INK, write
-from .figures import FIGURES
-from .results import RESULTS_FILE, Judgement, Results, load, save
-from .sentences import three_sentences
-from .summary import number
-from .table import Section, Table, to_markdown, to_rich
-from .tables import TABLES, claims, exits, ours
+from loopscale.display import (
+    Column,
+    Table,
+    console,
+    duration,
+    inert,
+    mean_and_spread,
+    number,
+    to_html,
+    to_markdown,
+    write_figure,
+)
+from loopscale.display.figure import INK
+from loopscale.storage import to_json
+
+from .document import load, save
+from .results import RESULTS_FILE, Judgement, Outcome, Results
+from .topic import Drawing, Topic
+from .topics import TOPICS
 
 PAGE = "report.html"
-HEADINGS: Mapping[Section, str] = {
-    "exits": "Table 1",
-    "claims": "Claims",
-    "norms": "Norms",
-    "audit": "Audit",
-    "depth": "Depth and halting",
-}
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+COLOURS = {"holds": "green", "does not hold": "red", "not tested here": "dim"}
+ON_PAGE: tuple[Topic, ...] = tuple(sorted(TOPICS, key=lambda topic: topic.place))
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,21 @@ class InlineFigure:
     title: str
     caption: str
     svg: str
-    section: Section
 
 
 @dataclass(frozen=True)
 class PageSection:
     """A part of the page under one heading."""
 
-    name: Section
+    name: str
     heading: str
     figures: list[InlineFigure]
     tables: list[Table]
+
+
+def judged(results: Results) -> Results:
+    """Return `results` with every claim judged by its runs."""
+    return replace(results, claims=tuple(claim.judge(results) for topic in TOPICS for claim in topic.claims))
 
 
 def write_report(results: Results, out: Path) -> Results:
@@ -55,54 +66,107 @@ def write_report(results: Results, out: Path) -> Results:
     """
     results = judged(results)
     save(results, out / RESULTS_FILE)
-    tables = [table for build in TABLES if (table := build(results))]
+    sections = _sections(results, out / "figures")
     (out / "tables").mkdir(exist_ok=True)
-    for table in tables:
+    for table in (table for section in sections for table in section.tables):
         (out / "tables" / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-    (out / PAGE).write_text(_page(results, tables, _figures(results, out / "figures")), encoding="utf-8")
+    (out / PAGE).write_text(_page(results, sections), encoding="utf-8")
     return results
 
 
 def render(console: Console, results: Results) -> None:
-    """Print Table 1, the claims, and the audit's verdicts in a line."""
+    """Print Table 1, the claims, and what the results say in sentences."""
     results = judged(results)
-    for build in (exits, claims):
-        if table := build(results):
-            console.print(to_rich(table, console.width))
-    if line := verdict_line(results):
-        console.print(f"Audit. {line}", highlight=False)
+    for table in (next(iter(_tables(ON_PAGE[:1], results)), None), claims_table(results)):
+        if table is not None:
+            console.print(table)
+    for sentence in sentences(results):
+        console.print(Text(inert(sentence)))
 
 
 def report_command(out: Path) -> None:
-    """Write the report of a finished or unfinished study anew, from the `results.json` in `out`, and print
-    it.
-    """
-    console = Console()
+    """Write the report of a study, finished or not, anew from the `results.json` in `out`, and print it."""
+    screen = console()
     results = load(out / RESULTS_FILE)
-    with console.status("drawing the report"):
+    with screen.status("drawing the report"):
         results = write_report(results, out)
-    render(console, results)
-    console.print(f"report: {out / PAGE}", soft_wrap=True)
+    render(screen, results)
+    screen.print(Text(f"report: {out / PAGE}"), soft_wrap=True)
 
 
-def _figures(results: Results, folder: Path) -> list[InlineFigure]:
-    folder.mkdir(exist_ok=True)
-    shown = []
-    for figure in FIGURES:
-        if canvas := figure.draw(results):
-            svg = write(canvas, folder / figure.name)
-            shown.append(InlineFigure(figure.title, figure.caption, _inline(svg), figure.section))
-    return shown
+def sentences(results: Results) -> list[str]:
+    """Return what the results say, a sentence per topic that has the runs for it."""
+    said = (topic.sentence(results) for topic in ON_PAGE if topic.sentence)
+    return [sentence for sentence in said if sentence]
+
+
+def claims_table(results: Results) -> Table | None:
+    """Every claim with its figure, threshold and verdict."""
+    if not results.claims:
+        return None
+    return Table(
+        name="claims",
+        title="Claims",
+        caption="Ours: mean over seeds; seeds: those that meet the threshold alone. No significance claimed.",
+        columns=(
+            Column("claim"),
+            Column("statement", aside=True),
+            Column("ours", numeric=True),
+            Column("seeds", numeric=True),
+            Column("threshold"),
+            Column("published", aside=True),
+            Column("verdict", colours=COLOURS),
+        ),
+        rows=tuple(
+            (
+                claim.id,
+                " ".join(filter(None, (claim.statement, claim.note))),
+                claim_value(claim),
+                f"{claim.agree} of {claim.n}" if claim.n else "–",
+                claim.threshold + claim.unit,
+                claim.published or "–",
+                claim.verdict,
+            )
+            for claim in results.claims
+        ),
+    )
+
+
+def claim_value(claim: Judgement) -> str:
+    """Return what was measured, over the seeds."""
+    return f"{mean_and_spread(claim.values)}{claim.unit}" if claim.n else "–"
+
+
+def _sections(results: Results, folder: Path) -> list[PageSection]:
+    """Draw every figure into `folder`, and return the parts of the page in their order, the claims second."""
+    claims = claims_table(results)
+    sections = []
+    for heading in dict.fromkeys(topic.heading for topic in ON_PAGE):
+        topics = [topic for topic in ON_PAGE if topic.heading == heading]
+        figures = [_figure(drawing, results, folder) for topic in topics for drawing in topic.figures]
+        drawn = [figure for figure in figures if figure is not None]
+        sections.append(PageSection(topics[0].name, heading, drawn, _tables(topics, results)))
+    sections.insert(1, PageSection("claims", "Claims", [], [claims] if claims else []))
+    return [section for section in sections if section.tables or section.figures]
+
+
+def _tables(topics: Sequence[Topic], results: Results) -> list[Table]:
+    return [table for topic in topics for build in topic.tables if (table := build(results))]
+
+
+def _figure(drawing: Drawing, results: Results, folder: Path) -> InlineFigure | None:
+    figure = drawing.draw(results)
+    if figure is None:
+        return None
+    return InlineFigure(drawing.title, drawing.caption, _inline(write_figure(figure, folder / drawing.name)))
 
 
 def _inline(svg: str) -> str:
-    """Return the svg element alone, its ink in the colour of the page's text, so that it is readable in the
-    dark.
-    """
+    """Return the svg element alone, its ink in the colour of the page's text, so that it is readable in the dark."""
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
-def _page(results: Results, tables: list[Table], figures: list[InlineFigure]) -> str:
+def _page(results: Results, sections: list[PageSection]) -> str:
     templates = Environment(
         loader=PackageLoader("loopscale.study"),
         autoescape=True,
@@ -110,32 +174,16 @@ def _page(results: Results, tables: list[Table], figures: list[InlineFigure]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(number=number, ours=ours)
-    runs = [run for condition in results.conditions.values() for run in condition.runs]
+    templates.filters.update(number=number, claim_value=claim_value, inert=inert, html=to_html, duration=duration)
     return templates.get_template("report.html.j2").render(
         results=results,
-        sentences=three_sentences(results),
-        verdicts=verdict_line(results),
-        sections=_sections(tables, figures),
+        sentences=sentences(results),
+        sections=sections,
         counts=_counts(results.claims),
-        runs=runs,
-        config=json.dumps(results.to_dict()["config"], indent=2, ensure_ascii=False),
+        config=to_json(results.config, indent=2),
     )
 
 
-def _sections(tables: list[Table], figures: list[InlineFigure]) -> list[PageSection]:
-    sections = [
-        PageSection(
-            name,
-            heading,
-            [figure for figure in figures if figure.section == name],
-            [table for table in tables if table.section == name],
-        )
-        for name, heading in HEADINGS.items()
-    ]
-    return [section for section in sections if section.tables or section.figures]
-
-
-def _counts(claims: tuple[Judgement, ...]) -> dict[str, int]:
+def _counts(claims: tuple[Judgement, ...]) -> dict[Outcome, int]:
     verdicts = [claim.verdict for claim in claims]
-    return {verdict: verdicts.count(verdict) for verdict in ("holds", "does not hold", "not tested here")}
+    return {verdict: verdicts.count(verdict) for verdict in OUTCOMES}

@@ -3,25 +3,27 @@
 `<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
+from loopscale import display
 from loopscale.environment import environment
 from loopscale.errors import InputError
-from loopscale.mechanism import kind_of
-from loopscale.storage import write_json
-from loopscale.study.conditions import CONDITIONS, chosen
-from loopscale.study.executor import Executor, Job, LocalExecutor
-from loopscale.study.progress import Monitor
-from loopscale.study.report import PAGE, render, write_report
-from loopscale.study.results import ConditionResult, Results, Run
-from loopscale.study.worker import RESULT_FILE, read_report
+from loopscale.storage import read_json, write_json
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
+
+from .document import run_from
+from .executor import Executor, Job, LocalExecutor
+from .grid import PAPER, edited_fields, named_conditions, stated_fields
+from .live import LiveTable
+from .report import PAGE, render, write_report
+from .results import ConditionResult, Results
+from .worker import RESULT_FILE, read_report
 
 STUDY_FILE = "study.json"
 
@@ -48,7 +50,7 @@ def plan(base: RunConfig, conditions: Sequence[str] | None, seeds: Sequence[int]
     """Return the runs of the grid, seed by seed, so that one whole comparison is done first."""
     runs = []
     for seed in dict.fromkeys(seeds):
-        for name, fields in chosen(conditions).items():
+        for name, fields in named_conditions(conditions).items():
             config = replace(base.with_model(**fields), train=replace(base.train, seed=seed))
             runs.append(StudyRun(name, replace(config, out=str(out / name / f"seed-{seed}"))))
     return runs
@@ -67,14 +69,14 @@ def reproduce(
 
     Raises `InputError` for bad input, before anything is written, and for a run that fails.
     """
-    console = console or Console()
-    for name in sorted(base.model.keys() & {field for fields in CONDITIONS.values() for field in fields}):
+    screen = console or display.console()
+    for name in sorted(base.model.keys() & edited_fields()):
         raise InputError(f"model.{name} is what the conditions differ in: choose by --conditions, or train one model.")
     runs = plan(base, conditions, seeds, out)
     check_study(base, out)
     for run in runs:
         check_folder(run.config)
-    with console.status("reading the corpus"):
+    with screen.status("reading the corpus"):
         data = load_run_data(base)
     for folder in {run.config.folder for run in (*runs, *finished_runs(base, out))}:
         check_corpus(folder, data)
@@ -91,17 +93,17 @@ def reproduce(
         "vocab_size": data.vocab_size,
     }
     try:
-        with Monitor(console, [(run.name, run.config.folder) for run in runs]) as monitor:
-            executor.execute(jobs, monitor.tick)
+        with LiveTable(screen, [(run.name, run.config.folder) for run in runs]) as live:
+            executor.execute(jobs, live.tick)
     except (InputError, KeyboardInterrupt):
         if finished := finished_runs(base, out):
             write_report(collect(base, finished, corpus, out), out)
-            console.print(f"report of the {len(finished)} finished runs: {out / PAGE}", soft_wrap=True)
-        console.print("the same command goes on where it was", soft_wrap=True)
+            screen.print(Text(f"report of the {len(finished)} finished runs: {out / PAGE}"), soft_wrap=True)
+        screen.print("the same command goes on where it was", soft_wrap=True)
         raise
     results = write_report(collect(base, finished_runs(base, out), corpus, out), out)
-    render(console, results)
-    console.print(f"report: {out / PAGE}", soft_wrap=True)
+    render(screen, results)
+    screen.print(Text(f"report: {out / PAGE}"), soft_wrap=True)
     return results
 
 
@@ -109,7 +111,7 @@ def finished_runs(base: RunConfig, out: Path) -> list[StudyRun]:
     """Return every run of the study that is finished, those of earlier calls included, in the grid's order."""
     folders = [path.parent for path in out.glob(f"*/seed-*/{RESULT_FILE}")]
     seeds = sorted({int(folder.name.removeprefix("seed-")) for folder in folders})
-    conditions = {folder.parent.name for folder in folders} & CONDITIONS.keys()
+    conditions = {folder.parent.name for folder in folders} & PAPER.keys()
     return [run for run in plan(base, sorted(conditions), seeds, out) if run.finished]
 
 
@@ -120,14 +122,10 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
         document = read_report(run.config.folder / RESULT_FILE)
         assert document is not None  # the run is finished
         document["checkpoint"] = run.config.folder.relative_to(out).as_posix()
-        model = run.config.model_config(None)
         before = conditions.get(run.condition)
         conditions[run.condition] = ConditionResult(
-            supervision=model.supervision,
-            readout=kind_of(model.readout),
-            recurrence=kind_of(model.recurrence),
-            norm_penalty_coef=model.norm_penalty_coef,
-            runs=(*(before.runs if before else ()), Run.from_dict(document, run.name)),
+            model=stated_fields(run.config.model_config(None), PAPER[run.condition]),
+            runs=(*(before.runs if before else ()), run_from(document, run.name)),
         )
     return Results(
         preset=base.preset or "custom",
@@ -153,10 +151,7 @@ def check_study(base: RunConfig, out: Path) -> None:
         raise InputError(f"{out} is not empty and holds no study: choose another --out.")
     if not path.exists() or not any(started(folder) for folder in out.glob("*/seed-*")):
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not readable: remove {out} or choose another --out.") from error
+    before = read_json(path, dict[str, Any], f"remove {out} or choose another --out")
     if differing := differences(before, identity(base)):
         raise InputError(
             f"{out} belongs to another configuration ({', '.join(differing)} differ): choose another --out."

@@ -1,17 +1,25 @@
-"""One run of a study in a process of its own: `python -m loopscale.study.worker FOLDER` trains, measures, writes."""
+"""Worker: one run of a study in a process of its own, which trains, measures and writes.
 
-import json
+`python -m loopscale.study.worker FOLDER`
+"""
+
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.allocator import keep_freed_memory
+from loopscale.data import Data
 from loopscale.errors import InputError
-from loopscale.storage import write_json
-from loopscale.study.measure import measure
-from loopscale.train import read_run, train
+from loopscale.model import LoopedForCausalLM
+from loopscale.storage import plain, read_json, write_json
+from loopscale.train import Trained, read_run, train
+
+from .results import Failed
+from .topics import TOPICS, depth
 
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.json"
@@ -28,22 +36,45 @@ class ReportProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Write step, last step and the line."""
-        report(self.folder, {"state": "training", "step": state.global_step, "steps": state.max_steps, **logs})
-
-
-def report(folder: Path, progress: dict[str, Any]) -> None:
-    """Write the progress of a run, whole."""
-    write_json(folder / PROGRESS_FILE, progress)
+        line = {"state": "training", "step": state.global_step, "steps": state.max_steps, **logs}
+        write_json(self.folder / PROGRESS_FILE, line)
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
     """Return what a run wrote of its progress or result, None where it has not yet. Raises `InputError` if damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: remove it, and the same command makes it again.") from error
+    return read_json(path, dict[str, Any], "remove it, and the same command makes it again")
+
+
+def measure(model: LoopedForCausalLM, data: Data) -> dict[str, Any]:
+    """Return every record of one trained model, the figures that all tables start from in front."""
+    records = {topic.name: topic.measured(model, data) for topic in TOPICS if topic.measure is not None}
+    curve = records[depth.TOPIC.name]
+    if curve is None or isinstance(curve, Failed):
+        return {**_figures_lost(model), **records}
+    points, K = curve["trained"].exits, model.num_loops
+    return {
+        "perplexity": [point.perplexity for point in points[:K]],
+        "cross_entropy": [point.cross_entropy for point in points[:K]],
+        "norm": [point.norm for point in points[:K]],
+        "perplexity_by_depth": [point.perplexity for point in points],
+        "norm_by_depth": [point.norm for point in points],
+        "tokens": curve["trained"].tokens,
+        **records,
+    }
+
+
+def lost_run(model: LoopedForCausalLM, why: str) -> dict[str, Any]:
+    """Return the records of a run that diverged: none, because the weights before that are of no condition."""
+    failed = {topic.name: Failed(why) for topic in TOPICS if topic.measure is not None}
+    return {**_figures_lost(model), "diverged": why, **failed}
+
+
+def _figures_lost(model: LoopedForCausalLM) -> dict[str, Any]:
+    lost = [math.nan] * model.num_loops
+    figures = ("perplexity", "cross_entropy", "norm", "perplexity_by_depth", "norm_by_depth")
+    return {**dict.fromkeys(figures, lost), "tokens": 0}
 
 
 def main(folder: Path) -> int:
@@ -52,19 +83,23 @@ def main(folder: Path) -> int:
     trained = train(config, [ReportProgress(folder)], quiet=True)
     if trained is None:
         return STOPPED
-    report(folder, {"state": "measuring", "step": trained.steps, "steps": trained.steps})
-    result = {
-        "seed": config.train.seed,
-        **measure(trained.model, trained.data),
+    write_json(folder / PROGRESS_FILE, {"state": "measuring", "step": trained.steps, "steps": trained.steps})
+    write_json(folder / RESULT_FILE, {"seed": config.train.seed, **_measured(trained), **_facts(trained)})
+    return 0
+
+
+def _measured(trained: Trained) -> Mapping[str, Any]:
+    why = trained.diverged
+    return plain(measure(trained.model, trained.data) if why is None else lost_run(trained.model, why))
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    return {
         "steps": trained.steps,
         "train_seconds": trained.seconds,
         "parameters": trained.model.num_parameters(),
         "history": [line for line in trained.history if "loss" in line],
     }
-    if trained.diverged is not None:
-        result["diverged"] = trained.diverged
-    write_json(folder / RESULT_FILE, result)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,20 +1,32 @@
-"""What a claim is: a statement, how it is measured, its threshold, and how they are judged.
+"""Topics: a subject of the study with what it measures of a run, its claims, tables, figures and sentence.
 
-`per_seed` makes a measure from a formula over the runs of one or more conditions that share a seed, so that
-each seed gives one value. The verdict goes by the mean of these values; how many there are, and how many
-meet the threshold alone, is kept beside it. No significance is claimed.
+A topic is one module and its line in `TOPICS`, so that what is written and what reads it stand side by side.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
-from .results import Judgement, Results, Verdict
+from torch import Tensor
+
+from loopscale.data import Data, batches
+from loopscale.display import Table
+from loopscale.errors import InputError
+from loopscale.model import LoopedForCausalLM
+
+from .results import Failed, Judgement, Outcome, Results, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TIMES = "×"
 
+Record = TypeVar("Record")
 
+
+@final
 @dataclass(frozen=True)
 class Measured:
     """One value per seed; without a value, `note` says what is missing."""
@@ -23,6 +35,7 @@ class Measured:
     note: str = ""
 
 
+@final
 @dataclass(frozen=True)
 class Threshold:
     """A bound in words and as a test."""
@@ -31,6 +44,7 @@ class Threshold:
     holds: Callable[[float], bool]
 
 
+@final
 @dataclass(frozen=True)
 class Claim:
     """A statement that a study can confirm or refute.
@@ -49,7 +63,7 @@ class Claim:
     remark: str = ""
 
     def judge(self, results: Results) -> Judgement:
-        """Measure and compare."""
+        """Measure and compare the mean over seeds; how many meet the threshold alone is kept beside it."""
         measured = self.measure(results)
         values = tuple(measured.values.values())
         value = fmean(values) if values else None
@@ -68,10 +82,59 @@ class Claim:
             note=" ".join(filter(None, (measured.note, self.remark))),
         )
 
-    def _verdict(self, value: float | None) -> Verdict:
+    def _verdict(self, value: float | None) -> Outcome:
         if value is None:
             return "not tested here"
         return "holds" if self.threshold.holds(value) else "does not hold"
+
+
+@final
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report: `draw` returns it, or None where the results lack its data."""
+
+    name: str
+    title: str
+    caption: str
+    draw: "Callable[[Results], Figure | None]"
+
+
+@final
+@dataclass(frozen=True)
+class Topic(Generic[Record]):
+    """One subject of the report.
+
+    `name` is the key of its record in results.json, `record` the type that is written and read there, `measure` makes
+    one of a trained model. `place` orders the page, lowest first; topics of one `heading` stand together. `sentence` is
+    what the results say of it, in one.
+    """
+
+    name: str
+    heading: str
+    place: int
+    record: Any = None
+    measure: Callable[[LoopedForCausalLM, Data], Record] | None = None
+    claims: tuple[Claim, ...] = ()
+    tables: tuple[Callable[[Results], Table | None], ...] = ()
+    figures: tuple[Drawing, ...] = ()
+    sentence: Callable[[Results], str | None] | None = None
+
+    def of(self, run: Run) -> Record | None:
+        """Return the run's record; None where it has none, or the measurement failed."""
+        record: Record | Failed | None = run.measured.get(self.name)
+        return None if isinstance(record, Failed) else record
+
+    def measured(self, model: LoopedForCausalLM, data: Data) -> Record | Failed | None:
+        """Return the record of a trained model, or why there is none: of a run that diverged, say."""
+        try:
+            return None if self.measure is None else self.measure(model, data)
+        except InputError as error:
+            return Failed(str(error))
+
+
+def valid_batches(model: LoopedForCausalLM, data: Data, size: int, limit: int) -> Iterator[Tensor]:
+    """Yield so many batches of windows, (size, seq + 1), spread over the valid split, on the model's device."""
+    return (batch.to(model.device) for batch in batches(data.valid, size, limit))
 
 
 def per_seed(formula: Callable[..., float | None], *conditions: str) -> Callable[[Results], Measured]:
@@ -91,7 +154,7 @@ def per_seed(formula: Callable[..., float | None], *conditions: str) -> Callable
         for name, runs in zip(conditions, by_seed, strict=True):
             if diverged := [str(seed) for seed in seeds if runs[seed].diverged]:
                 return Measured(note=f"{name} diverged with seed {', '.join(diverged)}.")
-        values = {seed: formula(*(runs[seed] for runs in by_seed)) for seed in seeds}
+        values = {seed: finite(formula(*(runs[seed] for runs in by_seed))) for seed in seeds}
         if lacking := [str(seed) for seed, value in values.items() if value is None]:
             return Measured(note=f"Not measured with seed {', '.join(lacking)}.")
         return Measured({seed: value for seed, value in values.items() if value is not None})
@@ -122,6 +185,11 @@ def above(bound: float) -> Threshold:
 def within(distance: float, of: float) -> Threshold:
     """Return the threshold |value - of| <= distance."""
     return Threshold(f"within {distance:g} of {of:g}", lambda value: abs(value - of) <= distance)
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that can be compared, None for one that is not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def ratio_of_perplexities(nats: float) -> float:

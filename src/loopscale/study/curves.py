@@ -2,58 +2,68 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .drawing import INK, STYLE, line_style
-from .results import ConditionResult, Results, Run
+from loopscale.display import Style, draw_label, readable_top, styled
+from loopscale.display.figure import INK
+
+from .grid import condition_styles
+from .results import Results, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DRAWABLE = 1e100  # beyond, the margins of a log axis overflow
+LINES = "Solid: loss at every loop; dashed: at the last loop only."
 FEW_DECADES = 200.0  # up to this range a log axis has room for 1, 2, 5
 
 
-def by_depth(results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float) -> Canvas | None:
+@styled
+def by_depth(
+    results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float, far: float
+) -> "Figure | None":
     """Draw `curve` of every run over the loops: the mean over seeds, with a band from least to greatest.
 
     The value axis is logarithmic where the largest value is `log_from` times the smallest or more. A curve
-    breaks off with a cross where one seed is not finite (a mean over the others would mislead) or too large
-    to draw, and the legend says at how many loops.
+    breaks off with a cross where one seed is not finite (a mean over the others would mislead) or `far` times above
+    the best of the others, and the legend says at how many loops.
     """
+    from matplotlib.figure import Figure
+
     measured = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
-    curves = {name: _curves(runs) for name, runs in measured.items() if any(map(len, runs))}
+    top = min(readable_top([values for runs in measured.values() for values in runs], far), DRAWABLE)
+    curves = {name: _curves(runs, top) for name, runs in measured.items() if any(map(len, runs))}
     if not curves:
         return None
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(9.2, 4.8), layout="constrained")
-        axes = canvas.add_subplot()
-        for name in sorted(curves, key=lambda name: _height(curves[name]), reverse=True):
-            _line(axes, name, results.conditions[name], curves[name])
-        _depth_axis(axes, results.num_loops, max(values.shape[1] for values in curves.values()))
-        _value_axis(axes, label, _wide(curves.values(), log_from))
-        canvas.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
-    return canvas
+    styles = condition_styles(results)
+    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for name in sorted(curves, key=lambda name: _height(curves[name]), reverse=True):
+        _line(axes, name, styles[name], curves[name])
+    _depth_axis(axes, results.num_loops, max(values.shape[1] for values in curves.values()))
+    _value_axis(axes, label, _wide(curves.values(), log_from))
+    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
+    return figure
 
 
-def _curves(curves: list[Sequence[float]]) -> np.ndarray:
+def _curves(curves: list[Sequence[float]], top: float) -> np.ndarray:
     """Return (seeds, loops), NaN at every loop that one seed lacks or that cannot be drawn."""
     values = np.full((len(curves), max(map(len, curves))), math.nan)
     for row, curve in zip(values, curves, strict=True):
         row[: len(curve)] = curve
-    lost = ~(np.abs(values) <= DRAWABLE).all(axis=0)
+    lost = ~(np.isfinite(values) & (np.abs(values) <= top)).all(axis=0)
     values[:, lost] = math.nan
     return values
 
 
-def _line(axes: Axes, name: str, condition: ConditionResult, values: np.ndarray) -> None:
+def _line(axes: "Axes", name: str, style: Style, values: np.ndarray) -> None:
     loops, mean, lost = np.arange(1, values.shape[1] + 1), values.mean(axis=0), np.isnan(values[0])
-    style = line_style(condition)
-    colour = style["color"]
-    label = f"{name}\n(off the scale at {lost.sum()} of {lost.size} loops)" if lost.any() else name
-    axes.plot(loops, mean, label=label, **style)
+    colour, shown = style.colour, draw_label(name)
+    label = f"{shown}\n(off the scale at {lost.sum()} of {lost.size} loops)" if lost.any() else shown
+    axes.plot(loops, mean, label=label, **style.line)
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
         axes.fill_between(loops, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -62,7 +72,9 @@ def _line(axes: Axes, name: str, condition: ConditionResult, values: np.ndarray)
         axes.plot(loops[ends], mean[ends], color=colour, linestyle="", marker="x", ms=8, mew=2)
 
 
-def _depth_axis(axes: Axes, trained: int, measured: int) -> None:
+def _depth_axis(axes: "Axes", trained: int, measured: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     shown = max(trained, measured)
     axes.set_xlim(0.8, shown + 0.2)
     axes.set_xlabel("loop k")
@@ -80,7 +92,9 @@ def _depth_axis(axes: Axes, trained: int, measured: int) -> None:
         axes.axvspan(trained, shown + 0.2, color=INK, alpha=0.04, linewidth=0)
 
 
-def _value_axis(axes: Axes, label: str, log: bool) -> None:
+def _value_axis(axes: "Axes", label: str, log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axes.set_ylabel(f"{label} (log scale)" if log else label)
     axes.grid(axis="y")
     if log:

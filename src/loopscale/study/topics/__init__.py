@@ -1,0 +1,14 @@
+"""Topics of the report, in the order of their claims. A further subject is one module and its line here."""
+
+from ..topic import Topic
+from . import audit, depth, exits, growth, halting, norms, worth
+
+TOPICS: tuple[Topic, ...] = (
+    norms.TOPIC,
+    exits.TOPIC,
+    depth.TOPIC,
+    worth.TOPIC,
+    audit.TOPIC,
+    growth.TOPIC,
+    halting.TOPIC,
+)

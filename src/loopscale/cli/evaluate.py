@@ -36,7 +36,6 @@ from loopscale.evaluate import (
     run_halting,
     token_flops,
 )
-from loopscale.evaluate.fingerprint import fingerprint
 from loopscale.evaluate.frontier import points_table
 from loopscale.evaluate.tables import (
     depth_table,
@@ -45,6 +44,7 @@ from loopscale.evaluate.tables import (
     halting_table,
     halting_time_table,
 )
+from loopscale.halting.calibrated import fingerprint
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 

@@ -1,16 +1,9 @@
 """What each exit is worth, what it costs, and when to stop: depth curve, frontier, calibrated halting."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from loopscale.batches import Batch
-from loopscale.evaluate.calibrated_rule import CalibratedRule
-from loopscale.evaluate.calibration import (
-    Calibration,
-    HaltingResult,
-    MeanLoops,
-    RelativePerplexity,
-    Target,
-    calibrate,
-    evaluate_halting,
-)
 from loopscale.evaluate.cost import (
     Speed,
     counted_flops,
@@ -28,15 +21,39 @@ from loopscale.evaluate.frontier import (
     frontier,
     interpolated,
 )
-from loopscale.evaluate.halting_rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
-from loopscale.evaluate.halting_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
-from loopscale.evaluate.halting_trace import ExitTrace, trace_exits
-from loopscale.evaluate.oracle import OraclePoint, oracle
 from loopscale.evaluate.scoring import sliding_windows
 from loopscale.evaluate.statistics import Interval
-from loopscale.evaluate.summary import describe_depth, measure_depth, run_depth, run_halting
+from loopscale.evaluate.summary import describe_depth, measure_depth, run_depth
 from loopscale.facts import TokenFlops
 from loopscale.model import formula_flops
+
+if TYPE_CHECKING:
+    from loopscale.halting import (
+        RULES,
+        CalibratedRule,
+        Calibration,
+        Exit,
+        ExitTrace,
+        HaltingResult,
+        HaltingRule,
+        HaltingTime,
+        Leaving,
+        Level,
+        MeanLoops,
+        OraclePoint,
+        RelativePerplexity,
+        Target,
+        calibrate,
+        evaluate_halting,
+        halted_exits,
+        halted_logits,
+        is_gated,
+        oracle,
+        rule_named,
+        run_halting,
+        time_halting,
+        trace_exits,
+    )
 
 __all__ = [
     "RULES",
@@ -89,3 +106,10 @@ __all__ = [
     "token_flops",
     "trace_exits",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of `loopscale.halting`, which builds on this package and was part of it."""
+    if name in __all__:
+        return getattr(import_module("loopscale.halting"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Any
 from loopscale.display import file_name
 from loopscale.display import write_figure as written
 from loopscale.evaluate.display import CUT, depth_figure, frontier_figure
-from loopscale.evaluate.halting_display import halting_figure
+from loopscale.halting.display import halting_figure
 
 __all__ = ["CUT", "depth_figure", "frontier_figure", "halting_figure", "write_figure"]
 

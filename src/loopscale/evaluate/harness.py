@@ -18,8 +18,8 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.evaluate.calibrated_rule import CalibratedRule
-from loopscale.evaluate.halting_run import halted_logits
+from loopscale.halting.calibrated import CalibratedRule
+from loopscale.halting.run import halted_logits
 from loopscale.stepping import Looped
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loopscale.errors import InputError
 from loopscale.evaluate import RULES, CalibratedRule, Exit, is_gated, rule_named
-from loopscale.evaluate.fingerprint import fingerprint
+from loopscale.halting.calibrated import fingerprint
 from loopscale.objective import exit_distribution
 from tests.evaluate.models import Injecting
 from tests.helpers import tiny_model

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from loopscale.evaluate.calibration import Target
-from loopscale.evaluate.halting_rules import Level
-from loopscale.evaluate.halting_trace import ExitTrace
+from loopscale.halting.calibration import Target
+from loopscale.halting.rules import Level
+from loopscale.halting.trace import ExitTrace
 
 DEAREST = 1e4  # nats per loop: nobody pays it
 CHEAPEST = 1e-9

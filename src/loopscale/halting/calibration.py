@@ -1,4 +1,4 @@
-"""Thresholds that keep a promise: chosen on one split so that a target holds on another.
+"""Candidates that keep a promise: chosen on one split so that a target holds on another.
 
 A threshold is accepted if the target holds on the calibration windows with a margin: the one-sided bound of a
 difference between two samples of windows, so that the sampling error of the test split (taken to be as large) is in it.
@@ -17,9 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.evaluate.calibrated_rule import CalibratedRule
-from loopscale.evaluate.halting_rules import HaltingRule, Level
-from loopscale.evaluate.halting_trace import Depths, ExitTrace, WindowSums
 from loopscale.evaluate.statistics import (
     Interval,
     interval,
@@ -29,12 +26,15 @@ from loopscale.evaluate.statistics import (
     standard_error,
     token_mean,
 )
+from loopscale.halting.calibrated import CalibratedRule
+from loopscale.halting.rules import HaltingRule, Level
+from loopscale.halting.trace import Depths, ExitTrace, WindowSums
 
 CONFIDENCE = 0.99
-CANDIDATES = 256
+CANDIDATE_COUNT = 256
 SMALLEST_SAVING = 0.01  # share of the loops below which a rule is said to save nothing
 LAXEST = torch.finfo(torch.float32).min  # stops at the first exit the rule can judge
-Thresholds = Float[Tensor, " candidates"]
+Candidates = Float[Tensor, " candidates"]
 
 
 class Target(ABC):
@@ -51,7 +51,7 @@ class Target(ABC):
         """Return what its mean per token must not exceed."""
 
     @abstractmethod
-    def safe_first(self, thresholds: Thresholds) -> Thresholds:
+    def safe_first(self, thresholds: Candidates) -> Candidates:
         """Order ascending thresholds from the one that surely keeps the target to the one that saves or gains most."""
 
     def worst(self, trace: ExitTrace) -> float | None:
@@ -95,7 +95,7 @@ class RelativePerplexity(Target):
         """Return the allowed nats per token."""
         return math.log(self.factor)
 
-    def safe_first(self, thresholds: Thresholds) -> Thresholds:
+    def safe_first(self, thresholds: Candidates) -> Candidates:
         """Strict thresholds first."""
         return thresholds.flip(0)
 
@@ -127,7 +127,7 @@ class MeanLoops(Target):
         """Return the full depth."""
         return float(trace.num_loops)
 
-    def safe_first(self, thresholds: Thresholds) -> Thresholds:
+    def safe_first(self, thresholds: Candidates) -> Candidates:
         """Lax thresholds first."""
         return thresholds
 
@@ -175,13 +175,13 @@ def calibrate(
     return Calibration(calibrated, target, possible, _note(trace, target, loops, possible))
 
 
-def _candidates(scores: Tensor) -> Thresholds:
+def _candidates(scores: Tensor) -> Candidates:
     """Return thresholds, ascending: one below all scores, some that divide the scores evenly, and infinity."""
     ends = torch.tensor([LAXEST, math.inf], dtype=torch.float64)
     finite = scores[scores.isfinite()].double()
     if not finite.numel():
         return ends[1:]
-    ranks = torch.linspace(0, finite.numel() - 1, CANDIDATES).round().long()
+    ranks = torch.linspace(0, finite.numel() - 1, CANDIDATE_COUNT).round().long()
     return torch.cat([ends[:1], finite.sort().values[ranks].unique(), ends[1:]])
 
 

@@ -15,7 +15,7 @@ from loopscale.evaluate import (
     oracle,
     trace_exits,
 )
-from loopscale.evaluate.calibration import select
+from loopscale.halting.calibration import select
 from loopscale.stepping import run_loops
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from loopscale.batches import Batches, windows_of
 from loopscale.errors import InputError
-from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, row_means
 from loopscale.facts import depth_of, facts_of
+from loopscale.halting.rules import Exit, HaltingRule, Level, row_means
 from loopscale.objective import logit_losses
 from loopscale.stepping import Looped, evaluating, run_loops
 

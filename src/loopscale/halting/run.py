@@ -12,11 +12,11 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.errors import InputError
-from loopscale.evaluate.calibrated_rule import CalibratedRule
 from loopscale.evaluate.cost import REPEATS, interleaved_times
-from loopscale.evaluate.halting_rules import Exit, Real, Scores
+from loopscale.halting.calibrated import CalibratedRule
+from loopscale.halting.rules import Exit, Real, Scores
 from loopscale.required import require_looped
-from loopscale.stepping import Logits, Looped, Tokens, evaluating, run_loops
+from loopscale.stepping import Context, Logits, Looped, Tokens, Verbs, evaluating, run_loops, with_context
 
 Batches = Sequence[tuple[Tensor, Tensor]]  # input ids, and which of them are tokens
 LeavingLogits = Float[Tensor, "leaving seq vocab"]
@@ -43,54 +43,49 @@ def halted_exits(
     tokens attend to each other at full depth, so a token's logits are those of its exit in an unhalted pass. Deciding
     who stays takes one synchronisation with the device per loop.
     """
-    rows = torch.arange(len(input_ids), device=input_ids.device)
-    require_looped(model)
+    verbs = with_context(model)
     real = torch.ones_like(input_ids, dtype=torch.bool) if real is None else real
-    stopped = ~real
+    rows, stopped = torch.arange(len(input_ids), device=input_ids.device), ~real
     before: Exit | None = None
-    h = model.embed(input_ids)
+    context = verbs.context(input_ids)
+    h = verbs.embed(input_ids, context)
     for k in range(rule.num_loops):
-        z = model.step(h, k)
+        z = verbs.step(h, k, context)
         now = Exit(k, z)
         if k + 1 == rule.num_loops:
             selected = ~stopped
         elif rule.stops_early:
-            now, scores = _look(model, rule, now, before)
+            now, scores = _look(verbs, rule, now, before, context)
             selected = rule.halts(scores, real) & ~stopped
         else:
-            h = model.carry(z, k)
+            h = verbs.carry(z, h, k, context)
             continue
         leaving = selected.any(-1).nonzero().squeeze(-1)
         if len(leaving):
-            yield Leaving(k, rows[leaving], selected[leaving], _logits(model, now, leaving, input_ids[rows]))
+            yield Leaving(k, rows[leaving], selected[leaving], _logits(verbs, now, leaving, context))
             stopped = stopped | selected
             staying = (~stopped).any(-1).nonzero().squeeze(-1)
             if not len(staying):
                 return
-            rows, stopped, real, now = rows[staying], stopped[staying], real[staying], now.rows(staying)
-            model.embed(input_ids[rows])
-        h, before = model.carry(now.z, k), now
+            rows, stopped, real, h, now = rows[staying], stopped[staying], real[staying], h[staying], now.rows(staying)
+            context = verbs.rows(context, staying)
+        h, before = verbs.carry(now.z, h, k, context), now
 
 
-def _logits(model: Looped, now: Exit, leaving: Tensor, running_ids: Tokens) -> LeavingLogits:
-    """Return the logits of the leaving rows, decoded only now if the rule did not need them.
-
-    A model that injects its input at every loop, or decodes with it, keeps that of its latest `embed` call; hence every
-    change of the rows is told by an `embed`, here and for those that stay.
-    """
+def _logits(verbs: Verbs, now: Exit, leaving: Tensor, context: Context) -> LeavingLogits:
+    """Return the logits of the leaving rows, decoded only now if the rule did not need them."""
     if now.logits is not None:
         return now.logits[leaving]
-    if len(leaving) == len(running_ids):
-        return model.readout(now.z, now.k)
-    model.embed(running_ids[leaving])
-    return model.readout(now.z[leaving], now.k)
+    if len(leaving) == len(now.z):
+        return verbs.readout(now.z, now.k, context)
+    return verbs.readout(now.z[leaving], now.k, verbs.rows(context, leaving))
 
 
-def _look(model: Looped, rule: CalibratedRule, now: Exit, before: Exit | None) -> tuple[Exit, Scores]:
+def _look(verbs: Verbs, rule: CalibratedRule, now: Exit, before: Exit | None, context: Context) -> tuple[Exit, Scores]:
     """Return the exit with all that the next one may ask of it, and its scores."""
     if rule.rule.reads_logits:
-        now = replace(now, logits=model.readout(now.z, now.k))
-    scores = rule.rule.scores(model, now, before)
+        now = replace(now, logits=verbs.readout(now.z, now.k, context))
+    scores = rule.rule.scores(verbs.model, now, before)
     return replace(now, scores=scores), scores
 
 

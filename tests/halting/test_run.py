@@ -13,7 +13,7 @@ from loopscale.evaluate import (
     time_halting,
     trace_exits,
 )
-from loopscale.evaluate.calibration import Calibration, MeanLoops, select
+from loopscale.halting.calibration import Calibration, MeanLoops, select
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 

@@ -1,5 +1,6 @@
 """A halting rule with its calibrated threshold: what decoding and evaluation stop by, and what is kept in a file."""
 
+import hashlib
 import json
 import math
 import warnings
@@ -8,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscale.errors import InputError, unknown
-from loopscale.evaluate.fingerprint import fingerprint
-from loopscale.evaluate.halting_rules import Exit, HaltingRule, Level, Real, Scores, row_means, rule_named
+from loopscale.halting.rules import Exit, HaltingRule, Level, Real, Scores, row_means, rule_named
 from loopscale.stepping import Logits, Looped, State
 from loopscale.storage import write_json
+
+VALUES = 64  # of every weight, that tell one model from another
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,16 @@ class CalibratedRule:
         except (OSError, ValueError) as error:
             raise InputError(f"no halting rule at '{path}': write one with loopscale evaluate --halting.") from error
         return cls.from_dict(description)
+
+
+def fingerprint(model: Looped | Any) -> str:
+    """Return a short hash of a model's weights: names, shapes, and a few values of each in bf16.
+
+    The same in any floating-point precision and on any device; a model that keeps no weights has none.
+    """
+    digest = hashlib.sha256()
+    if isinstance(model, nn.Module):
+        for name, weight in model.named_parameters():
+            values = weight.detach().flatten()[:VALUES].to("cpu", torch.bfloat16).view(torch.int16)
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:16]

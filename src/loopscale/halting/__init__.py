@@ -1,0 +1,46 @@
+"""Halting: when a token may stop looping. Rules, their calibration, the bound for all of them, and what it saves."""
+
+from loopscale.halting.calibrated import CalibratedRule, fingerprint
+from loopscale.halting.calibration import (
+    Calibration,
+    HaltingResult,
+    MeanLoops,
+    RelativePerplexity,
+    Target,
+    calibrate,
+    evaluate_halting,
+)
+from loopscale.halting.oracle import OraclePoint, oracle
+from loopscale.halting.report import best_savers, run_halting
+from loopscale.halting.rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
+from loopscale.halting.run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
+from loopscale.halting.trace import ExitTrace, trace_exits
+
+__all__ = [
+    "RULES",
+    "CalibratedRule",
+    "Calibration",
+    "Exit",
+    "ExitTrace",
+    "HaltingResult",
+    "HaltingRule",
+    "HaltingTime",
+    "Leaving",
+    "Level",
+    "MeanLoops",
+    "OraclePoint",
+    "RelativePerplexity",
+    "Target",
+    "best_savers",
+    "calibrate",
+    "evaluate_halting",
+    "fingerprint",
+    "halted_exits",
+    "halted_logits",
+    "is_gated",
+    "oracle",
+    "rule_named",
+    "run_halting",
+    "time_halting",
+    "trace_exits",
+]

@@ -1,0 +1,78 @@
+"""Report of halting: rules calibrated on one split and measured on another, as plain values."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from loopscale.batches import Batches, windows_of
+from loopscale.display import Track, untracked
+from loopscale.facts import facts_of
+from loopscale.halting.calibration import HaltingResult, RelativePerplexity, Target, calibrate, evaluate_halting
+from loopscale.halting.oracle import oracle
+from loopscale.halting.rules import RULES, HaltingRule, Level
+from loopscale.halting.run import time_halting
+from loopscale.halting.trace import trace_exits
+from loopscale.stepping import Looped
+from loopscale.storage import plain
+
+FEWEST_TIMED = 8  # windows
+
+
+def run_halting(
+    model: Looped | Any,
+    calibration_batches: Batches,
+    test_batches: Batches,
+    target: Target | None = None,
+    rules: Sequence[HaltingRule] | None = None,
+    levels: Sequence[Level] = ("sequence", "token"),
+    batch_sizes: Sequence[int] = (32,),
+    time_all: bool = False,
+    repeats: int = 2,
+    num_loops: int | None = None,
+    track: Track = untracked,
+) -> dict[str, Any]:
+    """Calibrate rules on one split and return what they do on another, as plain values.
+
+    Defaults: relative perplexity 1.01, every rule that fits the model, full depth the model's own. `results` has a row
+    per level and rule: the calibrated rule, relative perplexity, selected and executed loops with their intervals on
+    the test windows; `oracle` is the bound per level. Wall time is taken at each of the `batch_sizes`, on one batch of
+    test windows but at least 8, for all rules (`time_all`) or for the one of each level that saves the most executed
+    loops and keeps the target.
+    """
+    target = RelativePerplexity() if target is None else target
+    rules = [rule for rule in RULES.values() if rule.applies_to(model)] if rules is None else rules
+    test_windows = list(test_batches)
+    calibration = trace_exits(model, track(list(calibration_batches), "halting: calibration"), rules, num_loops)
+    test = trace_exits(model, track(test_windows, "halting: test"), rules, num_loops)
+    results = [
+        evaluate_halting(test, calibrate(calibration, rule, target, level)) for level in levels for rule in rules
+    ]
+    timed = [r.rule for r in (results if time_all else best_savers(results))]
+    windows = list(windows_of(model, test_windows, facts_of(model).padding))
+    ids, real = torch.cat([w.inputs for w in windows]), torch.cat([w.real for w in windows])
+    times = [
+        time
+        for size in (track(batch_sizes, "halting: times") if timed else ())
+        for some in [max(size, FEWEST_TIMED)]
+        for time in time_halting(model, ids[:some], timed, size, repeats, real[:some])
+    ]
+    return plain(
+        {
+            "target": str(target),
+            "num_loops": test.num_loops,
+            "calibration_windows": calibration.windows,
+            "test_windows": test.windows,
+            "oracle": {level: asdict(oracle(test, target, level)) for level in levels},
+            "results": [result.to_dict() for result in results],
+            "times": [time.to_dict() for time in times],
+        }
+    )
+
+
+def best_savers(results: Sequence[HaltingResult]) -> list[HaltingResult]:
+    """Return the result of each level with the fewest executed loops among those that keep their target."""
+    kept = [result for result in results if result.possible and result.kept]
+    levels = dict.fromkeys(result.rule.level for result in kept)
+    return [min((r for r in kept if r.rule.level == level), key=lambda r: r.executed_loops.value) for level in levels]

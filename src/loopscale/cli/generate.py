@@ -10,6 +10,7 @@ from transformers import TextStreamer
 
 from loopscale.adapters import stream_plainly
 from loopscale.cli.subject import load_subject, prompt_tokenizer
+from loopscale.data import encode_prompt
 from loopscale.decode import (
     EXIT_SLOTS,
     DecodeStats,
@@ -36,7 +37,7 @@ def run(args: Namespace) -> int:
     notes = console(stderr=True)
     model = load_subject(args, args.model)
     tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
-    input_ids = tokenizer(args.prompt, return_tensors="pt", add_special_tokens=special).input_ids
+    input_ids = torch.tensor([_prompt_ids(tokenizer, args.prompt, special)])
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     if not isinstance(model, LoopedForCausalLM):
         _write_plainly(model, args, input_ids, streamer)
@@ -49,6 +50,11 @@ def run(args: Namespace) -> int:
     if args.stats:
         notes.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
     return 0
+
+
+def _prompt_ids(tokenizer: Any, prompt: str, special: bool) -> list[int]:
+    """Return the prompt's ids: as our runs encode their text, or as another model's tokenizer begins it."""
+    return list(tokenizer(prompt).input_ids) if special else encode_prompt(tokenizer, prompt)
 
 
 def _check_words(args: Namespace) -> None:

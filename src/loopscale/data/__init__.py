@@ -1,7 +1,7 @@
 """Text to windows of tokens: corpora, tokenizers, packing; `load_data` does it all."""
 
 from loopscale.data.corpora import CORPORA, Corpus, CorpusId, load_corpus
-from loopscale.data.encoding import encode_prompt, vocabulary_size
+from loopscale.data.encoding import encode_prompt, end_of_text, vocabulary_size
 from loopscale.data.load import Data, load_data
 from loopscale.data.tokenization import load_tokenizer, require_vocabulary, words_tokenizer
 from loopscale.data.tokens import Tokens, tokenize
@@ -17,6 +17,7 @@ __all__ = [
     "batches",
     "collate",
     "encode_prompt",
+    "end_of_text",
     "load_corpus",
     "load_data",
     "load_tokenizer",

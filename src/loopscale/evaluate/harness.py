@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from loopscale.data import encode_prompt, end_of_text
 from loopscale.errors import InputError
 from loopscale.halting.calibrated import CalibratedRule
 from loopscale.halting.run import halted_logits
@@ -38,9 +39,15 @@ class LoopedLM(HFLM):
         super().__init__(pretrained, **kwargs)
         if not callable(getattr(self.model, "facts", None)):
             raise InputError(f"{type(self.model).__name__} is not a loopscale model: run it with --model hf.")
-        if self.prefix_token_id is None:  # what stands before a text, where the tokenizer has no token for that
-            self.custom_prefix_token_id = self.tokenizer("\n").input_ids[0]
+        if kwargs.get("prefix_token_id") is None and self.tokenizer.bos_token_id is None and not self._ends:
+            # what stands before a text, where no token of the tokenizer does
+            self.custom_prefix_token_id = encode_prompt(self.tokenizer, "\n")[0]
         self.halting = None if halting is None else self._rule(halting, self.model)
+
+    @property
+    def _ends(self) -> bool:
+        """Whether a token ended the documents of the training text, rather than a newline."""
+        return end_of_text(self.tokenizer) is not None
 
     def _rule(self, path: str, model: Looped) -> CalibratedRule:
         rule = CalibratedRule.load(path)

@@ -86,3 +86,10 @@ def test_a_device_that_is_not_here_is_named(run, name, device, capsys):
 
 def test_a_device_that_is_here_serves(run):
     assert main(["generate", str(run), "--device", "cpu:0", "--prompt", "a", "--max_new_tokens", "1"]) == 0
+
+
+def test_the_c_locale_of_python_lets_nothing_else_through(run, monkeypatch):
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii", errors="surrogateescape"))
+    assert main(["generate", str(run), "--prompt", "→ α", "--max_new_tokens", "2"]) == 0
+    assert written.getvalue().startswith(b"? ?")

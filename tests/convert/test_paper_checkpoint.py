@@ -174,3 +174,11 @@ def test_what_is_not_such_a_checkpoint_is_told(golden, tmp_path):
         torch.save({**checkpoint(golden, "raw"), "tokenizer": tokenizer}, tmp_path / "last.pt")
         with pytest.raises(InputError, match=words):
             load_tokenizer_of(str(tmp_path / "last.pt"))
+
+
+def test_names_of_a_compiled_model_are_read(golden):
+    variant = next(iter(golden.meta["variants"]))
+    meta = {**golden.meta, **golden.meta["variants"][variant]}
+    wrapped = {f"_orig_mod.{name}": weight for name, weight in golden.weights.items()}
+    logits = [from_readout_blind_spot(weights, meta)(golden.input_ids).logits for weights in (golden.weights, wrapped)]
+    assert torch.equal(*logits)

@@ -70,8 +70,7 @@ def load_readout_blind_spot(path: str | Path) -> LoopedForCausalLM:
 def model_of_checkpoint(content: Mapping[str, Any], path: str | Path) -> LoopedForCausalLM:
     """Return the model of such a checkpoint's content. Raises `InputError`, naming the file, where it does not fit."""
     try:
-        weights = plain_names(content["model_state"], "token_embedding.weight", SOURCE)
-        return from_readout_blind_spot(weights, flags_of(content["config"]))
+        return from_readout_blind_spot(content["model_state"], flags_of(content["config"]))
     except InputError:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # whatever lies in the file
@@ -103,6 +102,7 @@ def from_readout_blind_spot(weights: Weights, meta: Mapping[str, Any]) -> Looped
 
     Raises `InputError` where a size or a weight is missing, or a flag has no counterpart here.
     """
+    weights = plain_names(weights, "token_embedding.weight", SOURCE)
     try:
         config = config_of(weights, meta)
         state = state_dict_of(weights, config)

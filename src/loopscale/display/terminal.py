@@ -34,7 +34,9 @@ class _Console(Console):
 def lenient(stream: Any) -> None:
     """Let a stream write what its encoding has no characters for: code pages and the C locale lack some of ours."""
     reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None and getattr(stream, "errors", None) == "strict":
+    # in the C locale Python lets bytes through that it cannot read, and no more
+    narrow = "surrogateescape" if not str(getattr(stream, "encoding", "utf")).lower().startswith("utf") else "strict"
+    if reconfigure is not None and getattr(stream, "errors", None) in {"strict", narrow}:
         reconfigure(errors=HANDLER)
 
 

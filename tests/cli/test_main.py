@@ -18,7 +18,7 @@ def test_usage_names_every_command(capsys):
         (["train", "--preset", "labtop"], "unknown preset 'labtop': did you mean 'laptop'?"),
         (["train", "--model.num_loop", "5"], "did you mean --model.num_loops?"),
         (["train", "--model.num_loops", "0", "--train.max_steps", "1"], "at least 1 loop"),
-        (["train", "--model.readout", "rw"], "--model.readout: expected one of"),
+        (["train", "--model.readout", "rw"], "unknown readout 'rw': did you mean 'raw'"),
         (["train", "--data.corpus", "wikitxt-2"], "did you mean 'wikitext-2'"),
         (["train", "--data.sequence_length", "500"], "128 positions"),
         (["train", "--train.micro_batches", "0"], "train.micro_batches is 0: give 1 or more"),

@@ -38,7 +38,7 @@ class Facts:
     was trained on. vocab_size: logits of an exit. readings: cross-entropies of an exit by the way in which it is read;
     `trained` as the loss saw it. head: the weight of a head that is one plain matrix. flops: operations per token of
     windows of a length. gate: probability of leaving at a loop. padding: the token that fills rows, where it is no
-    other thing besides.
+    other thing besides. configured: by the settings of this library, which remedies may then name.
     """
 
     trained_depth: int
@@ -50,6 +50,7 @@ class Facts:
     flops: Callable[[int], TokenFlops] | None = None
     gate: Gate | None = None
     padding: int | None = None
+    configured: bool = False
 
 
 def facts_of(model: Looped | Any) -> Facts:

@@ -24,17 +24,25 @@ class Coordinate(ABC):
 
     Write your own by giving `name`, `value` and `tangent`; state `positive` where the value is a length whose growth
     counts in factors (then drift and a second retention are logarithmic) and `remedy`, the line that a blind spot of
-    this coordinate is answered with.
+    this coordinate is answered with. `settings_remedy` is that line in the settings of our own models, and
+    `one_loop_remedy` that where there is no other loop to carry anything to.
     """
 
     name: str
     unit: ClassVar[str] = "unit"
     positive: ClassVar[bool] = False
     remedy: ClassVar[str] = "let a supervised readout depend on it, penalise it, or take it out in carry"
+    settings_remedy: ClassVar[str | None] = None
+    one_loop_remedy: ClassVar[str | None] = None
 
     @abstractmethod
     def value(self, z: State) -> PerToken:
         """Return the coordinate of every token."""
+
+    def remedy_for(self, configured: bool, num_loops: int) -> str:
+        """Return the remedy in the words of the model it is for: one `configured` by our settings, or another's."""
+        ours = self.one_loop_remedy if num_loops == 1 else self.settings_remedy
+        return ours if configured and ours is not None else self.remedy
 
     @abstractmethod
     def tangent(self, z: State) -> State:
@@ -50,9 +58,14 @@ class Scale(Coordinate):
     unit: ClassVar[str] = "e-fold"
     positive: ClassVar[bool] = True
     remedy: ClassVar[str] = (
+        "penalise the mean square of the state, read out some supervised loop without a norm before the head, or "
+        "normalise the state in carry"
+    )
+    settings_remedy: ClassVar[str | None] = (
         "penalise it (norm_penalty_coef: 0.01), read out some supervised loop raw (readout: raw or final_rmsnorm), or "
         "normalise between loops (recurrence: rmsnorm)"
     )
+    one_loop_remedy: ClassVar[str | None] = "penalise it (norm_penalty_coef: 0.01), or read it out raw (readout: raw)"
 
     def value(self, z: State) -> PerToken:
         """Return s."""
@@ -69,7 +82,11 @@ class Mean(Coordinate):
     """The mean over channels of a token's state; it moves along the ones vector. LayerNorm hides it."""
 
     name: str = "mean"
-    remedy: ClassVar[str] = "read out through RMSNorm or raw, subtract the mean in carry, or add a norm penalty"
+    remedy: ClassVar[str] = "read out through RMSNorm or raw, subtract the mean in carry, or penalise the state's norm"
+    settings_remedy: ClassVar[str | None] = (
+        "read out through RMSNorm or raw, subtract the mean in carry, or add a norm penalty"
+    )
+    one_loop_remedy: ClassVar[str | None] = "read out through RMSNorm or raw, or add a norm penalty"
 
     def value(self, z: State) -> PerToken:
         """Return the mean over channels."""
@@ -105,7 +122,11 @@ class Subspace(Coordinate):
     basis: Float[Tensor, "hidden rank"]  # orthonormal columns
     name: str = "subspace"
     unit: ClassVar[str] = "e-fold"
-    remedy: ClassVar[str] = "add a norm penalty, or shrink the carried state (recurrence: damped or rmsnorm)"
+    remedy: ClassVar[str] = "penalise the norm of the state, or shrink or normalise it in carry"
+    settings_remedy: ClassVar[str | None] = (
+        "add a norm penalty, or shrink the carried state (recurrence: damped or rmsnorm)"
+    )
+    one_loop_remedy: ClassVar[str | None] = "add a norm penalty"
     smallest_gain: float = field(default=float("nan"))
 
     def value(self, z: State) -> PerToken:

@@ -49,9 +49,10 @@ class ScaleMeter:
 class CoordinateMeter:
     """The running figures of one coordinate."""
 
-    def __init__(self, coordinate: Coordinate, losses: Losses) -> None:
+    def __init__(self, coordinate: Coordinate, losses: Losses, configured: bool) -> None:
         self.coordinate = coordinate
         self.losses = losses
+        self.configured = configured
         self.seen = {loss.name: LoopMeans() for loss in losses}
         self.nats, self.abs_nats, self.value, self.drift = LoopMeans(), LoopMeans(), LoopMeans(), LoopMeans()
         self.kept, self.log_kept, self.carried = LoopMeans(), LoopMeans(), LoopMeans()
@@ -137,7 +138,7 @@ class CoordinateMeter:
         removed_by = None
         if retention_per_loop(kept) <= thresholds.retained:
             removed_by = "carry" if retention_per_loop(carried) <= thresholds.retained else "step"
-        return judge(self.coordinate, seen_by, removed_by)
+        return judge(seen_by, removed_by, self.coordinate.remedy_for(self.configured, self.losses.num_loops))
 
     def _require_moves(self) -> None:
         for k, moves in enumerate(self.kept.counts()):
@@ -167,7 +168,7 @@ class Pass:
     ) -> None:
         self.model, self.facts, self.losses, self.steps = model, facts, losses, steps
         self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
-        self.coordinates = [CoordinateMeter(coordinate, losses) for coordinate in coordinates]
+        self.coordinates = [CoordinateMeter(coordinate, losses, facts.configured) for coordinate in coordinates]
         self.hidden_size = 0
 
     def run(self, windows: Iterable[Window]) -> None:

@@ -185,11 +185,12 @@ class ScaleMonitor(TrainerCallback):
         for coordinate in self._blind:
             value = float(_mean(coordinate.value(captured.states[-1]).abs(), captured.real))
             before = self._reference.setdefault(coordinate.name, value)
+            remedy = coordinate.remedy_for(True, len(captured.states))
             if value > self.warn_factor * before:
                 logger.warning(
                     "step %d: the %s of the state after loop %d is %.3g, %.1f times what it was, and no loss sees it. "
                     "To mend it: %s.",
-                    *(step, coordinate.name, len(captured.states), value, value / before, coordinate.remedy),
+                    *(step, coordinate.name, len(captured.states), value, value / before, remedy),
                 )
                 self._reference[coordinate.name] = value
 

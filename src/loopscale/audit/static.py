@@ -61,7 +61,7 @@ def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Ve
     open_ = Effect.WEIGHTS in [*_of(found), *([] if removed_by else [carried, *step])]
     if open_ and not any(seen.values()):
         return Verdict("undecided", {}, removed_by)
-    return judge(coordinate, seen, removed_by)
+    return judge(seen, removed_by, coordinate.remedy_for(True, K))
 
 
 def _effect(part: type[Mechanism], coordinate: Coordinate) -> Effect:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from loopscale.audit.coordinates import Coordinate
 from loopscale.errors import InputError
 
 Kind = Literal["visible", "removed", "blind_spot", "undecided"]  # the last: before training, where weights decide
@@ -43,14 +42,14 @@ class Verdict:
     remedy: str | None = None
 
 
-def judge(coordinate: Coordinate, seen_by: Mapping[str, Sequence[int]], removed_by: str | None) -> Verdict:
-    """Return the verdict: visible where any loss sees the coordinate, else removed, else a blind spot."""
+def judge(seen_by: Mapping[str, Sequence[int]], removed_by: str | None, remedy: str) -> Verdict:
+    """Return the verdict: visible where a loss sees the coordinate, else removed, else a blind spot with a remedy."""
     seen = {loss: tuple(loops) for loss, loops in seen_by.items() if loops}
     if seen:
         return Verdict("visible", seen, removed_by)
     if removed_by is not None:
         return Verdict("removed", seen, removed_by)
-    return Verdict("blind_spot", seen, None, coordinate.remedy)
+    return Verdict("blind_spot", seen, None, remedy)
 
 
 def retention_per_loop(retention: Sequence[float]) -> float:

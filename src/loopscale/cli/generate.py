@@ -24,6 +24,7 @@ from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
 from loopscale.load import require_native
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import is_native
 from loopscale.stepping import Looped
 
 DRAFTING = ("draft_loops", "draft_tokens")
@@ -39,7 +40,7 @@ def run(args: Namespace) -> int:
     tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
     input_ids = torch.tensor([_prompt_ids(tokenizer, args.prompt, special)])
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
-    if not isinstance(model, LoopedForCausalLM):
+    if not is_native(model):
         _write_plainly(model, args, input_ids, streamer)
         return 0
     with warnings.catch_warnings(record=True) as caught:

@@ -11,7 +11,6 @@ from jsonargparse import Namespace
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from loopscale.adapters import InjectedLoop
 from loopscale.batches import Batch, inputs_and_labels
 from loopscale.data import (
     CORPORA,
@@ -26,8 +25,8 @@ from loopscale.data import (
 )
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
+from loopscale.facts import facts_of
 from loopscale.load import load_model, load_tokenizer_of
-from loopscale.model import LoopedForCausalLM
 from loopscale.provenance import Provenance, provenance
 from loopscale.stepping import Looped
 
@@ -163,7 +162,7 @@ def read_text(args: Namespace, name: str, model: Looped) -> Text:
     if args.split not in (None, *SPLITS):
         raise unknown("split", args.split, SPLITS)
     run = provenance(name)
-    own = run or replace(DEFAULTS, sequence_length=min(SEQUENCE_LENGTH, positions_of(model) or SEQUENCE_LENGTH))
+    own = run or replace(DEFAULTS, sequence_length=min(SEQUENCE_LENGTH, facts_of(model).positions or SEQUENCE_LENGTH))
     told = {option: args[option] for option in OPTIONS if args[option] is not None}
     used = replace(own, **told)
     if used.sequence_length < 1:
@@ -171,7 +170,7 @@ def read_text(args: Namespace, name: str, model: Looped) -> Text:
     corpus = _corpus(used, run, "corpus" in told)
     tokenizer = _tokenizer(args, name, run, corpus, model)
     tokens = _tokens(corpus, tokenizer, args.split or "valid")
-    if (size := vocabulary_of(model)) is not None:
+    if (size := facts_of(model).vocab_size) is not None:
         tokens.require_vocabulary(size)
     facts = {
         "corpus": corpus.id.name,
@@ -219,7 +218,7 @@ def _tokenizer(
     args: Namespace, name: str, run: Provenance | None, corpus: Corpus, model: Looped
 ) -> PreTrainedTokenizerFast:
     """Return the tokenizer that was named, or the one beside the model, or the one its run would make again."""
-    size = vocabulary_of(model)
+    size = facts_of(model).vocab_size
     if args.tokenizer is not None:
         return load_tokenizer(args.tokenizer, corpus, vocab_size=size)
     try:
@@ -259,7 +258,7 @@ def prompt_tokenizer(name: str, named: str | None, model: Looped) -> tuple[Any, 
     if named == "words":
         raise InputError("--tokenizer words is fitted on a text: give the folder in which it was saved.")
     no_text = Corpus.of("no text", ["-"], ["-"])
-    return load_tokenizer(named, no_text, vocab_size=vocabulary_of(model)), run is None
+    return load_tokenizer(named, no_text, vocab_size=facts_of(model).vocab_size), run is None
 
 
 def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> Tokens:
@@ -267,18 +266,6 @@ def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> T
         return tokenize(corpus, tokenizer, "train" if split == "train" else "valid")
     parts = [tokenize(corpus, tokenizer, "train"), tokenize(corpus, tokenizer, "valid")]
     return Tokens(np.concatenate([part.ids for part in parts]), sum(part.text_bytes for part in parts))
-
-
-def positions_of(model: Looped) -> int | None:
-    """Return how many tokens fit into the model, None where it does not say."""
-    if isinstance(model, LoopedForCausalLM):
-        return int(model.config.max_position_embeddings)
-    return model.positions if isinstance(model, InjectedLoop) else None
-
-
-def vocabulary_of(model: Looped) -> int | None:
-    """Return how many tokens the model knows, None where it does not say."""
-    return int(model.config.vocab_size) if isinstance(model, LoopedForCausalLM) else None
 
 
 def labels(names: Sequence[str]) -> list[str]:

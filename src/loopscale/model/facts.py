@@ -35,6 +35,7 @@ def looped_facts(model: "LoopedForCausalLM") -> Facts:
         flops=partial(formula_flops, config),
         gate=None if model.exit_gate is None else model.exit_probability,
         padding=padding_of(model),
+        configured=True,
     )
 
 

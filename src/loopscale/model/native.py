@@ -1,16 +1,21 @@
 """Models with a cache of their own: what decoding needs beyond the four verbs."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from loopscale.errors import InputError
 from loopscale.model.looped import LoopedForCausalLM
 from loopscale.required import require_looped
 
 
+def is_native(model: Any) -> TypeGuard[LoopedForCausalLM]:
+    """Return whether the model is one of ours, with the per-loop cache that decoding needs."""
+    return isinstance(model, LoopedForCausalLM)
+
+
 def require_native(model: Any, part: str) -> LoopedForCausalLM:
     """Return the model if it is a native one. Raises `InputError`, naming the `part` that needs it, otherwise."""
     require_looped(model)
-    if isinstance(model, LoopedForCausalLM):
+    if is_native(model):
         return model
     family = getattr(model, "family", type(model).__name__)
     raise InputError(

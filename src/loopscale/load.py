@@ -17,6 +17,7 @@ from loopscale.convert import (
     read_tokenizer,
 )
 from loopscale.errors import InputError
+from loopscale.manifest import MANIFEST, damage
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
 from loopscale.stepping import Looped
@@ -49,7 +50,10 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
     config = read_config(local_folder(name, ("config.json",)))
     kind = config.get("model_type") or config.get("_class_name") or ""
     if kind in FOLDERS:
-        return _at_depth(FOLDERS[kind](local_folder(name), None), num_loops)
+        folder = local_folder(name)
+        if (complaint := damage(folder)) is not None:
+            raise InputError(f"'{name}' {complaint}: bring the file back, or remove {MANIFEST} if the change is meant.")
+        return _at_depth(FOLDERS[kind](folder, None), num_loops)
     if kind in LIVE:
         live = LIVE[kind](name, config, trust_remote_code)
         live.num_loops = num_loops or live.num_loops

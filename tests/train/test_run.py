@@ -5,11 +5,13 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from loopscale import InputError
+from loopscale.load import load_model
 from loopscale.train import check_folder, train
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.folder import only_one, write_config
@@ -259,3 +261,47 @@ def test_limits_without_readings_are_refused(run_config):
 def test_a_blind_spot_is_told_before_it_is_trained(run_config, caplog, readout, warned):
     train(run_config(model={"readout": readout}, max_steps=1), quiet=True)
     assert ("no supervised loss sees the scale" in caplog.text) == warned
+
+
+class SeesTheTracker(TrainerCallback):
+    """Keeps where TensorBoard would be told to write."""
+
+    def on_train_begin(self, args, state, control, **_):
+        self.folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
+
+
+def test_trackers_write_where_nothing_is_removed_and_see_the_monitor(run_config, monkeypatch):
+    monkeypatch.setattr("loopscale.train.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda report_to: [])
+    config, sees = run_config(report_to=["tensorboard"], monitor_every=2), SeesTheTracker()
+    trained = train(config, [sees], quiet=True)
+    assert sees.folder == str(config.folder / "tensorboard") and "TENSORBOARD_LOGGING_DIR" not in os.environ
+    assert [line["step"] for line in trained.history if "scale/3" in line] == [1, 2, 4, 6]
+
+
+def test_a_tracker_that_is_not_here_is_told(run_config):
+    with pytest.raises(InputError, match=r"train\.report_to names nothing_such"):
+        train(run_config(report_to=["nothing_such"]), quiet=True)
+
+
+def test_a_lock_that_was_removed_does_not_let_a_second_process_in(run_config):
+    config = run_config()
+    write_config(config)
+    owner = config.folder / "checkpoints" / ".owner.json"
+    with only_one(config.folder):
+        said = json.loads(owner.read_text())
+    owner.write_text(json.dumps({"pid": os.getppid(), "began": psutil.Process(os.getppid()).create_time()}))
+    with pytest.raises(InputError, match=rf"another process is training .*process {os.getppid()}"):
+        train(config, quiet=True)
+    owner.write_text(json.dumps({**said, "pid": os.getppid()}))  # of a process that has died, whose number lives on
+    assert train(config, quiet=True).steps == 6
+
+
+def test_a_flipped_byte_in_finished_weights_is_told_by_whatever_loads_them(run_config):
+    config = run_config(max_steps=1)
+    train(config, quiet=True)
+    damaged(Path(config.out, "model.safetensors"), "flipped")
+    with pytest.raises(InputError, match=r"is damaged in model\.safetensors"):
+        load_model(config.out)
+    with pytest.raises(InputError, match=r"is damaged in model\.safetensors"):
+        train(config, quiet=True)

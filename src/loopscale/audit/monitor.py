@@ -129,7 +129,7 @@ class ScaleMonitor(TrainerCallback):
             figures["norm_penalty_coef"] = looped.config.norm_penalty_coef
         self._report(state, figures)
         self._warn(state.global_step, captured)
-        if self.stop_scale is not None and last > self.stop_scale:
+        if self.stop_scale is not None and not last <= self.stop_scale:  # NaN is no scale within the limit
             logger.warning(
                 "step %d: the scale after loop %d is %.3g, above the limit of %.3g: stopping.",
                 *(state.global_step, len(states), last, self.stop_scale),

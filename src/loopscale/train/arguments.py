@@ -23,7 +23,8 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
     for name in config.train.report_to:
         if name not in (known := get_available_reporting_integrations()):
             here = f"here are {', '.join(known)}" if known else "none is installed here"
-            raise InputError(f"train.report_to names {name}, and {here}: install it, or leave it out.")
+            extra = " (pip install tensorboard)" if name == "tensorboard" else ""
+            raise InputError(f"train.report_to names {name}, and {here}: install it{extra}, or leave it out.")
     train, cuda = config.train, uses_cuda()
     args = TrainingArguments(
         output_dir=str(config.folder / CHECKPOINTS),

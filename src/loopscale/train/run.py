@@ -1,6 +1,7 @@
 """One training run: start or go on in its folder, and leave beside the weights where they came from."""
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from loopscale.data import Data, collate, load_data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.launcher import own_settings
-from loopscale.manifest import MANIFEST, damage, told_when_full, write_manifest
+from loopscale.manifest import damage, told_when_full, write_manifest
 from loopscale.model import LoopedForCausalLM
 from loopscale.process import borrowed
 from loopscale.storage import parse_json, write_json
@@ -25,10 +26,9 @@ from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
 from loopscale.train.depth import FixedDepth, reached_parameters
-from loopscale.train.execution import BATCH_FILE, execute, keep_batch
+from loopscale.train.execution import execute, keep_batch
 from loopscale.train.folder import (
     DONE_FILE,
-    RUN_FILE,
     RunRecord,
     finished,
     only_one,
@@ -137,6 +137,9 @@ def _train(
         record = _write_record(config, data, args, given)
         if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
+    if config.train.report_to:  # not among the checkpoints, which go when the run is done
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    monitors = _monitor(config)
     schedule = FixedDepth(model.num_loops)
     with reached_parameters(model, schedule, args):
         if config.train.compile:
@@ -147,11 +150,13 @@ def _train(
             data_collator=collate,
             train_dataset=data.train,
             eval_dataset=data.valid,
-            callbacks=[PresentIntervals(), stop, watch, *callbacks, *_monitor(config)],
+            callbacks=[PresentIntervals(), stop, watch, *callbacks, *monitors],
             schedule=schedule,
             run=record.id if record else None,
         )
         trainer.seconds = lambda: watch.seconds
+        for monitor in monitors if config.train.report_to else ():
+            monitor.log = trainer.log  # so that trackers see its readings
         if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
             kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
             trainer.sums.take_up(kept, args.device)
@@ -188,9 +193,8 @@ def _write_model(model: LoopedForCausalLM, data: Data, folder: Path, record: Run
     with told_when_full(folder, "the model"):
         model.save_pretrained(folder)
         inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)
-        others = {DONE_FILE, RUN_FILE, MANIFEST, BATCH_FILE}
-        names = [p.name for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors"} and p.is_file()]
-        write_manifest(folder, record.id if record else None, [name for name in names if name not in others])
+        weights = [path.name for path in sorted(folder.glob("model*.safetensors"))]
+        write_manifest(folder, record.id if record else None, [*weights, "tokenizer.json"])  # settings may be edited
 
 
 def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained:
@@ -221,7 +225,7 @@ def _check_windows(config: RunConfig, data: Data, processes: int) -> None:
         )
 
 
-def _monitor(config: RunConfig) -> list[TrainerCallback]:
+def _monitor(config: RunConfig) -> list[ScaleMonitor]:
     train = config.train
     if not train.monitor_every:
         return []

@@ -273,10 +273,11 @@ class SeesTheTracker(TrainerCallback):
 def test_trackers_write_where_nothing_is_removed_and_see_the_monitor(run_config, monkeypatch):
     monkeypatch.setattr("loopscale.train.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
     monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda report_to: [])
-    config, sees = run_config(report_to=["tensorboard"], monitor_every=2), SeesTheTracker()
+    config, sees = run_config(report_to="tensorboard", monitor_every=2), SeesTheTracker()
     trained = train(config, [sees], quiet=True)
     assert sees.folder == str(config.folder / "tensorboard") and "TENSORBOARD_LOGGING_DIR" not in os.environ
     assert [line["step"] for line in trained.history if "scale/3" in line] == [1, 2, 4, 6]
+    assert [line["step"] for line in trained.history if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_tracker_that_is_not_here_is_told(run_config):

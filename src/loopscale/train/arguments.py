@@ -20,7 +20,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
     Raises `InputError` for a tracker that is not installed, and where one process sees several GPUs: it would train a
     batch on each without being asked.
     """
-    for name in config.train.report_to:
+    for name in config.train.trackers:
         if name not in (known := get_available_reporting_integrations()):
             here = f"here are {', '.join(known)}" if known else "none is installed here"
             extra = " (pip install tensorboard)" if name == "tensorboard" else ""
@@ -54,7 +54,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         dataloader_pin_memory=cuda,
         ddp_find_unused_parameters=False,  # corrected where a step may leave some out
         remove_unused_columns=False,
-        report_to=train.report_to or "none",
+        report_to=train.trackers or "none",
         disable_tqdm=True,  # our own lines say more
     )
     if args.n_gpu > 1:

@@ -84,10 +84,16 @@ class TrainConfig:
     checkpoint_loops: bool = False
     compile: bool = False
     workers: int = 0
-    report_to: list[str] = field(default_factory=list)
+    report_to: list[str] | str = field(default_factory=list)
     monitor_every: int = 0
     stop_scale: float | None = None
     scale_target: float | None = None
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers by name; `none` is none."""
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        return [name for name in names if name != "none"]
 
     def __post_init__(self) -> None:
         """Check the numbers, and that the steps fit together."""

@@ -137,7 +137,7 @@ def _train(
         record = _write_record(config, data, args, given)
         if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
-    if config.train.report_to:  # not among the checkpoints, which go when the run is done
+    if config.train.trackers:  # not among the checkpoints, which go when the run is done
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     monitors = _monitor(config)
     schedule = FixedDepth(model.num_loops)
@@ -155,8 +155,8 @@ def _train(
             run=record.id if record else None,
         )
         trainer.seconds = lambda: watch.seconds
-        for monitor in monitors if config.train.report_to else ():
-            monitor.log = trainer.log  # so that trackers see its readings
+        for monitor in monitors if config.train.trackers else ():
+            monitor.log = trainer.log_beside  # so that trackers see its readings
         if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
             kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
             trainer.sums.take_up(kept, args.device)

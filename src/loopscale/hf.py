@@ -4,8 +4,9 @@ Kept in one place, so that a new version of either is one file to look at.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.generation import LogitsProcessorList
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -38,6 +40,7 @@ __all__ = [
     "does_more_than_its_class",
     "mask_of",
     "one_cache_name",
+    "prepared_generation",
     "register",
     "rotate",
     "warn_once",
@@ -135,6 +138,30 @@ def mask_of(config: PreTrainedConfig, allowed: Bool[Tensor, "..."], dtype: torch
         return allowed
     zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return zeros.masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def prepared_generation(
+    model: GenerationMixin,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    left_out: Iterable[str],
+    options: dict[str, Any],
+) -> tuple[LogitsProcessorList, Tensor | None]:
+    """Return the logits processors and the mask (None: no padding) that `generate` prepares for a call, and stop there.
+
+    `left_out` are settings of the model's generation_config to be taken for unset; the model itself stays as it is.
+    """
+
+    def hand_over(model: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **rest: Any) -> Any:
+        return logits_processor, rest.get("attention_mask")
+
+    shadow = copy(model)  # shares everything but its settings
+    shadow.generation_config = deepcopy(model.generation_config)
+    for name in ("max_length", "max_new_tokens", *left_out):
+        setattr(shadow.generation_config, name, None)
+    given = {} if attention_mask is None else {"attention_mask": attention_mask}
+    # without a cache: nothing is to be allocated
+    return shadow.generate(input_ids, custom_generate=hand_over, use_cache=False, **given, **options)
 
 
 class GenerationHooks(GenerationMixin):

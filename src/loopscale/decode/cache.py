@@ -61,8 +61,8 @@ class Slot(CacheLayerMixin):
             self.keys[:, :, at.start : at.stop] = key_states
             self.values[:, :, at.start : at.stop] = value_states
         else:
-            self.keys[at.rows, :, at.columns] = key_states.transpose(1, 2)
-            self.values[at.rows, :, at.columns] = value_states.transpose(1, 2)
+            self.keys[at.rows, :, at.columns] = key_states.transpose(1, 2).to(self.keys.dtype)
+            self.values[at.rows, :, at.columns] = value_states.transpose(1, 2).to(self.values.dtype)
         return self.keys[:, :, : at.stop], self.values[:, :, : at.stop]
 
     def get_seq_length(self) -> int:
@@ -88,9 +88,9 @@ class LoopCache(Cache):
         self.num_loops = num_loops
         heads = config.num_key_value_heads or config.num_attention_heads
         shape = (2, num_loops, batch, heads, capacity, config.head_dim)
-        self.buffers = [
-            torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_stack_layers)
-        ]
+        kind = model.device.type  # under autocast keys and values are of its precision
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+        self.buffers = [torch.zeros(shape, dtype=dtype, device=model.device) for _ in range(config.num_stack_layers)]
         slots = config.slots(num_loops)
         visits = {
             slots.at(k, i): Slot(self.cursor, *layer[:, k])

@@ -5,7 +5,7 @@ from typing import Protocol, Unpack, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
 from loopscale.decode.session import Session, enough_threads
@@ -31,7 +31,7 @@ class ExitRule(Protocol):
 
 @torch.inference_mode()
 def early_exit_generate(
-    model: LoopedForCausalLM,
+    model: nn.Module,
     input_ids: Tokens,
     max_new_tokens: int,
     rule: ExitRule,
@@ -49,15 +49,15 @@ def early_exit_generate(
 
     Raises `InputError` for prompts, lengths or options that do not fit.
     """
-    model = require_native(model, "early exit")
-    request, sampling = read_request(model, input_ids, max_new_tokens, **options)
+    native = require_native(model, "early exit")
+    request, sampling = read_request(native, input_ids, max_new_tokens, **options)
     writer = Writer(request)
-    session = Session(model, request.pads, request.capacity, request.num_loops)
+    session = Session(native, request.pads, request.capacity, request.num_loops)
     exits = EarlyExit(session, rule, exit_slots)
-    with enough_threads(model):
+    with enough_threads(native):
         logits = exits.prefill(request.ids)
         while True:
-            tokens = sampling.choose(logits)
+            tokens = sampling.choose(logits, writer.prefixes)
             chosen = tokens[:, 0].tolist()
             for row in writer.unfinished:
                 writer.write(row, [chosen[row]])

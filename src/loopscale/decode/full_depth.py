@@ -3,35 +3,35 @@
 from typing import Unpack
 
 import torch
+from torch import nn
 
 from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
 from loopscale.decode.session import Session, enough_threads
-from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
 from loopscale.stepping import Tokens
 
 
 @torch.inference_mode()
 def full_depth_generate(
-    model: LoopedForCausalLM, input_ids: Tokens, max_new_tokens: int, **options: Unpack[Options]
+    model: nn.Module, input_ids: Tokens, max_new_tokens: int, **options: Unpack[Options]
 ) -> Generation:
     """Decode with `num_loops` loops (default: the model's) for every token. `generate` without its generality.
 
     `options` are those of `Options`. Raises `InputError` for depths, lengths or prompts that do not fit.
     """
-    model = require_native(model, "decoding on the per-loop cache")
-    request, sampling = read_request(model, input_ids, max_new_tokens, **options)
+    native = require_native(model, "decoding on the per-loop cache")
+    request, sampling = read_request(native, input_ids, max_new_tokens, **options)
     writer, K = Writer(request), request.num_loops
-    session = Session(model, request.pads, request.capacity, K)
+    session = Session(native, request.pads, request.capacity, K)
     tokens, seen = request.ids, 0
-    with enough_threads(model):
+    with enough_threads(native):
         while True:
             window = session.window(tokens, seen)
             z = session.run(session.embed(tokens, window), window, 0, K)
             if seen == 0:
                 session.passes = session.token_loops = 0
             seen += tokens.shape[1]
-            tokens = sampling.choose(model.readout(z[:, -1:], K - 1)[:, -1])
+            tokens = sampling.choose(native.readout(z[:, -1:], K - 1)[:, -1], writer.prefixes)
             chosen = tokens.flatten().tolist()
             for row in writer.unfinished:
                 writer.write(row, chosen[row : row + 1])

@@ -38,7 +38,7 @@ class SingleSteps:
             column = [tokens[t] if t < len(tokens) else 0 for tokens in new_tokens]
             self._feed(torch.tensor(column, device=self.request.ids.device)[:, None])
             self.fed.append(column)
-        return int(self.logits[len(wanted)][row].argmax())
+        return int(self.request.processing(self.logits[len(wanted)][row : row + 1], [(row, wanted)]).argmax())
 
     def _forget(self, steps: int) -> None:
         if steps:

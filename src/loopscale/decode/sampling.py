@@ -9,13 +9,8 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
+from loopscale.decode.settings import Prefix, Processing
 from loopscale.errors import InputError
 from loopscale.precision import widened
 
@@ -41,14 +36,19 @@ class Proposal:
 
 
 class Sampling(ABC):
-    """Chooses tokens, and judges drafts so that the text is the one full depth would have written."""
+    """Chooses tokens, and judges drafts so that the text is the one full depth would have written.
+
+    Every token is chosen from logits to which the settings of the call were applied, given the tokens before it.
+    """
 
     @abstractmethod
-    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
+    def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Choose a token per row."""
 
     @abstractmethod
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
+    def judge(
+        self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None], prefixes: Sequence[Prefix]
+    ) -> list[Proposal]:
         """Return what an exit proposes, per row: the draft's token where it stands, another one where it does not.
 
         A row without a draft gets a token of its own.
@@ -63,25 +63,32 @@ class Greedy(Sampling):
     which a row counts as unsure (default: by the dtype of the logits).
     """
 
-    def __init__(self, tie_margin: float | None = None) -> None:
+    def __init__(self, processing: Processing, tie_margin: float | None = None) -> None:
         if tie_margin is not None and tie_margin < 0:
             raise InputError(f"tie_margin is {tie_margin}: it is a distance, give 0 or more.")
+        self.processing = processing
         self.tie_margin = tie_margin
 
-    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
+    def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Take the largest."""
-        return logits.argmax(-1, keepdim=True)
+        return self.processing(logits.to(widened(logits.dtype)), prefixes).argmax(-1, keepdim=True)
 
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
+    def judge(
+        self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None], prefixes: Sequence[Prefix]
+    ) -> list[Proposal]:
         """Take the largest, whatever the draft was."""
         dtype = torch.finfo(logits.dtype)
         margin = self.tie_margin
         if margin is None:
             margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
-        top, tokens = logits.topk(min(2, logits.shape[-1]), dim=-1)
-        largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).tolist()
+        processed = self.processing(logits.to(widened(logits.dtype)), prefixes)
+        top, tokens = processed.topk(min(2, logits.shape[-1]), dim=-1)
+        largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).to(processed.dtype)
+        if self.processing.lists:  # what multiplies logits multiplies their rounding; what forbids them is infinite
+            finite = processed.masked_fill(processed.isinf(), 0)
+            largest = torch.maximum(largest, torch.linalg.vector_norm(finite, torch.inf, dim=-1))
         chosen = []
-        for token, values, size in zip(tokens.tolist(), top.tolist(), largest, strict=True):
+        for token, values, size in zip(tokens.tolist(), top.tolist(), largest.tolist(), strict=True):
             gap = values[0] - values[-1]
             chosen.append(Proposal(token[0], gap, gap <= margin * dtype.eps * size))
         return chosen
@@ -89,42 +96,32 @@ class Greedy(Sampling):
 
 @final
 class Sampled(Sampling):
-    """Sampling at a temperature, optionally among the likeliest (`top_k`, `top_p`), with rejection of drafts.
+    """Sampling from what the settings of the call leave of the distribution, with rejection of drafts.
 
     A draft x from q stands with probability min(1, p(x) / q(x)); else a token is drawn from the positive part of
     p - q, normalised. The result is distributed as p exactly (Leviathan et al. 2023, arXiv 2211.17192, appendix A),
     and so it can be the draft of a deeper exit in turn.
     """
 
-    def __init__(
-        self, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
-    ) -> None:
-        if not COLDEST <= temperature < math.inf:
-            raise InputError(f"temperature is {temperature}: sample from {COLDEST:g} on, or leave it out for greedy.")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k is {top_k}: keep at least 1 token, or leave it out.")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise InputError(f"top_p is {top_p}: give a share above 0 and up to 1, or leave it out.")
+    def __init__(self, processing: Processing, generator: torch.Generator | None) -> None:
+        self.processing = processing
         self.generator = generator
-        self.warpers = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
-        if top_k is not None:
-            self.warpers.append(TopKLogitsWarper(top_k))
-        if top_p is not None:
-            self.warpers.append(TopPLogitsWarper(top_p))
 
-    def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+    def probabilities(
+        self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]
+    ) -> Float[Tensor, "batch vocab"]:
         """Return the distribution that is sampled from, in float32 or better."""
-        wide = logits.to(widened(logits.dtype))
-        no_prefix = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)  # these warpers read none
-        return self.warpers(no_prefix, wide).softmax(-1)
+        return self.processing(logits.to(widened(logits.dtype)), prefixes).softmax(-1)
 
-    def choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch 1"]:
+    def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Draw one."""
-        return self._draw(self.probabilities(logits))
+        return self._draw(self.probabilities(logits, prefixes))
 
-    def judge(self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None]) -> list[Proposal]:
+    def judge(
+        self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None], prefixes: Sequence[Prefix]
+    ) -> list[Proposal]:
         """Keep or replace each draft by rejection sampling."""
-        p = self.probabilities(logits)
+        p = self.probabilities(logits, prefixes)
         nothing = torch.zeros_like(p[0])
         q = torch.stack([nothing if d is None or d.distribution is None else d.distribution for d in drafts])
         tokens = torch.tensor([0 if d is None else d.token for d in drafts], device=p.device)[:, None]
@@ -147,19 +144,13 @@ class Sampled(Sampling):
         return torch.multinomial(weights, 1, generator=self.generator)
 
 
-def build_sampling(
-    temperature: float | None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-    tie_margin: float | None = None,
-) -> Sampling:
-    """Return the likeliest token's choice, or a random one where there is a temperature.
-
-    Raises `InputError` for options out of range, and for sampling options without a temperature.
-    """
-    if temperature is not None:
-        return Sampled(temperature, top_k, top_p, generator)
-    if top_k is not None or top_p is not None:
+def check_sampling(temperature: float | None, top_k: int | None, top_p: float | None) -> None:
+    """Raise `InputError` for options out of range, and for sampling options without a temperature."""
+    if temperature is None and (top_k is not None or top_p is not None):
         raise InputError("top_k and top_p are for sampling: give a temperature too.")
-    return Greedy(tie_margin)
+    if temperature is not None and not COLDEST <= temperature < math.inf:
+        raise InputError(f"temperature is {temperature}: sample from {COLDEST:g} on, or leave it out for greedy.")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k is {top_k}: keep at least 1 token, or leave it out.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p is {top_p}: give a share above 0 and up to 1, or leave it out.")

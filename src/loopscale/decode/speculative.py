@@ -9,13 +9,14 @@ from typing import Unpack, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscale.decode.draft_policy import Always, DraftPolicy, WhereLikely
 from loopscale.decode.reference import SingleSteps
 from loopscale.decode.request import DecodeStats, Generation, Options, Request, Writer, read_request
 from loopscale.decode.sampling import Proposal, Sampling
 from loopscale.decode.session import Session, enough_threads
+from loopscale.decode.settings import Prefix
 from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, read_exits, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
@@ -25,7 +26,7 @@ from loopscale.stepping import Tokens
 
 @torch.inference_mode()
 def speculative_generate(
-    model: LoopedForCausalLM,
+    model: nn.Module,
     input_ids: Tokens,
     max_new_tokens: int,
     draft_loops: int = 1,
@@ -48,13 +49,13 @@ def speculative_generate(
 
     Raises `InputError` for depths, lengths or prompts that do not fit. Warns where the drafting exit was not trained.
     """
-    model = require_native(model, "self-speculation")
-    _check_side_by_side(model)
-    request, sampling = read_request(model, input_ids, max_new_tokens, tie_margin=tie_margin, **options)
-    exits = _drafting_exits(model, request.num_loops, draft_loops, draft_tokens)
+    native = require_native(model, "self-speculation")
+    _check_side_by_side(native)
+    request, sampling = read_request(native, input_ids, max_new_tokens, tie_margin=tie_margin, **options)
+    exits = _drafting_exits(native, request.num_loops, draft_loops, draft_tokens)
     policy = WhereLikely(request.num_loops) if adaptive else Always()
-    with enough_threads(model):
-        return _Speculation(model, request, sampling, exits, draft_tokens, policy).run()
+    with enough_threads(native):
+        return _Speculation(native, request, sampling, exits, draft_tokens, policy).run()
 
 
 def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, draft_tokens: int) -> Exits:
@@ -117,7 +118,8 @@ class _Speculation:
         window = session.window(self.request.ids, 0)
         z = session.run(session.embed(self.request.ids, window), window, 0, session.num_loops)
         session.passes = session.token_loops = 0
-        proposals = self.sampling.judge(model.readout(z[:, -1:], last)[:, -1], [None] * len(self.wavefronts))
+        logits, nothing = model.readout(z[:, -1:], last)[:, -1], [None] * len(self.wavefronts)
+        proposals = self.sampling.judge(logits, nothing, self.writer.prefixes)
         for row, chosen in enumerate(proposals):
             self.wavefronts[row].begin(self._confirm(row, chosen))
         carried, loops = z[:0, -1:], range(1)  # what the loops of the next pass receive: nothing yet
@@ -148,11 +150,16 @@ class _Speculation:
         proposed: list[list[Proposal]] = []
         if reading:
             drafts = [wavefront.successor(k) for k in reading for wavefront in wavefronts]
-            proposals = iter(self.sampling.judge(read_exits(model, z, loops, reading, batch), drafts))
+            before = [self._before(row, k) for k in reading for row in range(batch)]
+            proposals = iter(self.sampling.judge(read_exits(model, z, loops, reading, batch), drafts, before))
             proposed = [[next(proposals) for _ in wavefronts] for _ in reading]
         for row in self.writer.unfinished:
             self._update(row, {k: proposed[i][row] for i, k in enumerate(reading)})
         return carried, loops
+
+    def _before(self, row: int, k: int) -> Prefix:
+        """Return the tokens up to that at loop k: those that full depth has confirmed, and drafts that are deeper."""
+        return row, [*self.writer.new[row], *self.wavefronts[row].unconfirmed(k)]
 
     def _update(self, row: int, proposals: dict[int, Proposal]) -> None:
         """Confirm what full depth proposed, then let the wavefront go on with the rest."""

@@ -58,6 +58,10 @@ class Wavefront:
         """Return whether loop k has a token."""
         return self.places[k] is not None
 
+    def unconfirmed(self, k: int) -> list[int]:
+        """Return the drafted tokens at loop k and deeper, in the order of the text."""
+        return [place.token for place in reversed(self.places[k:]) if place is not None and place.draft is not None]
+
     def successor(self, k: int) -> Proposal | None:
         """Return the draft that follows the token at loop k: what exit k is to judge."""
         place = self._after(k)

@@ -3,6 +3,7 @@
 from typing import Any, TypeGuard
 
 from loopscale.errors import InputError
+from loopscale.hf import wrapped_model
 from loopscale.model.looped import LoopedForCausalLM
 from loopscale.required import require_looped
 
@@ -13,7 +14,11 @@ def is_native(model: Any) -> TypeGuard[LoopedForCausalLM]:
 
 
 def require_native(model: Any, part: str) -> LoopedForCausalLM:
-    """Return the model if it is a native one. Raises `InputError`, naming the `part` that needs it, otherwise."""
+    """Return the native model that this is, or that torch.compile or PEFT's adapters are wrapped around.
+
+    Raises `InputError`, naming the `part` that needs it, for others.
+    """
+    model = wrapped_model(model)
     require_looped(model)
     if is_native(model):
         return model

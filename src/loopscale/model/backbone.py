@@ -38,7 +38,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Part):
+        if isinstance(module, Part | LoopedLayer):
             module.init_weights()
         elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
             super()._init_weights(module)

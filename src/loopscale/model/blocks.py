@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.hf import attend, rotate
@@ -105,6 +106,17 @@ class LoopedLayer(GradientCheckpointingLayer):
         self.mlp = SwiGLU(config)
         self.mlp_output_norm = joins[1].norms[1]
         self.attention_residual, self.mlp_residual = joins
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Shrink the matrices that write into the stream, where the residual part asks for it."""
+        attention, mlp = self.self_attn, self.mlp
+        for join, matrices in (
+            (self.attention_residual, (attention.v_proj, attention.o_proj)),
+            (self.mlp_residual, (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
+        ):
+            for matrix in matrices if join.initial_gain != 1 else ():
+                init.copy_(matrix.weight, join.initial_gain * matrix.weight)
 
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Apply attention and feed-forward; return the attention map beside the stream."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.mechanism import Effect, Mechanism, Named, choose
 from loopscale.objective.supervision import Count
-from loopscale.state import PerToken, energy
+from loopscale.state import PerToken, energy, scale
 from loopscale.stepping import State
 
 
@@ -75,7 +75,33 @@ class NormPenalty(Penalty):
         return energy(z)
 
 
-PENALTIES: dict[str, type[Penalty]] = {"norm": NormPenalty}
+@dataclass(frozen=True)
+class Anchored(Weighted):
+    """The weight of the penalty, and the scale tau it draws every token's state to."""
+
+    target: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        if not 0 <= self.target < math.inf:
+            raise InputError(f"target is {self.target}: give a scale of 0 or more.")
+
+
+@final
+class AnchorPenalty(Penalty):
+    """lambda (s - tau)^2: draws the scale to a target instead of to zero."""
+
+    name: ClassVar[str] = "scale anchor"
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.SEES, "mean": Effect.SEES}
+    Arguments: ClassVar[type] = Anchored
+
+    def value(self, z: State) -> PerToken:
+        """Return (s - tau)^2."""
+        return (scale(z) - self.arguments.target).square()
+
+
+PENALTIES: dict[str, type[Penalty]] = {"norm": NormPenalty, "anchor": AnchorPenalty}
 
 
 def penalties_of(config: Penalised) -> tuple[Penalty, ...]:

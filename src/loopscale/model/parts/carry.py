@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
 from torch import nn
 from transformers import initialization as init
 
+from loopscale.errors import InputError
 from loopscale.mechanism import Effect
 from loopscale.model.parts.part import Part, Sizes, build_norm
 from loopscale.stepping import Context, State
@@ -77,4 +79,61 @@ class DampedCarry(Carry):
         return torch.sigmoid(self.logit) * z
 
 
-CARRIES: dict[str, type[Carry]] = {"residual": ResidualCarry, "rmsnorm": NormedCarry, "damped": DampedCarry}
+@final
+class GatedCarry(Carry):
+    """g z + (1 - g) h with a learned g = sigmoid(a) per channel: what a loop received stays in what the next one does.
+
+    It starts at g = sigmoid(2) = 0.88.
+    """
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.WEIGHTS, "mean": Effect.WEIGHTS}
+    reads_received: ClassVar[bool] = True
+    initial_logit: ClassVar[float] = 2.0
+
+    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+        super().__init__(sizes, arguments)
+        self.logit = nn.Parameter(torch.full((sizes.hidden_size,), self.initial_logit))
+
+    def init_weights(self) -> None:
+        """Set the logits."""
+        init.constant_(self.logit, self.initial_logit)
+
+    def forward(self, z: State, h: State | None, k: int, context: Context | None) -> State:
+        """Return the mixture."""
+        assert h is not None  # it reads what the loop received, and whoever runs loops hands it on
+        return torch.lerp(h, z, torch.sigmoid(self.logit).to(z.dtype))
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """How far a loop goes: 1 is the residual carry."""
+
+    eta: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 < self.eta <= 1:
+            raise InputError(f"eta is {self.eta}: give a number above 0 and up to 1.")
+
+
+@final
+class StepSizeCarry(Carry):
+    """h + eta (z - h): a loop as an Euler step of size eta, without parameters."""
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.WEIGHTS, "mean": Effect.WEIGHTS}
+    reads_received: ClassVar[bool] = True
+    Arguments: ClassVar[type] = StepSize
+
+    def forward(self, z: State, h: State | None, k: int, context: Context | None) -> State:
+        """Return the shortened step."""
+        assert h is not None  # it reads what the loop received, and whoever runs loops hands it on
+        return torch.lerp(h, z, self.arguments.eta)
+
+
+CARRIES: dict[str, type[Carry]] = {
+    "residual": ResidualCarry,
+    "rmsnorm": NormedCarry,
+    "damped": DampedCarry,
+    "gated": GatedCarry,
+    "step_size": StepSizeCarry,
+}

@@ -2,10 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+from loopscale.errors import InputError
 from loopscale.mechanism import Effect
 from loopscale.model.parts.part import Part, Sizes, build_norm
+from loopscale.state import energy
 from loopscale.stepping import State
 
 SEES_ALL: Mapping[str, Effect] = {"scale": Effect.SEES, "mean": Effect.SEES}
@@ -99,9 +102,48 @@ class FinalRmsNormReadout(NormReadout):
         return self.norm(z) if last else z
 
 
+@dataclass(frozen=True)
+class Power:
+    """How much of the scale the head sees, and the scale at which it sees the state as it is.
+
+    Args:
+        alpha: 1 is the raw state; towards 0 only its direction is left.
+        reference: scale s_ref that is read unchanged.
+    """
+
+    alpha: float = 0.5
+    reference: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.alpha <= 1:
+            raise InputError(f"alpha is {self.alpha}: give a number above 0 and up to 1.")
+        if not 0 < self.reference < float("inf"):
+            raise InputError(f"reference is {self.reference}: give a scale above 0.")
+
+
+@final
+class PowerReadout(Readout):
+    """s_ref^(1 - alpha) s^alpha u: scale is seen, compressed. Between raw (alpha = 1) and a norm without weight (0)."""
+
+    effects: ClassVar[Mapping[str, Effect]] = SEES_ALL
+    Arguments: ClassVar[type] = Power
+
+    def __init__(self, sizes: Sizes, arguments: Power) -> None:
+        super().__init__(sizes, arguments)
+        self.eps = sizes.rms_norm_eps
+
+    def forward(self, z: State, k: int, last: bool) -> State:
+        """Return the state with its scale to the power alpha."""
+        power = (self.arguments.alpha - 1) / 2  # of s^2, which is smooth at 0
+        gain = (energy(z)[..., None] / self.arguments.reference**2 + self.eps) ** power
+        return (z * gain).to(z.dtype)
+
+
 READOUTS: dict[str, type[Readout]] = {
     "raw": RawReadout,
     "rmsnorm": RmsNormReadout,
     "layernorm": LayerNormReadout,
     "final_rmsnorm": FinalRmsNormReadout,
+    "power": PowerReadout,
 }

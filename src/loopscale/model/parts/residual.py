@@ -6,10 +6,14 @@ what else a part holds is registered under the part's own name.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
+from loopscale.errors import InputError
 from loopscale.mechanism import Effect
 from loopscale.model.parts.part import Part, Sizes, build_norm
 from loopscale.stepping import State
@@ -24,6 +28,7 @@ class Residual(Part):
     """
 
     norms: tuple[nn.Module, nn.Module]  # in a tuple, so that the layer registers them and not this module
+    initial_gain: float = 1.0  # by which the matrices that a branch writes through are initialised smaller
 
     def __init__(self, sizes: Sizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
@@ -65,4 +70,114 @@ class Sandwich(Residual):
         return x + self.dropout(after(branch(before(x))))
 
 
-RESIDUALS: dict[str, type[Residual]] = {"pre": PreNorm, "sandwich": Sandwich}
+@final
+class PostAdd(Residual):
+    """N2(x + F(N1 x)): the whole stream is normalised after every branch, so that scale leaves the loop.
+
+    Huginn's blocks (arXiv 2502.05171).
+    """
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.REMOVES, "mean": Effect.WEIGHTS}
+
+    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+        super().__init__(sizes, arguments)
+        self.norms = build_norm(sizes.block_norm, sizes), build_norm(sizes.block_norm, sizes)
+
+    def forward(self, x: State, branch: Branch) -> State:
+        """Normalise the sum."""
+        before, after = self.norms
+        return after(x + self.dropout(branch(before(x))))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a branch starts at."""
+
+    initial: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.initial <= 1:
+            raise InputError(f"initial is {self.initial}: give a number from 0 to 1.")
+
+
+@final
+class LayerScale(Residual):
+    """x + g F(N x) with a learned gain g per channel that starts small (CaiT, arXiv 2103.17239)."""
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
+    Arguments: ClassVar[type] = Gain
+
+    def __init__(self, sizes: Sizes, arguments: Gain) -> None:
+        super().__init__(sizes, arguments)
+        self.norms = build_norm(sizes.block_norm, sizes), nn.Identity()
+        self.gain = nn.Parameter(torch.full((sizes.hidden_size,), arguments.initial))
+
+    def init_weights(self) -> None:
+        """Set the gains."""
+        init.constant_(self.gain, self.arguments.initial)
+
+    def forward(self, x: State, branch: Branch) -> State:
+        """Add the branch with its gain."""
+        return x + self.gain.to(x.dtype) * self.dropout(branch(self.norms[0](x)))
+
+
+@dataclass(frozen=True)
+class Share:
+    """lambda: what all branches of a call add up to, where they agree."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 < self.weight < float("inf"):
+            raise InputError(f"weight is {self.weight}: give a number above 0.")
+
+
+@final
+class Scaled(Residual):
+    """x + lambda / (n sqrt(R)) F(N x), for n trained loops of R layers: growth does not go with the number of loops."""
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
+    Arguments: ClassVar[type] = Share
+
+    def __init__(self, sizes: Sizes, arguments: Share) -> None:
+        super().__init__(sizes, arguments)
+        self.norms = build_norm(sizes.block_norm, sizes), nn.Identity()
+        self.share = arguments.weight / (sizes.trained_loops * sizes.num_stack_layers**0.5)
+
+    def forward(self, x: State, branch: Branch) -> State:
+        """Add the branch's share."""
+        return x + self.share * self.dropout(branch(self.norms[0](x)))
+
+
+@final
+class DeepNorm(Residual):
+    """N(a x + F(x)) with a = (2 n)^(1/2) and branches initialised (8 n)^(-1/2) times smaller; n is the unrolled depth.
+
+    DeepNet (arXiv 2203.00555) has fourth roots; layers that are applied again and again add up in step, hence square
+    roots here.
+    """
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.REMOVES, "mean": Effect.WEIGHTS}
+
+    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+        super().__init__(sizes, arguments)
+        depth = sizes.trained_loops * sizes.num_stack_layers
+        self.norms = nn.Identity(), build_norm(sizes.block_norm, sizes)
+        self.stream_gain = (2 * depth) ** 0.5
+        self.initial_gain = (8 * depth) ** -0.5
+
+    def forward(self, x: State, branch: Branch) -> State:
+        """Normalise the weighted sum."""
+        return self.norms[1](self.stream_gain * x + self.dropout(branch(x)))
+
+
+RESIDUALS: dict[str, type[Residual]] = {
+    "pre": PreNorm,
+    "sandwich": Sandwich,
+    "post_add": PostAdd,
+    "layer_scale": LayerScale,
+    "scaled": Scaled,
+    "deepnorm": DeepNorm,
+}

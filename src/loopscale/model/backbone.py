@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 
 from loopscale.errors import InputError
 from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
-from loopscale.model.blocks import LoopedLayer
+from loopscale.model.blocks import BranchLinear, LoopedLayer
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import CARRIES, INJECTIONS, Part, build_part
 from loopscale.stepping import Context, Positions, State, Tokens
@@ -38,7 +38,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Part | LoopedLayer):
+        if isinstance(module, Part):
             module.init_weights()
         elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
             super()._init_weights(module)
@@ -48,6 +48,8 @@ class LoopedPreTrainedModel(PreTrainedModel):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
                 init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+        if isinstance(module, BranchLinear) and module.initial_gain != 1:
+            init.copy_(module.weight, module.initial_gain * module.weight)
 
 
 class LoopedModel(LoopedPreTrainedModel):

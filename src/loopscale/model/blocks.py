@@ -3,11 +3,12 @@
 Letters: B batch, T tokens, D hidden, N heads, H head size.
 """
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
-from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.hf import attend, rotate
@@ -18,12 +19,21 @@ from loopscale.stepping import Context, State
 Heads = Float[Tensor, "batch heads seq head_size"]
 
 
+@final
+class BranchLinear(nn.Linear):
+    """Linear map of a branch, without a bias. Its initial weight is `initial_gain` times the model's usual one."""
+
+    def __init__(self, inputs: int, outputs: int, initial_gain: float) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.initial_gain = initial_gain
+
+
 class LoopedAttention(nn.Module):
     """Causal multi-head (or grouped-query) attention through transformers' attention interface."""
 
     is_causal = True
 
-    def __init__(self, config: LoopedConfig) -> None:
+    def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
         assert config.num_key_value_heads is not None  # the config fills it
         self.config = config
@@ -32,8 +42,8 @@ class LoopedAttention(nn.Module):
         kv_size = config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = BranchLinear(config.hidden_size, kv_size, initial_gain)
+        self.o_proj = BranchLinear(config.hidden_size, config.hidden_size, initial_gain)
 
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Attend over this call's tokens and those the cache holds in `slot`.
@@ -80,12 +90,12 @@ def in_compute_precision(x: State) -> State:
 class SwiGLU(nn.Module):
     """Gated feed-forward: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: LoopedConfig) -> None:
+    def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
         assert config.intermediate_size is not None  # the config fills it
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain)
+        self.up_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain)
+        self.down_proj = BranchLinear(config.intermediate_size, config.hidden_size, initial_gain)
 
     def forward(self, x: State) -> State:
         """Map (batch, seq, hidden) to the same shape."""
@@ -100,23 +110,12 @@ class LoopedLayer(GradientCheckpointingLayer):
         joins = [build_part("residual", config.residual_part, RESIDUALS, config) for _ in range(2)]
         # the norms' names are those of checkpoints, and their order that of optimizers' states
         self.input_layernorm = joins[0].norms[0]
-        self.self_attn = LoopedAttention(config)
+        self.self_attn = LoopedAttention(config, joins[0].initial_gain)
         self.attention_output_norm = joins[0].norms[1]
         self.post_attention_layernorm = joins[1].norms[0]
-        self.mlp = SwiGLU(config)
+        self.mlp = SwiGLU(config, joins[1].initial_gain)
         self.mlp_output_norm = joins[1].norms[1]
         self.attention_residual, self.mlp_residual = joins
-
-    @torch.no_grad()
-    def init_weights(self) -> None:
-        """Shrink the matrices that write into the stream, where the residual part asks for it."""
-        attention, mlp = self.self_attn, self.mlp
-        for join, matrices in (
-            (self.attention_residual, (attention.v_proj, attention.o_proj)),
-            (self.mlp_residual, (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
-        ):
-            for matrix in matrices if join.initial_gain != 1 else ():
-                init.copy_(matrix.weight, join.initial_gain * matrix.weight)
 
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Apply attention and feed-forward; return the attention map beside the stream."""

@@ -46,13 +46,11 @@ class LoopedConfig(PreTrainedConfig):
         rope_parameters: of RoPE, as transformers has them.
         block_norm: norm inside the layers.
         norm_placement: norms before the blocks (pre), or before and after (sandwich).
-        residual: how a block joins the stream: norm_placement by default, or pre, sandwich, post_add, layer_scale,
-            scaled, deepnorm.
-        injection: how the input enters every loop again: none, add, linear, diagonal, orthogonal, restart.
-        recurrence: what the next loop receives: the state (residual), normalised (rmsnorm), damped (learned), or mixed
-            with what the loop received (gated, step_size).
+        residual: how a block joins the stream: norm_placement by default, or another part of that slot.
+        injection: how the input enters every loop again; none by default.
+        recurrence: what the next loop receives: the state (residual), normalised (rmsnorm), damped (learned), ...
         readout: what the LM head sees: the state normalised (rmsnorm, layernorm), raw, normalised at the final exit
-            alone (final_rmsnorm), or with its scale compressed (power).
+            alone (final_rmsnorm), ...
         share_loop_norm: the inter-loop norm and the readout's norm are one, as in Ouro.
         supervision: which exits the loss sees: the last, every one, or every one by an exit gate.
         loop_weights: weights of the exits under per_loop; equal by default.

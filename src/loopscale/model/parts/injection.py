@@ -45,6 +45,7 @@ class AddInjection(Injection):
 
     def forward(self, h: State, context: Context) -> State:
         """Return h + e."""
+        assert context.injected is not None  # the backbone sees to it
         return h + context.injected
 
 
@@ -115,8 +116,8 @@ class OrthogonalInjection(Injection):
 
     def forward(self, h: State, context: Context) -> State:
         """Return the state with its part along e replaced by e."""
+        assert context.injected is not None  # the backbone sees to it
         e = context.injected
-        assert e is not None  # the backbone sees to it
         along = (h * e).mean(-1, keepdim=True) / (e.square().mean(-1, keepdim=True) + self.eps)
         return h + (1 - along) * e
 
@@ -142,6 +143,7 @@ class RestartInjection(Injection):
 
     def forward(self, h: State, context: Context) -> State:
         """Return the input with the message."""
+        assert context.injected is not None  # the backbone sees to it
         return context.injected + self.gain.to(h.dtype) * self.norm(h)
 
 

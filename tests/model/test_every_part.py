@@ -61,7 +61,7 @@ def test_its_parameters_are_those_that_the_documentation_says(slot, name):
     assert tiny_model(**{slot: name}).num_parameters() - tiny_model(**{slot: first}).num_parameters() == extra
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(COMBINED, SIZES)
 def test_every_combination_decodes_the_same_with_and_without_a_cache(parts, sizes):
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def test_every_combination_decodes_the_same_with_and_without_a_cache(parts, size
     assert torch.equal(speculated.sequences, expected)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(COMBINED, SIZES)
 def test_every_combination_is_saved_and_loaded(tmp_path_factory, parts, sizes):
     folder = tmp_path_factory.mktemp("saved")

@@ -159,3 +159,17 @@ def test_bad_input_is_named():
         RelativePerplexity(0.9)
     with pytest.raises(InputError, match=r"0\.5"):
         MeanLoops(0.5)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_an_oracle_of_an_exploding_exit_is_finite_or_infinite_and_no_overflow(level):
+    trace = simulated(4, seed=0)
+    exploding = ExitTrace(trace.losses * torch.tensor([1e4, 1e3, 1.0, 1.0])[:, None, None], trace.scored, trace.scores)
+    assert oracle(exploding, RelativePerplexity(1.01), level).relative_perplexity == pytest.approx(1.01, rel=0.02)
+    assert oracle(exploding, MeanLoops(1.0), level).relative_perplexity == math.inf
+    broken = exploding.losses.clone()
+    broken[1, 2, 3], broken[0, 0] = math.nan, math.inf
+    found = oracle(ExitTrace(broken, trace.scored, trace.scores), RelativePerplexity(1.01), level)
+    assert found.relative_perplexity == pytest.approx(1.01, rel=0.02) and 1 <= found.selected_loops <= 4
+    broken[-1, 0, 0] = math.nan
+    assert math.isnan(oracle(ExitTrace(broken, trace.scored, trace.scores), MeanLoops(2.0), level).relative_perplexity)

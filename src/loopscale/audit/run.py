@@ -1,6 +1,5 @@
 """Everything a study records of one trained model, as one dict."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from loopscale.audit.audit import audit
 from loopscale.audit.curves import LoopCurves, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.batches import Batches
+from loopscale.precision import perplexity
 from loopscale.stepping import Looped
 from loopscale.storage import plain
 
@@ -53,10 +53,6 @@ def _lemma2(curves: LoopCurves) -> dict[str, Any]:
 
 
 def _perplexity_cost(changed: Interventions, name: str) -> dict[str, Sequence[float]]:
-    untouched = [_perplexity(x) for x in changed.cross_entropy["none"]]
-    perplexity = [_perplexity(x) for x in changed.cross_entropy[name]]
-    return {"perplexity": perplexity, "cost": [a - b for a, b in zip(perplexity, untouched, strict=True)]}
-
-
-def _perplexity(cross_entropy: float) -> float:
-    return math.exp(cross_entropy) if cross_entropy < 700 else math.inf
+    untouched = [perplexity(x) for x in changed.cross_entropy["none"]]
+    found = [perplexity(x) for x in changed.cross_entropy[name]]
+    return {"perplexity": found, "cost": [a - b for a, b in zip(found, untouched, strict=True)]}

@@ -15,6 +15,7 @@ from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.facts import facts_of
 from loopscale.objective import Reading
+from loopscale.precision import perplexity
 from loopscale.state import norm
 from loopscale.stepping import Looped, evaluating, run_loops
 
@@ -82,8 +83,8 @@ class DepthCurve(Sequence[ExitPoint]):
                 exit=k + 1,
                 cross_entropy=ce,
                 cross_entropy_se=ce_se,
-                perplexity=_exp(ce),
-                perplexity_se=_exp(ce) * ce_se,
+                perplexity=perplexity(ce),
+                perplexity_se=perplexity(ce) * ce_se,
                 bits_per_byte=None if self.bytes_per_token is None else ce / math.log(2) / self.bytes_per_token,
                 norm=norm,
                 norm_se=norm_se,
@@ -206,7 +207,3 @@ def _batch_sums(
 def _log_ratio(a: float, b: float) -> float:
     """Return log(a / b); NaN where one of them is 0 or not finite."""
     return math.log(a / b) if 0 < a < math.inf and 0 < b < math.inf else math.nan
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf

@@ -8,8 +8,10 @@ import torch
 from loopscale.halting.calibration import Target
 from loopscale.halting.rules import Level
 from loopscale.halting.trace import ExitTrace
+from loopscale.precision import perplexity
 
-DEAREST = 1e4  # nats per loop: nobody pays it
+DEAREST = 1e4  # nats per loop: nobody pays it, unless an exit explodes
+NEVER = 1e30  # nats of a token at an exit that has no finite loss
 CHEAPEST = 1e-9
 BISECTIONS = 100
 
@@ -29,7 +31,9 @@ def oracle(trace: ExitTrace, target: Target, level: Level = "sequence") -> Oracl
     of least loss + price * loops. Such choices form the lower convex hull of all that is possible; the price that meets
     the target is found by bisection and the choices on both sides of it are mixed: the exact optimum over mixtures.
     """
-    losses, size = trace.losses.double(), trace.scored.double()
+    losses, size = trace.losses.double().nan_to_num(nan=NEVER, posinf=NEVER), trace.scored.double()
+    if not trace.losses[-1].isfinite().all():  # there is no full depth to compare with
+        return OraclePoint(math.nan, math.nan)
     if level == "sequence":
         losses, size = losses.sum(-1, keepdim=True), size.sum(-1, keepdim=True)
     loops = torch.arange(1, trace.num_loops + 1, dtype=torch.float64)[:, None, None]
@@ -40,12 +44,13 @@ def oracle(trace: ExitTrace, target: Target, level: Level = "sequence") -> Oracl
         return float(loss / size.sum()), float(((chosen + 1) * size).sum() / size.sum())
 
     axis, limit = (0 if target.bounds_loss else 1), target.limit()
-    best, fewest = at(0.0), at(DEAREST)
+    dearest = max(DEAREST, 2 * float(((losses[0] - losses.amin(0)) / size.clamp_min(1)).max()))
+    best, fewest = at(0.0), at(dearest)
     if target.bounds_loss and fewest[0] <= limit:
-        return OraclePoint(math.exp(fewest[0]), fewest[1])
+        return OraclePoint(perplexity(fewest[0]), fewest[1])
     if not target.bounds_loss and best[1] <= limit:
-        return OraclePoint(math.exp(best[0]), best[1])
-    low, high = CHEAPEST, DEAREST
+        return OraclePoint(perplexity(best[0]), best[1])
+    low, high = CHEAPEST, dearest
     for _ in range(BISECTIONS):
         price = math.sqrt(low * high)
         point = at(price)
@@ -53,6 +58,7 @@ def oracle(trace: ExitTrace, target: Target, level: Level = "sequence") -> Oracl
             high, fewest = price, point
         else:
             low, best = price, point
-    share = (limit - best[axis]) / (fewest[axis] - best[axis])
+    span = fewest[axis] - best[axis]
+    share = (limit - best[axis]) / span if span else 0.0
     loss, mean_loops = (a + share * (b - a) for a, b in zip(best, fewest, strict=True))
-    return OraclePoint(math.exp(loss), mean_loops)
+    return OraclePoint(perplexity(loss), mean_loops)

@@ -1,6 +1,5 @@
 """Audit: what the losses see of the state's scale, and the verdicts on it."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -19,6 +18,7 @@ from loopscale.audit import (
 from loopscale.data import Data
 from loopscale.display import Column, Table
 from loopscale.model import LoopedForCausalLM
+from loopscale.precision import perplexity
 from loopscale.storage import from_json, plain
 
 from ..cells import agreed, by_condition, over_seeds, seeds_said
@@ -110,12 +110,8 @@ def measure_audit(model: LoopedForCausalLM, data: Data) -> AuditRecord:
 
 
 def _cost(changed: Interventions, name: str) -> Cost:
-    untouched, perplexity = (tuple(map(_perplexity, changed.cross_entropy[which])) for which in ("none", name))
-    return Cost(perplexity, tuple(a - b for a, b in zip(perplexity, untouched, strict=True)))
-
-
-def _perplexity(cross_entropy: float) -> float:
-    return math.exp(cross_entropy) if cross_entropy < 700 else math.inf
+    untouched, found = (tuple(map(perplexity, changed.cross_entropy[which])) for which in ("none", name))
+    return Cost(found, tuple(a - b for a, b in zip(found, untouched, strict=True)))
 
 
 def radial_gradient_ratio(run: Run, other: Run) -> float | None:

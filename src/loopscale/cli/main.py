@@ -21,6 +21,7 @@ COMMANDS = {
     "reproduce": "train the paper's conditions and judge its claims",
     "audit": "say which state variables a model's loss controls",
     "convert": "turn a looped model made elsewhere into a folder of ours",
+    "export": "write a model as a GGUF file for llama.cpp and Ollama",
     "evaluate": "say how good every exit is, what it costs, and when to stop early",
     "generate": "write on from a prompt, at any depth, faster by self-speculation",
     "report": "write tables, figures and the page of a finished study anew",

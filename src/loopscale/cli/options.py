@@ -95,14 +95,30 @@ def audit(parser: Parser, words: Sequence[str]) -> None:
 
 
 def convert(parser: Parser, words: Sequence[str]) -> None:
-    """Turn a looped model made elsewhere into a folder of ours: the paper's .pt files and Ouro, here or on the hub.
+    """Turn a looped model made elsewhere into a folder of ours: the paper's .pt files, Ouro, Nanbeige.
 
-    Ouro's own code is not needed and not run. With --to ouro, a native model of Ouro's architecture goes back.
+    They may be here or on the hub. Their own code is not needed and not run. With --to ouro or --to nanbeige, a native
+    model of that architecture goes back.
     """
     parser.add_argument("source", type=str, help="a .pt file of the paper's code, a folder, or a hub id")
     parser.add_argument("destination", type=str, help="the folder to write")
-    parser.add_argument("--to", type=str, default="native", help="native (default), or ouro for Ouro's own names")
+    parser.add_argument(
+        "--to", type=str, default="native", help="native (default), or ouro, nanbeige for their own names"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the destination if it exists")
+
+
+def export(parser: Parser, words: Sequence[str]) -> None:
+    """Write a model and its tokenizer as one GGUF file, which llama.cpp, Ollama and what else is built on it run.
+
+    The file holds one depth, the trained one unless --num_loops says otherwise. What it cannot hold is refused.
+    """
+    parser.add_argument("model", type=str, help="folder or hub id of a looped model, with its tokenizer")
+    parser.add_argument("out", type=str, help="the GGUF file to write")
+    parser.add_argument("--dtype", type=str, default="f32", help="of the matrices: f32, f16, bf16 or q8_0")
+    parser.add_argument("--num_loops", type=int | None, default=None, help="another depth than the trained one")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
 def evaluate(parser: Parser, words: Sequence[str]) -> None:
@@ -167,7 +183,7 @@ def report(parser: Parser, words: Sequence[str]) -> None:
 
 
 OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
-    declare.__name__: declare for declare in (train, reproduce, audit, convert, evaluate, generate, report)
+    declare.__name__: declare for declare in (train, reproduce, audit, convert, export, evaluate, generate, report)
 }
 
 

@@ -3,12 +3,14 @@
 from loopscale.convert.checkpoint import (
     FOLDERS,
     convert_checkpoint,
+    load_nanbeige,
     load_native,
     load_ouro,
     load_weight_file,
     read_as_native,
 )
 from loopscale.convert.folder import local_folder, read_config
+from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import from_readout_blind_spot, load_readout_blind_spot
 from loopscale.convert.tokenizer import read_tokenizer
@@ -17,9 +19,11 @@ from loopscale.convert.weights import is_weight_file
 __all__ = [
     "FOLDERS",
     "convert_checkpoint",
+    "from_nanbeige",
     "from_ouro",
     "from_readout_blind_spot",
     "is_weight_file",
+    "load_nanbeige",
     "load_native",
     "load_ouro",
     "load_readout_blind_spot",
@@ -28,5 +32,6 @@ __all__ = [
     "read_as_native",
     "read_config",
     "read_tokenizer",
+    "to_nanbeige",
     "to_ouro",
 ]

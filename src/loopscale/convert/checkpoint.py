@@ -1,16 +1,19 @@
-"""From a checkpoint made elsewhere to a folder of ours, and to Ouro's: written whole or not at all."""
+"""From a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's: written whole or not at all."""
 
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
 from loopscale.convert.folder import CONFIG, local_folder, read_config
 from loopscale.convert.names import plain_names
+from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.convert.tokenizer import read_tokenizer
@@ -36,7 +39,20 @@ def load_ouro(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
 
     `file` holds its weights where they are in one of another name. Raises `InputError` where there is no whole Ouro.
     """
-    model = from_ouro(read_weights(weight_files(folder) if file is None else [file]), read_config(folder))
+    return _converted(from_ouro, folder, file)
+
+
+def load_nanbeige(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
+    """Return the native model of a Nanbeige's folder, in eval mode, from its weights or those of `file`.
+
+    Raises `InputError` where there is no whole Nanbeige, or one with more than looped layers.
+    """
+    return _converted(from_nanbeige, folder, file)
+
+
+def _converted(convert: Callable[..., LoopedForCausalLM], folder: Path, file: Path | None) -> LoopedForCausalLM:
+    """Return the native model of a folder of another kind, with the generation settings that lie there."""
+    model = convert(read_weights(weight_files(folder) if file is None else [file]), read_config(folder))
     if (folder / GENERATION).is_file():
         try:
             model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -88,7 +104,11 @@ def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
 FolderLoader = Callable[[Path, Path | None], LoopedForCausalLM]
 
 # model_type -> how its folder becomes a native model
-FOLDERS: Mapping[str, FolderLoader] = {"loopscale": load_native, "ouro": load_ouro}
+FOLDERS: Mapping[str, FolderLoader] = {
+    "loopscale": load_native,
+    "nanbeige": load_nanbeige,
+    "ouro": load_ouro,
+}
 
 
 def read_as_native(source: str) -> LoopedForCausalLM:
@@ -127,9 +147,9 @@ def _loader(folder: Path) -> FolderLoader:
 def convert_checkpoint(source: str, destination: str | Path, to: str = "native", overwrite: bool = False) -> Path:
     """Write the model at `source`, with the tokenizer beside it if there is one, to the folder `destination`.
 
-    `to` is `native` (loads with `from_pretrained`) or `ouro` (Ouro's names; its code is not included). The folder
-    appears when it is whole. Raises `InputError` for a source that cannot be read or has no such form, and for a
-    destination that exists unless `overwrite` says so.
+    `to` is `native` (loads with `from_pretrained`), `ouro` or `nanbeige` (their names; their code is not
+    included). The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has no such
+    form, and for a destination that exists unless `overwrite` says so.
     """
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
@@ -164,14 +184,26 @@ def write_native(model: LoopedForCausalLM, folder: Path) -> None:
 
 def write_ouro(model: LoopedForCausalLM, folder: Path) -> None:
     """Write config and weights under Ouro's names."""
-    weights, config = to_ouro(model)
+    _write(*to_ouro(model), model, folder)
+
+
+def write_nanbeige(model: LoopedForCausalLM, folder: Path) -> None:
+    """Write config and weights under Nanbeige's names."""
+    _write(*to_nanbeige(model), model, folder)
+
+
+def _write(weights: dict[str, Tensor], config: Mapping[str, Any], model: LoopedForCausalLM, folder: Path) -> None:
     save_torch_state_dict(weights, folder)
     write_json(folder / CONFIG, config)
     model.generation_config.save_pretrained(folder)
 
 
 # a target's name -> how its folder is written
-TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {"native": write_native, "ouro": write_ouro}
+TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
+    "native": write_native,
+    "nanbeige": write_nanbeige,
+    "ouro": write_ouro,
+}
 
 
 def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:

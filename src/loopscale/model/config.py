@@ -230,16 +230,20 @@ class LoopedConfig(PreTrainedConfig):
             )
 
 
-# The paper's sizes (arXiv 2606.24898), one for a laptop's CPU, and one between.
+_LAPTOP: Mapping[str, Any] = {
+    "vocab_size": 256,
+    "hidden_size": 128,
+    "num_stack_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "dropout": 0.0,  # a few hundred steps see no window twice
+}
+
+# The paper's sizes (arXiv 2606.24898), one for a laptop's CPU, the same in the form that other runtimes know, and one
+# between.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "laptop": {
-        "vocab_size": 256,
-        "hidden_size": 128,
-        "num_stack_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-        "dropout": 0.0,  # a few hundred steps see no window twice
-    },
+    "laptop": _LAPTOP,
+    "laptop-rope": {**_LAPTOP, "position_embedding": "rope", "norm_penalty_coef": 0.01},
     "small": {
         "hidden_size": 192,
         "num_stack_layers": 3,

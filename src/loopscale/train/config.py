@@ -170,12 +170,12 @@ class RunConfig:
         return replace(self, model={**self.model, **fields_})
 
 
+_LAPTOP = (DataConfig(), TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100))
+
 # What each size is trained on and how; a size's fields of the model are in `loopscale.model.PRESETS`.
 RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
-    "laptop": (
-        DataConfig(),
-        TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100),
-    ),
+    "laptop": _LAPTOP,
+    "laptop-rope": _LAPTOP,
     "small": (
         DataConfig(corpus="wikitext-2", tokenizer="words"),
         TrainConfig(learning_rate=1e-3, batch_size=16, max_steps=400, save_every=100),

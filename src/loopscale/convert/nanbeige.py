@@ -1,0 +1,237 @@
+"""Nanbeige (arXiv 2607.22083): the looped architecture that llama.cpp, SGLang and MLX run, into ours and back.
+
+A Nanbeige is a Llama whose layers are applied `num_loops` times. Its final norm is the readout's; between loops the
+same norm is applied again (`skip_loop_final_norm` false: our shared inter-loop norm) or nothing is (true: our residual
+recurrence). There is one depth, and nothing else: what a model has beyond that is refused by name.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from numpy import ndarray
+from torch import Tensor
+
+from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.errors import InputError
+from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.model.slots import check_loops
+
+logger = logging.getLogger(__name__)
+
+Weights = Mapping[str, ndarray | Tensor]
+
+# config keys: theirs -> ours; a missing one is an error
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_stack_layers",
+    "num_attention_heads": "num_attention_heads",
+    "num_loops": "num_loops",
+    "max_position_embeddings": "max_position_embeddings",
+}
+# and those that have a default
+OPTIONS = {
+    "num_key_value_heads": "num_key_value_heads",
+    "rms_norm_eps": "rms_norm_eps",
+    "initializer_range": "initializer_range",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "pad_token_id": "pad_token_id",
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+}
+# what every Nanbeige is, in our words
+ARCHITECTURE: Mapping[str, Any] = {
+    "position_embedding": "rope",
+    "block_norm": "rmsnorm",
+    "readout": "rmsnorm",
+    "recurrence": "residual",  # or "rmsnorm", with share_loop_norm
+}
+# fields of ours that say how a model was trained or how it is run, not what it computes at the depth it is run at
+ELSEWHERE = {
+    *("supervision", "loop_weights", "norm_penalty_coef", "penalties", "entropy_coef", "depth", "dropout", "init"),
+    *("trained_loops", "use_cache"),
+}
+# fields with a rule of their own in `inexpressible`
+JUDGED = {"residual", "norm_placement", "share_loop_norm", "rope_parameters", "exit_gate", "exit_threshold", "head_dim"}
+# options of their config that are plain where they are absent, null, false, empty or 0
+BEYOND = (
+    *("rope_scaling", "attention_bias", "mlp_bias", "qk_layernorm", "loop_loss_weights", "loop_middle_layers"),
+    *("loop_share_kv", "enable_double_loop_split", "enable_hyper_connection", "enable_mhc", "enable_h_res_identity"),
+    *("enable_depth_attention", "emb_neighbor_num", "emb_split_num", "insert_ngram_layer_idx"),
+    "ngram_insert_all_layers",
+)
+SOURCE = "the Nanbeige checkpoint"
+LAYER_KEYS = (
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+    *(f"self_attn.{name}_proj.weight" for name in "qkvo"),
+    *(f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
+)
+PROBE_TOKENS = 16  # of the text on which both forms are compared
+
+
+def from_nanbeige(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
+    """Return the native model of a Nanbeige's state dict and config, in eval mode and the weights' precision.
+
+    Raises `InputError` where a size or a weight is missing or does not fit, and for options this library cannot run.
+    """
+    native = config_of(config)
+    keys = key_map(native)
+    if missing := sorted(keys.keys() - weights.keys()):
+        raise InputError(f"{SOURCE} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
+    tied = {"lm_head.weight"} if native.tie_word_embeddings else set()
+    surplus = sorted(name for name in weights.keys() - keys.keys() - tied if "rotary_emb" not in name)
+    if surplus:
+        raise InputError(f"{SOURCE} holds {len(surplus)} weights that a looped Llama lacks, among them {surplus[0]}.")
+    return build_model(native, {ours: torch.as_tensor(weights[theirs]) for theirs, ours in keys.items()}, SOURCE)
+
+
+def to_nanbeige(
+    model: LoopedForCausalLM, num_loops: int | None = None
+) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
+    """Return the state dict and config under Nanbeige's names, which hold one depth: the trained one by default.
+
+    Both forms are run on a few tokens, so that a part nobody thought of is refused rather than lost. Raises
+    `InputError`, naming what differs, for a model that a Nanbeige cannot express, and for one set to another depth than
+    the trained one unless `num_loops` says that this is meant.
+    """
+    K = model.num_loops if num_loops is None else num_loops
+    check_loops(K)
+    config = model.config.at_depth(K)
+    beyond = inexpressible(config)
+    if num_loops is None and model.num_loops != model.trained_loops:
+        beyond.append(f"second depth: num_loops is {model.num_loops}, trained_loops {model.trained_loops}")
+    if beyond:
+        raise InputError(
+            f"this model cannot be written as a Nanbeige, which has no {', no '.join(beyond)}: train one that can be, "
+            "for example with --preset laptop-rope."
+        )
+    state = model.state_dict()
+    _check_whole(config, state)
+    weights = {theirs: state[ours].contiguous() for theirs, ours in key_map(config).items()}
+    written = {
+        "architectures": ["NanbeigeForCausalLM"],
+        "model_type": "nanbeige",
+        **{theirs: getattr(config, ours) for theirs, ours in {**SIZES, **OPTIONS}.items()},
+        "skip_loop_final_norm": K == 1 or _kind(config.recurrence) == "residual",
+        "loop_loss_weights": [],  # some runtimes take the depth from their number
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "rope_theta": float((config.rope_parameters or {})["rope_theta"]),
+        "rope_scaling": None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+    _check_same(model, from_nanbeige(weights, written))
+    if config.exit_gate:
+        logger.warning("the exit gate is left out: every token will take all %d loops", K)
+    return weights, written
+
+
+def inexpressible(config: LoopedConfig) -> list[str]:
+    """Return, in words, what this model has and a Nanbeige lacks. A field nobody has placed counts at its default."""
+    plain, K = type(config)(), config.num_loops
+    placed = {*SIZES.values(), *OPTIONS.values(), *ELSEWHERE, *JUDGED}
+    expected = {name: getattr(plain, name) for name in LoopedConfig.__annotations__ if name not in placed}
+    expected |= {**ARCHITECTURE, "residual_part": "pre"}
+    if K == config.trained_loops == 1 and config.readout == "final_rmsnorm":
+        del expected["readout"]  # its only exit is the final one
+    if K == 1 or (config.share_loop_norm and _kind(config.recurrence) == "rmsnorm"):
+        del expected["recurrence"]
+    has = {name: _kind(getattr(config, name)) for name in expected}
+    found = [f"{name.removesuffix('_part')}={has[name]!r}" for name in expected if has[name] != expected[name]]
+    if "recurrence='rmsnorm'" in found:
+        found.append("inter-loop norm of its own (share_loop_norm=False)")
+    rope = {key: value for key, value in (config.rope_parameters or {}).items() if key != "rope_theta"}
+    if config.position_embedding == "rope" and rope != {"rope_type": "default"}:
+        found.append(f"rope_parameters={rope}")
+    if config.exit_gate and config.exit_threshold < 1:
+        found.append(f"exit gate to stop by (exit_threshold={config.exit_threshold})")
+    return found
+
+
+def _kind(choice: Any) -> Any:
+    """Return the name of a part that is given without arguments, whichever way, and any other value as it is."""
+    return choice["kind"] if isinstance(choice, Mapping) and choice.keys() == {"kind"} else choice
+
+
+def config_of(theirs: Mapping[str, Any]) -> LoopedConfig:
+    """Translate a Nanbeige's config. Its loss saw the last exit alone."""
+    require_sizes(theirs, SIZES, SOURCE)
+    beyond = [f"{name}={theirs[name]!r}" for name in BEYOND if theirs.get(name)]
+    head_dim = theirs.get("head_dim") or theirs["hidden_size"] // theirs["num_attention_heads"]
+    values = {ours: theirs[name] for name, ours in SIZES.items()}
+    values |= {ours: theirs[name] for name, ours in OPTIONS.items() if name in theirs}
+    if head_dim * theirs["num_attention_heads"] != theirs["hidden_size"]:
+        if "head_dim" in LoopedConfig.__annotations__:
+            values["head_dim"] = head_dim
+        else:
+            beyond.append(f"head_dim={head_dim}")
+    if theirs.get("hidden_act", "silu") != "silu":
+        beyond.append(f"hidden_act={theirs['hidden_act']!r}")
+    if beyond:
+        raise InputError(f"this Nanbeige has {', '.join(beyond)}, which this library cannot run.")
+    theta = theirs.get("rope_theta")
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise InputError(f"{SOURCE}: rope_theta is {theta!r} in its config: it must be a positive number.")
+    shared = not theirs.get("skip_loop_final_norm", False)
+    values |= {
+        **ARCHITECTURE,
+        "recurrence": "rmsnorm" if shared else "residual",
+        "share_loop_norm": shared,
+        "supervision": "terminal",
+        "dropout": 0.0,
+        "init": "normal",
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(theta)},
+    }
+    return build_config(values, SOURCE)
+
+
+def key_map(config: LoopedConfig) -> dict[str, str]:
+    """Return their weight names -> ours, for a model of this size."""
+    keys = {"model.embed_tokens.weight": "model.embed_tokens.weight", "model.norm.weight": "readout_norm.norm.weight"}
+    if not config.tie_word_embeddings:
+        keys["lm_head.weight"] = "lm_head.weight"
+    layers = (f"model.layers.{i}." for i in range(config.num_stack_layers))
+    return keys | {prefix + name: prefix + name for prefix in layers for name in LAYER_KEYS}
+
+
+def _check_whole(config: LoopedConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` for a weight that has no place in the other form."""
+    placed = set(key_map(config).values())
+    shared = {state[name].data_ptr() for name in placed}
+    unused = ("exit_gate.", "model.recurrence.") if config.num_loops == 1 else ("exit_gate.",)
+    lost = sorted(
+        name
+        for name, tensor in state.items()
+        if name not in placed and tensor.data_ptr() not in shared and not name.startswith(unused)
+    )
+    if lost:
+        raise InputError(
+            f"this model cannot be written as a Nanbeige, which has no place for {len(lost)} of its weights, among "
+            f"them {lost[0]}."
+        )
+
+
+@torch.inference_mode()
+def _check_same(model: LoopedForCausalLM, rebuilt: LoopedForCausalLM) -> None:
+    """Raise `InputError` unless both forms give the same logits on a few tokens."""
+    length = min(PROBE_TOKENS, model.config.max_position_embeddings)
+    ids = torch.arange(1, length + 1)[None] * 7919 % model.config.vocab_size
+    training = model.training
+    K = rebuilt.num_loops
+    own = model.eval()(ids.to(model.device), num_loops=K, use_cache=False).logits.double().cpu()
+    model.train(training)
+    other = rebuilt(ids.to(rebuilt.device), use_cache=False).logits.double().cpu()
+    precision = 1e-3 if model.dtype == torch.float32 else 5e-2
+    difference = float((own - other).abs().max())
+    if not difference <= precision * (1 + float(own.abs().max())):
+        raise InputError(
+            f"this model computes something that a Nanbeige does not: on {length} tokens their logits differ by "
+            f"{difference:.3g}."
+        )

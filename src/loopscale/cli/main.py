@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import TextIO
 
 from loopscale import __version__
-from loopscale.display.terminal import lenient
 from loopscale.errors import InputError, unknown
 
 # name -> one line of help; its options are in `loopscale.cli.options`, what it does in `loopscale.cli.<name>`
@@ -88,8 +87,12 @@ def _prepare_streams() -> None:
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (until the end)
-        else:
+        elif not stream.encoding.lower().startswith("utf"):
+            from loopscale.display.terminal import lenient  # the tables' library comes with it
+
             lenient(stream)
+        elif stream.errors == "strict" and hasattr(stream, "reconfigure"):  # half a surrogate, in a file's name
+            stream.reconfigure(errors="backslashreplace")
 
 
 def usage() -> str:

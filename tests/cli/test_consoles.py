@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -93,3 +93,9 @@ def test_the_c_locale_of_python_lets_nothing_else_through(run, monkeypatch):
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii", errors="surrogateescape"))
     assert main(["generate", str(run), "--prompt", "→ α", "--max_new_tokens", "2"]) == 0
     assert written.getvalue().startswith(b"? ?")
+
+
+def test_a_stream_without_an_encoding_serves(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", StringIO())
+    assert main(["--version"]) == 0
+    assert sys.stdout.getvalue().startswith("loopscale ")

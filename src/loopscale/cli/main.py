@@ -87,7 +87,7 @@ def _prepare_streams() -> None:
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (until the end)
-        elif not stream.encoding.lower().startswith("utf"):
+        elif not str(stream.encoding or "utf").lower().startswith("utf"):  # a StringIO has none
             from loopscale.display.terminal import lenient  # the tables' library comes with it
 
             lenient(stream)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from loopscale import InputError, continue_loops, run_loops
-from loopscale.stepping import Context, FourFunctions, InContext, with_context
+from loopscale.stepping import Call, Context, FourFunctions, InContext, with_context
 from tests.adapters.toy_loop import VOCAB, ToyLoop
 from tests.helpers import tiny_model
 
@@ -95,3 +95,15 @@ def test_plain_calls_say_what_they_lack():
     with pytest.raises(InputError, match="reads what the loop received"):
         model.carry(z, 0, context)
     assert model.carry(z, 0, context, h).shape == z.shape
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_a_call_is_four_plain_functions_of_any_model():
+    for model in (tiny_model(recurrence="mixing", injection="add"), ToyLoop().eval(), Plain(tiny_model())):
+        call = Call(model, IDS)
+        states = list(call.states(4))
+        for one, other in zip(states, run_loops(model, IDS, 4), strict=True):
+            torch.testing.assert_close(one, other)
+        some = call.rows(torch.tensor([1, 3]))
+        torch.testing.assert_close(some.carry(states[3][[1, 3]], 3), call.carry(states[3], 3)[[1, 3]])
+        torch.testing.assert_close(some.readout(states[3][[1, 3]], 3), call.readout(states[3], 3)[[1, 3]])

@@ -4,7 +4,7 @@ A model says them by a method `facts()`. A model of four plain functions says no
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.objective import Gate, Labels, Losses, Reading, Supervision, build_supervision, logit_losses
 from loopscale.required import require_looped
-from loopscale.stepping import Logits, Looped, State
+from loopscale.stepping import Call, Logits, Looped, State
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Facts:
 
 def facts_of(model: Looped | Any) -> Facts:
     """Return the facts of a model. Raises `InputError` for one that is no looped model, or whose `facts()` are none."""
+    if isinstance(model, Call):
+        return _within(model)
     require_looped(model)
     says = getattr(model, "facts", None)
     if not callable(says):
@@ -63,6 +65,22 @@ def facts_of(model: Looped | Any) -> Facts:
     if not isinstance(facts, Facts):
         raise InputError(f"{type(model).__name__}.facts() returned {type(facts).__name__}: return a `Facts`.")
     return facts
+
+
+def _within(call: Call) -> Facts:
+    """Return the facts of the model that is called, with the call's context where something is read."""
+    facts = facts_of(call.model)
+    gate = None if facts.gate is None else call.exit_probability
+    says = callable(getattr(call.model, "facts", None))
+    return replace(facts, gate=gate, readings=facts.readings if says else {"trained": _read(call)})
+
+
+def _read(model: Looped | Call) -> Reading:
+    def read(z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
+        logits: Logits = model.readout(z, k)
+        return logit_losses(logits, labels)
+
+    return read
 
 
 def default_facts(model: Looped | Any) -> Facts:
@@ -77,14 +95,10 @@ def default_facts(model: Looped | Any) -> Facts:
     rule = told if isinstance(told, Supervision) else build_supervision(told if isinstance(told, str) else "per_loop")
     positions = getattr(model, "positions", None)
 
-    def read(z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
-        logits: Logits = model.readout(z, k)
-        return logit_losses(logits, labels)
-
     return Facts(
         trained_depth=depth,
         losses=Losses.of(depth, rule),
-        readings={"trained": read},
+        readings={"trained": _read(model)},
         positions=positions if isinstance(positions, int) else None,
         gate=getattr(model, "exit_probability", None),
         padding=padding_of(model),

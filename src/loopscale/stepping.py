@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from loopscale.context import Context, Injected, Logits, Positions, State, Token
 from loopscale.required import require_looped
 
 __all__ = [
+    "Call",
     "Context",
     "FourFunctions",
     "Gated",
@@ -92,6 +94,11 @@ class Verbs(ABC):
         """The loops that a call runs unless it says otherwise."""
         return self.model.num_loops
 
+    @property
+    def reads_received(self) -> bool:
+        """Whether `carry` reads what the loop received; else its `h` may be None."""
+        return False
+
     @abstractmethod
     def context(self, tokens: Tokens) -> Context:
         """Return what the loops of a call on these tokens share: plain causal attention from position 0."""
@@ -109,7 +116,7 @@ class Verbs(ABC):
         """Return the state of loop k, which received `h`."""
 
     @abstractmethod
-    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+    def carry(self, z: State, h: State | None, k: int, context: Context | None) -> State:
         """Return what loop k + 1 receives of the state `z` of loop k, which received `h`."""
 
     @abstractmethod
@@ -117,13 +124,18 @@ class Verbs(ABC):
         """Return the logits of exit k."""
 
     @abstractmethod
-    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+    def exit_probability(
+        self, z: State, h: State | None, k: int, context: Context | None
+    ) -> Float[Tensor, "batch seq"]:
         """Return the gate's probability of leaving at loop k, of a model that is `Gated`."""
 
 
 @final
 class FourFunctions(Verbs):
-    """A model whose verbs read the state alone. It may remember the tokens of its latest `embed`."""
+    """A model whose verbs read the state alone. It may remember the tokens of its latest `embed`.
+
+    What its functions return is anything: whoever measures says in words what is wrong with it.
+    """
 
     def context(self, tokens: Tokens) -> Context:
         """Return a context of tokens alone."""
@@ -135,30 +147,35 @@ class FourFunctions(Verbs):
         self.model.embed(context.tokens)
         return context
 
-    def embed(self, tokens: Tokens, context: Context | None) -> State:
+    def embed(self, tokens: Tokens, context: Context | None) -> Any:
         """Return what the first loop receives."""
         return self.model.embed(tokens)
 
-    def step(self, h: State, k: int, context: Context | None) -> State:
+    def step(self, h: Any, k: int, context: Context | None) -> Any:
         """Return the state of loop k."""
         return self.model.step(h, k)
 
-    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+    def carry(self, z: Any, h: Any, k: int, context: Context | None) -> Any:
         """Return what loop k + 1 receives."""
         return self.model.carry(z, k)
 
-    def readout(self, z: State, k: int, context: Context | None) -> Logits:
+    def readout(self, z: Any, k: int, context: Context | None) -> Any:
         """Return the logits of exit k."""
         return self.model.readout(z, k)
 
-    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+    def exit_probability(self, z: Any, h: Any, k: int, context: Context | None) -> Any:
         """Return the gate's probability of leaving at loop k."""
         return self.model.exit_probability(z, k)
 
 
 @final
 class InContext(Verbs):
-    """A model whose verbs take the context, such as ours."""
+    """A model whose verbs take the context, such as ours. Its attribute `reads_received` is True unless it says not."""
+
+    @property
+    def reads_received(self) -> bool:
+        """Whether `carry` reads what the loop received."""
+        return bool(getattr(self.model, "reads_received", True))
 
     def context(self, tokens: Tokens) -> Context:
         """Return the model's own context."""
@@ -176,7 +193,7 @@ class InContext(Verbs):
         """Return the state of loop k."""
         return self.model.step(h, k, context)
 
-    def carry(self, z: State, h: State, k: int, context: Context | None) -> State:
+    def carry(self, z: State, h: State | None, k: int, context: Context | None) -> State:
         """Return what loop k + 1 receives."""
         return self.model.carry(z, k, context, h)
 
@@ -184,7 +201,9 @@ class InContext(Verbs):
         """Return the logits of exit k."""
         return self.model.readout(z, k, context)
 
-    def exit_probability(self, z: State, h: State, k: int, context: Context | None) -> Float[Tensor, "batch seq"]:
+    def exit_probability(
+        self, z: State, h: State | None, k: int, context: Context | None
+    ) -> Float[Tensor, "batch seq"]:
         """Return the gate's probability of leaving at loop k."""
         return self.model.exit_probability(z, k, context, h)
 
@@ -196,6 +215,65 @@ def with_context(model: Looped | Verbs) -> Verbs:
     require_looped(model)
     takes = isinstance(model, TakesContext) and callable(model.context)
     return InContext(model) if takes else FourFunctions(model)
+
+
+@final
+class Call:
+    """One call of a model on some tokens, as four plain functions: the context, and what loops received, filled in.
+
+    What a loop received is a constant for derivatives by a state.
+    """
+
+    def __init__(self, model: Looped | Verbs | Any, tokens: Tokens) -> None:
+        self.verbs = with_context(model)
+        self.num_loops = self.verbs.num_loops
+        self.context = self.verbs.context(tokens)
+        self.received: dict[int, State] = {}
+
+    @property
+    def model(self) -> Any:
+        """The model that is called."""
+        return self.verbs.model
+
+    def embed(self, input_ids: Tokens | None = None) -> Any:
+        """Return what the first loop receives of the call's tokens."""
+        assert self.context.tokens is not None
+        return self.verbs.embed(self.context.tokens, self.context)
+
+    def step(self, h: Any, k: int) -> Any:
+        """Return the state of loop k."""
+        if self.verbs.reads_received:
+            self.received[k] = h.detach()
+        return self.verbs.step(h, k, self.context)
+
+    def carry(self, z: Any, k: int) -> Any:
+        """Return what loop k + 1 receives of a state of loop k."""
+        return self.verbs.carry(z, self.received.get(k), k, self.context)
+
+    def readout(self, z: Any, k: int) -> Any:
+        """Return the logits of exit k."""
+        return self.verbs.readout(z, k, self.context)
+
+    def exit_probability(self, z: Any, k: int) -> Any:
+        """Return the gate's probability of leaving at loop k, of a model that has one."""
+        return self.verbs.exit_probability(z, self.received.get(k), k, self.context)
+
+    def states(self, num_loops: int | None = None) -> Iterator[State]:
+        """Yield the state of every loop, as `run_loops` does."""
+        h = self.embed()
+        K = self.num_loops if num_loops is None else num_loops
+        for k in range(K):
+            z = self.step(h, k)
+            yield z
+            if k + 1 < K:
+                h = self.carry(z, k)
+
+    def rows(self, index: Tensor) -> "Call":
+        """Return the same call on some rows of its batch, by indices or a mask; nothing is run again."""
+        some = copy(self)
+        some.context = self.verbs.rows(self.context, index)
+        some.received = {k: h[index] for k, h in self.received.items()}
+        return some
 
 
 def run_loops(model: Looped | Verbs, input_ids: Tokens, num_loops: int | None = None) -> Iterator[State]:

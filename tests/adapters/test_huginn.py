@@ -56,7 +56,7 @@ def test_its_code_runs_only_if_trusted(checkpoint):
     assert adapter.supervision == Terminal()
     with torch.no_grad():
         *_, z = run_loops(adapter, TOKENS)
-        torch.testing.assert_close(adapter.readout(z, 1), whole_model(model, TOKENS, 2))
+        torch.testing.assert_close(adapter.readout(z, 1, adapter.context(TOKENS)), whole_model(model, TOKENS, 2))
 
 
 def test_results_repeat(checkpoint):
@@ -101,7 +101,7 @@ def test_the_live_model_is_matched(live, tmp_path):
         states = list(run_loops(adapter, TOKENS, 3))
         for k, z in enumerate(states):
             expected = model(TOKENS, num_steps=torch.tensor([k + 1]), init_scale=0.0).logits
-            torch.testing.assert_close(adapter.readout(z, k), expected)
+            torch.testing.assert_close(adapter.readout(z, k, adapter.context(TOKENS)), expected)
     norm = model.transformer.core_block[-1].norm_4.weight
     for z in states:  # closed by architecture: every state has the scale of the last norm
         torch.testing.assert_close(z.pow(2).mean(-1), norm.pow(2).mean().expand(z.shape[:2]), rtol=1e-3, atol=0)

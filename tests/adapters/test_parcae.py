@@ -30,7 +30,7 @@ def test_a_folder_loads_behind_the_four_verbs(folder):
     assert adapter.supervision == Terminal()
     with torch.no_grad():
         first, last = run_loops(adapter, TOKENS)
-        logits = adapter.readout(last, 1)
+        logits = adapter.readout(last, 1, adapter.context(TOKENS))
     assert first.shape == (2, 9, 16) and logits.shape == (2, 9, 29)
     assert logits.abs().max() < 5.0  # the soft cap
 
@@ -54,12 +54,12 @@ def test_value_embeddings_reach_core_and_coda(folder):
     adapter = load_model(str(folder))
     with torch.no_grad():
         *_, z = run_loops(adapter, TOKENS)
-        logits = adapter.readout(z, 3)
+        logits = adapter.readout(z, 3, adapter.context(TOKENS))
         adapter.model.value_embeds["1"].weight += 1  # the first block of the core
         *_, moved = run_loops(adapter, TOKENS)
         assert not torch.allclose(moved, z)
         adapter.model.value_embeds["3"].weight += 1  # the coda's block
-        assert not torch.allclose(adapter.readout(z, 3), logits)
+        assert not torch.allclose(adapter.readout(z, 3, adapter.context(TOKENS)), logits)
 
 
 def test_what_is_missing_is_told(folder, monkeypatch):
@@ -96,4 +96,4 @@ def test_the_live_model_is_matched(tmp_path):
     with torch.no_grad():
         for k, z in enumerate(run_loops(adapter, TOKENS, 3)):
             expected = model(TOKENS, return_logits=True, num_steps_pair=torch.tensor([k + 1, 0]))["logits"]
-            torch.testing.assert_close(adapter.readout(z, k), expected)
+            torch.testing.assert_close(adapter.readout(z, k, adapter.context(TOKENS)), expected)

@@ -9,7 +9,7 @@ from torch import Tensor
 from loopscale.batches import device_of
 from loopscale.errors import InputError
 from loopscale.required import require_looped
-from loopscale.stepping import Looped, Tokens, run_loops
+from loopscale.stepping import Call, Looped, Tokens
 
 NextTokens = Int[Tensor, " batch"]
 
@@ -38,9 +38,10 @@ def stream_plainly(
     ended = torch.zeros_like(input_ids[:, 0], dtype=torch.bool)
     for _ in range(max_new_tokens):
         with torch.no_grad():
-            for z in run_loops(model, input_ids, depth):
+            call = Call(model, input_ids)
+            for z in call.states(depth):
                 last = z
-            tokens = model.readout(last, depth - 1)[:, -1].argmax(-1)
+            tokens = call.readout(last, depth - 1)[:, -1].argmax(-1)
         if eos_token_id is not None:
             tokens = tokens.masked_fill(ended, eos_token_id)
             ended = ended | (tokens == eos_token_id)

@@ -13,15 +13,15 @@ from loopscale.stepping import Context, Injected, Logits, State, Tokens
 class InjectedLoop(nn.Module, ABC):
     """A model made elsewhere, behind the four verbs: prelude -> core, core, ... -> coda.
 
-    `embed` runs the prelude and remembers its output and the tokens, which every `step` and `readout` needs again; so
-    these two belong to the latest `embed` call, and the batch cannot lose rows in between. Plain causal attention from
-    position 0, no padding, no cache: whatever a live model keeps of a call is not touched.
+    `context` runs the prelude once; its output and the tokens are what every `step` and `readout` reads again. Plain
+    causal attention from position 0, no padding, no cache: whatever a live model keeps of a call is not touched.
 
     `num_loops` is the depth a call runs by default, `trained_loops` the (mean) depth the loss saw, `supervision` which
     exits it saw, `positions` how many tokens fit, `family` the name in messages.
     """
 
     family: ClassVar[str]
+    reads_received: ClassVar[bool] = False
     model: Any  # the live model, whose methods are those of no class known here
     supervision: Supervision
     num_loops: int
@@ -32,7 +32,6 @@ class InjectedLoop(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.train(model.training)
-        self._latest: Context | None = None
 
     @abstractmethod
     def prelude(self, tokens: Tokens) -> Injected:
@@ -57,19 +56,18 @@ class InjectedLoop(nn.Module, ABC):
                 f"{tokens.shape[1]} tokens are more than the {self.positions} positions this {self.family} has: "
                 "shorten the input."
             )
-        self._latest = Context(tokens, self.prelude(tokens))
-        return self._latest
+        return Context(tokens, self.prelude(tokens))
 
     def embed(self, input_ids: Tokens, context: Context | None = None) -> State:
         """Return the state before the first loop (verb 1)."""
-        if context is None:
-            context = self.context(input_ids)
-        return self.initial_state(self._given(context, input_ids).injected)
+        context = self.context(input_ids) if context is None else context
+        assert context.injected is not None  # `context` fills it
+        return self.initial_state(context.injected)
 
     def step(self, h: State, k: int, context: Context | None = None) -> State:
         """Apply the core once (verb 2)."""
-        given = self._given(context, h)
-        return self.core(h, k, given.injected, given.tokens)
+        tokens, injected = self._read(context, h)
+        return self.core(h, k, injected, tokens)
 
     def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
         """Return the state as it is (verb 3): what is injected is the core's business."""
@@ -77,19 +75,18 @@ class InjectedLoop(nn.Module, ABC):
 
     def readout(self, z: State, k: int, context: Context | None = None) -> Logits:
         """Decode a state through the coda (verb 4)."""
-        return self.coda(z, self._given(context, z).tokens)
+        return self.coda(z, self._read(context, z)[0])
 
-    def _given(self, context: Context | None, state: State | Tokens) -> Any:
-        """Return the context that is given, or that of the latest plain `embed`, which `state` must belong to."""
-        context = self._latest if context is None else context
-        if context is None or context.tokens is None:
+    def _read(self, context: Context | None, state: State) -> tuple[Tokens, Injected]:
+        """Return the tokens of a call and what the prelude made of them, which `state` must belong to."""
+        if context is None or context.tokens is None or context.injected is None:
             raise InputError(
-                f"{self.family} needs its tokens at every loop: call embed before, or make context = "
-                "model.context(ids) and give it to every verb."
+                f"{self.family} reads its input again in every loop: make context = model.context(ids) and give it to "
+                "every verb as its last argument."
             )
         if state.shape[:2] != context.tokens.shape:
             raise InputError(
-                f"{self.family} needs the tokens of its latest embed call, {tuple(context.tokens.shape)}, at every "
-                f"loop, and got a state of {tuple(state.shape[:2])}: keep the batch whole (no row may leave it early)."
+                f"a state of {tuple(state.shape[:2])} tokens is none of a call on {tuple(context.tokens.shape)}: rows "
+                "that leave a batch leave its context too, context.rows(index)."
             )
-        return context
+        return context.tokens, context.injected

@@ -7,6 +7,7 @@ from loopscale.audit.checks import (
     check_coordinates,
     checked,
     few_tokens,
+    first_state,
     runs_past_trained_depth,
 )
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
@@ -17,7 +18,7 @@ from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches
 from loopscale.errors import InputError
 from loopscale.facts import Facts, facts_of
-from loopscale.stepping import Looped, evaluating
+from loopscale.stepping import Call, Looped, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
 
@@ -52,15 +53,16 @@ def audit(
     coordinates = default_coordinates(facts) if coordinates is None else coordinates
     with evaluating(model):
         first, windows = checked(model, batches)
-        z = model.step(model.embed(few_tokens(model, first.inputs)), 0)
+        call = Call(model, few_tokens(model, first.inputs))
+        z = first_state(call)
         check_coordinates(coordinates, z)
         for loss in losses:
-            loss.require(facts, model, z)
+            loss.require(facts_of(call), model, z)
         goes_on = runs_past_trained_depth(model, first.inputs, losses.num_loops)
         if losses.num_loops == 1 and not goes_on:
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
         steps = losses.num_loops if goes_on else losses.num_loops - 1
-        run = Pass(model, facts, coordinates, losses, steps)
+        run = Pass(model, coordinates, losses, steps)
         run.run(windows)
     reports = {meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates}
     return AuditReport(

@@ -12,7 +12,7 @@ from loopscale.batches import Batches, Window, windows_of
 from loopscale.errors import InputError
 from loopscale.facts import facts_of
 from loopscale.required import VERBS, require_looped
-from loopscale.stepping import Looped, State
+from loopscale.stepping import Call, Looped, State
 
 
 def checked(model: Looped | Any, batches: Batches) -> tuple[Window, Iterator[Window]]:
@@ -33,33 +33,34 @@ def check_verbs(model: object, input_ids: Tensor) -> int:
     result that is not finite, that changes from call to call, that changes its input, or that no gradient reaches.
     """
     require_looped(model)
-    _call(model, "embed", input_ids)  # the whole batch: too long, or ids that are no tokens, show here
+    _call(_begun(model, input_ids), "embed")  # the whole batch: too long, or ids that are no tokens, show here
     ids = few_tokens(model, input_ids)
-    h = _floats("embed", _call(model, "embed", ids))
+    call = _begun(model, ids)
+    h = _floats("embed", _call(call, "embed"))
     if h.ndim != 3 or h.shape[:2] != ids.shape:
         raise _broken("embed", f"returned {_shape(h)} for tokens {_shape(ids)}", "return (batch, seq, hidden)")
-    K = model.num_loops  # type: ignore[attr-defined]  # its presence was checked
+    K = call.num_loops
     sizes = []
     for k in range(K):
-        z = _keeps_shape("step", _repeatable(model, "step", h, k), h)
-        logits = _repeatable(model, "readout", z, k)
+        z = _keeps_shape("step", _repeatable(call, "step", h, k), h)
+        logits = _repeatable(call, "readout", z, k)
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise _broken("readout", f"returned {_shape(logits)} for a state {_shape(z)}", "return (batch, seq, vocab)")
         sizes.append(logits.shape[-1])
         if sizes[k] != sizes[0]:
             what = f"returned {sizes[0]} logits at k = 0 and {sizes[k]} at k = {k}"
             raise _broken("readout", what, "decode every exit into one vocabulary")
-        _check_gradient(model, "step", h, k)
-        _check_gradient(model, "readout", z, k)
+        _check_gradient(call, "step", h, k)
+        _check_gradient(call, "readout", z, k)
         if k + 1 < K:
-            _check_gradient(model, "carry", z, k)
-            h = _keeps_shape("carry", _repeatable(model, "carry", z, k), z)
+            _check_gradient(call, "carry", z, k)
+            h = _keeps_shape("carry", _repeatable(call, "carry", z, k), z)
     return sizes[0]
 
 
-def first_state(model: Looped, input_ids: Tensor) -> State:
+def first_state(call: Call) -> State:
     """Return the state of loop 1; what `embed` and `step` raise on this batch becomes a sentence."""
-    return _call(model, "step", _call(model, "embed", input_ids), 0)
+    return _call(call, "step", _call(call, "embed"), 0)
 
 
 def check_coordinates(coordinates: Sequence[Coordinate | Any], z: State) -> None:
@@ -89,9 +90,12 @@ def check_coordinates(coordinates: Sequence[Coordinate | Any], z: State) -> None
 
 def runs_past_trained_depth(model: Looped, input_ids: Tensor, num_loops: int) -> bool:
     """Return whether the step can be applied once more than `num_loops` times (a step per loop index cannot)."""
-    z = model.step(model.embed(few_tokens(model, input_ids)), 0)
+    call = Call(model, few_tokens(model, input_ids))
+    h = call.embed()
+    z = call.step(h, 0)
     try:
-        after = model.step(model.carry(z, num_loops - 1), num_loops)
+        call.received[num_loops - 1] = h  # of another loop: only whether the next one runs is asked
+        after = call.step(call.carry(z, num_loops - 1), num_loops)
     except Exception:  # a table of K entries, an assertion: someone else's code answers to loop K as it likes
         return False
     return bool(torch.isfinite(after).all())
@@ -101,8 +105,9 @@ def few_tokens(model: Looped | Any, input_ids: Tensor) -> Tensor:
     """Return two rows of 8 tokens, or the whole batch where the model takes no other size."""
     few = input_ids[:2, :8]
     try:
-        z = model.step(model.embed(few), 0)
-        model.readout(z, 0)
+        call = Call(model, few)
+        z = call.step(call.embed(), 0)
+        call.readout(z, 0)
     except Exception:  # if it is not the size, the whole batch fails too, and that is told
         return input_ids
     return input_ids if z.ndim == 3 and z.shape[:2] != few.shape else few
@@ -134,28 +139,41 @@ def _with_known_labels(window: Window, vocab_size: int) -> Window:
     return window
 
 
-def _call(model: object, verb: str, *args: Any) -> Any:
+def _begun(model: object, input_ids: Tensor) -> Call:
+    """Return a call of the model; what its `context` raises becomes a sentence."""
+    try:
+        return Call(model, input_ids)
+    except InputError:
+        raise
+    except Exception as error:  # whatever someone else's code raises
+        raise InputError(
+            f"`context(tokens)` failed with {type(error).__name__}: {error}: make it run first."
+        ) from error
+
+
+def _call(call: Call, verb: str, *args: Any) -> Any:
     """Call a verb; what it raises becomes a sentence."""
     try:
-        return getattr(model, verb)(*args)
+        return getattr(call, verb)(*args)
     except InputError:
         raise
     except Exception as error:  # whatever someone else's code raises
         at = f" at k = {args[1]}" if len(args) > 1 else ""
-        shape = _shape(args[0])
+        assert call.context.tokens is not None
+        shape = _shape(args[0] if args else call.context.tokens)
         raise _broken(
             verb, f"failed{at} on {shape} with {type(error).__name__}: {error}", "make it run first"
         ) from error
 
 
-def _repeatable(model: object, verb: str, x: Tensor, k: int) -> Tensor:
+def _repeatable(call: Call, verb: str, x: Tensor, k: int) -> Tensor:
     """Call a verb on `x`, on something else and on `x` again: what it returns must not change, nor may `x`."""
     original = x.clone()
-    first = _floats(verb, _call(model, verb, x, k)).clone()
+    first = _floats(verb, _call(call, verb, x, k)).clone()
     if not torch.equal(x, original):
         raise _broken(verb, "changes its input in place", "work on a copy")
-    _call(model, verb, x.flip(0, 1) * 0.5 + 1.0, 0)
-    again = _floats(verb, _call(model, verb, original.clone(), k))
+    _call(call, verb, x.flip(0, 1) * 0.5 + 1.0, 0)
+    again = _floats(verb, _call(call, verb, original.clone(), k))
     rounding = 1e-6 * float(first[first.isfinite()].abs().max())  # of sums that cancel, at the size of what is summed
     if again.shape != first.shape or not torch.allclose(again, first, rtol=1e-4, atol=rounding):
         raise _broken(
@@ -184,10 +202,10 @@ def _keeps_shape(verb: str, x: Tensor, like: Tensor) -> Tensor:
     return x
 
 
-def _check_gradient(model: object, verb: str, x: Tensor, k: int) -> None:
+def _check_gradient(call: Call, verb: str, x: Tensor, k: int) -> None:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        out = _call(model, verb, x, k)
+        out = _call(call, verb, x, k)
         gradient = None
         if out.requires_grad:
             (gradient,) = torch.autograd.grad(out.square().sum(), x, allow_unused=True)

@@ -10,7 +10,7 @@ from loopscale.audit.streams import LoopMeans
 from loopscale.batches import Batches
 from loopscale.facts import depth_of, facts_of
 from loopscale.state import direction, norm, radial_step, scale
-from loopscale.stepping import Looped, State, evaluating
+from loopscale.stepping import Call, Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -64,15 +64,16 @@ def intervene(
 
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
-    K, read = depth_of(model, num_loops), facts_of(model).readings["trained"]
+    K = depth_of(model, num_loops)
     losses = {name: LoopMeans() for name in INTERVENTIONS}
     norms = {name: LoopMeans() for name in INTERVENTIONS}
     scaled = {factor: LoopMeans() for factor in factors}
     with evaluating(model):
         for inputs, labels, counted, _ in checked(model, batches)[1]:
-            first = model.step(model.embed(inputs), 0)
+            call = Call(model, inputs)
+            read, first = facts_of(call).readings["trained"], call.step(call.embed(), 0)
             for name, change in INTERVENTIONS.items():
-                for k, z in enumerate(_changed_states(model, first, K, change)):
+                for k, z in enumerate(_changed_states(call, first, K, change)):
                     losses[name].add(k, read(z, k, labels), counted)
                     norms[name].add(k, norm(z), counted)
                     if name == "none":
@@ -87,12 +88,12 @@ def intervene(
 
 
 def _changed_states(
-    model: Looped, first: State, num_loops: int, change: Callable[[State, State, State], State]
+    call: Call, first: State, num_loops: int, change: Callable[[State, State, State], State]
 ) -> Iterable[State]:
     """Yield the states of every loop; each is changed before it is read out and carried on."""
     z = first
     yield z
     for k in range(1, num_loops):
         before = z
-        z = change(model.step(model.carry(before, k - 1), k), before, first)
+        z = change(call.step(call.carry(before, k - 1), k), before, first)
         yield z

@@ -33,9 +33,9 @@ from loopscale.audit.streams import Counted
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
 from loopscale.errors import InputError
-from loopscale.facts import Facts, facts_of
+from loopscale.facts import facts_of
 from loopscale.objective import Losses
-from loopscale.stepping import Looped, State, evaluating
+from loopscale.stepping import Call, Looped, State, evaluating
 
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
 FLOOR = 1e-6  # of visibility; float32 leaves about 1e-8 to 1e-7 of what a readout hides
@@ -117,12 +117,13 @@ def search(
         first, windows = checked(model, batches)
         if losses.num_loops == 1 and not runs_past_trained_depth(model, first.inputs, 1):
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
-        z = first_state(model, few_tokens(model, first.inputs))
+        call = Call(model, few_tokens(model, first.inputs))
+        z = first_state(call)
         for loss in losses:
-            loss.require(facts, model, z)
+            loss.require(facts_of(call), model, z)
         signs = torch.Generator(first.inputs.device).manual_seed(0)  # the same search finds the same
         for i, window in enumerate(windows):
-            _gather(halves[i % 2], model, facts, losses, window, probes, signs)
+            _gather(halves[i % 2], model, losses, window, probes, signs)
     fit, held_out = halves
     if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
@@ -161,7 +162,6 @@ def _notes(halves: tuple[Moments, Moments], hidden: int, all_blind: bool) -> tup
 def _gather(
     moments: Moments,
     model: Looped,
-    facts: Facts,
     losses: Losses,
     window: Window,
     probes: int,
@@ -170,7 +170,8 @@ def _gather(
     """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
     inputs, labels, counted, _ = window
     moments.tokens += int(counted.sum())
-    z = first_state(model, inputs)
+    call = Call(model, inputs)
+    facts, z = facts_of(call), first_state(call)
     for k in range(losses.num_loops):
         require_finite(z, f"the state of loop {k + 1}")
         for loss in losses:
@@ -180,11 +181,11 @@ def _gather(
                 moments.see(loss.name, k, gradient, counted & telling(gradient, token_losses))
         moments.looked += int(counted.sum()) * sum(loss.looks(k) for loss in losses)
         if k + 1 < max(losses.num_loops, 2):
-            z = _push_probes(moments, _one_loop(model, k), z, counted, probes, signs)
+            z = _push_probes(moments, _one_loop(call, k), z, counted, probes, signs)
 
 
-def _one_loop(model: Looped, k: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: model.step(model.carry(x, k), k + 1)
+def _one_loop(call: Call, k: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: call.step(call.carry(x, k), k + 1)
 
 
 def _push_probes(

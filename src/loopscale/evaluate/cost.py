@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from loopscale.batches import device_of
 from loopscale.facts import TokenFlops, facts_of
 from loopscale.required import require_looped
-from loopscale.stepping import Looped, evaluating, run_loops
+from loopscale.stepping import Call, Looped, evaluating
 
 REPEATS = 5
 
@@ -38,10 +38,16 @@ def counted_flops(model: Looped | Any, input_ids: Tensor) -> TokenFlops:
         return result, counter.get_total_flops() / input_ids.numel()
 
     with evaluating(model):
-        h, embed = count(lambda: model.embed(input_ids))
-        z, step = count(lambda: model.step(h, 0))
-        _, carry = count(lambda: model.carry(z, 0))
-        _, readout = count(lambda: model.readout(z, 0))
+        calls: list[Call] = []
+
+        def begin() -> Tensor:
+            calls.append(Call(model, input_ids))
+            return calls[0].embed()
+
+        h, embed = count(begin)
+        z, step = count(lambda: calls[0].step(h, 0))
+        _, carry = count(lambda: calls[0].carry(z, 0))
+        _, readout = count(lambda: calls[0].readout(z, 0))
     return TokenFlops(embed, step, carry, readout)
 
 
@@ -120,9 +126,10 @@ def interleaved_times(actions: Sequence[Callable[[], None]], device: torch.devic
 
 def _decode_at(model: Looped, input_ids: Tensor, exit: int) -> Callable[[], None]:
     def run() -> None:
-        for z in run_loops(model, input_ids, exit):
+        call = Call(model, input_ids)
+        for z in call.states(exit):
             state = z
-        model.readout(state, exit - 1)
+        call.readout(state, exit - 1)
 
     return run
 

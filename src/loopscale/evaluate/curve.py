@@ -1,7 +1,7 @@
 """The depth curve: quality and scale of every exit, also past the trained depth, from one pass over the states."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, final, overload
@@ -14,10 +14,9 @@ from loopscale.batches import Batches, Window, windows_of
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.facts import facts_of
-from loopscale.objective import Reading
 from loopscale.precision import perplexity
 from loopscale.state import norm
-from loopscale.stepping import Looped, evaluating, run_loops
+from loopscale.stepping import Call, Looped, evaluating
 
 SAFE_RELATIVE_PERPLEXITY = 1.01
 PAST_TRAINING = 3  # the curve goes to this many times the trained depth
@@ -175,7 +174,7 @@ def _curves(
     for name in wanted or ():
         if name not in facts.readings:
             raise unknown("reading", name, facts.readings)
-    readings = {name: facts.readings[name] for name in wanted or facts.readings}
+    readings = tuple(wanted or facts.readings)
     trained = facts.trained_depth
     loops = PAST_TRAINING * trained if max_loops is None else max_loops
     if not isinstance(loops, int) or loops < 1:
@@ -190,12 +189,12 @@ def _curves(
     }
 
 
-def _batch_sums(
-    model: Looped, window: Window, loops: int, readings: Mapping[str, Reading]
-) -> Iterator[tuple[str, Tensor]]:
+def _batch_sums(model: Looped, window: Window, loops: int, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield named sums over each window's scored tokens, (exits, batch); nothing is synchronised with the device."""
+    call = Call(model, window.inputs)
+    readings = {name: facts_of(call).readings[name] for name in names}
     rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm")}
-    for k, z in enumerate(run_loops(model, window.inputs, loops)):
+    for k, z in enumerate(call.states(loops)):
         for name, read in readings.items():
             rows[name].append(read(z, k, window.labels).sum(-1))
         rows["norm"].append(torch.where(window.counted, norm(z), 0.0).sum(-1))

@@ -16,7 +16,7 @@ from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.halting.calibrated import CalibratedRule
 from loopscale.halting.rules import Exit, Real, Scores
 from loopscale.required import require_looped
-from loopscale.stepping import Context, Logits, Looped, Tokens, Verbs, evaluating, run_loops, with_context
+from loopscale.stepping import Call, Logits, Looped, Tokens, evaluating
 
 Batches = Sequence[tuple[Tensor, Tensor]]  # input ids, and which of them are tokens
 LeavingLogits = Float[Tensor, "leaving seq vocab"]
@@ -43,49 +43,48 @@ def halted_exits(
     tokens attend to each other at full depth, so a token's logits are those of its exit in an unhalted pass. Deciding
     who stays takes one synchronisation with the device per loop.
     """
-    verbs = with_context(model)
     real = torch.ones_like(input_ids, dtype=torch.bool) if real is None else real
     rows, stopped = torch.arange(len(input_ids), device=input_ids.device), ~real
     before: Exit | None = None
-    context = verbs.context(input_ids)
-    h = verbs.embed(input_ids, context)
+    call = Call(model, input_ids)
+    h = call.embed()
     for k in range(rule.num_loops):
-        z = verbs.step(h, k, context)
+        z = call.step(h, k)
         now = Exit(k, z)
         if k + 1 == rule.num_loops:
             selected = ~stopped
         elif rule.stops_early:
-            now, scores = _look(verbs, rule, now, before, context)
+            now, scores = _look(call, rule, now, before)
             selected = rule.halts(scores, real) & ~stopped
         else:
-            h = verbs.carry(z, h, k, context)
+            h = call.carry(z, k)
             continue
         leaving = selected.any(-1).nonzero().squeeze(-1)
         if len(leaving):
-            yield Leaving(k, rows[leaving], selected[leaving], _logits(verbs, now, leaving, context))
+            yield Leaving(k, rows[leaving], selected[leaving], _logits(call, now, leaving))
             stopped = stopped | selected
             staying = (~stopped).any(-1).nonzero().squeeze(-1)
             if not len(staying):
                 return
-            rows, stopped, real, h, now = rows[staying], stopped[staying], real[staying], h[staying], now.rows(staying)
-            context = verbs.rows(context, staying)
-        h, before = verbs.carry(now.z, h, k, context), now
+            rows, stopped, real, now = rows[staying], stopped[staying], real[staying], now.rows(staying)
+            call = call.rows(staying)
+        h, before = call.carry(now.z, k), now
 
 
-def _logits(verbs: Verbs, now: Exit, leaving: Tensor, context: Context) -> LeavingLogits:
+def _logits(call: Call, now: Exit, leaving: Tensor) -> LeavingLogits:
     """Return the logits of the leaving rows, decoded only now if the rule did not need them."""
     if now.logits is not None:
         return now.logits[leaving]
     if len(leaving) == len(now.z):
-        return verbs.readout(now.z, now.k, context)
-    return verbs.readout(now.z[leaving], now.k, verbs.rows(context, leaving))
+        return call.readout(now.z, now.k)
+    return call.rows(leaving).readout(now.z[leaving], now.k)
 
 
-def _look(verbs: Verbs, rule: CalibratedRule, now: Exit, before: Exit | None, context: Context) -> tuple[Exit, Scores]:
+def _look(call: Call, rule: CalibratedRule, now: Exit, before: Exit | None) -> tuple[Exit, Scores]:
     """Return the exit with all that the next one may ask of it, and its scores."""
     if rule.rule.reads_logits:
-        now = replace(now, logits=verbs.readout(now.z, now.k, context))
-    scores = rule.rule.scores(verbs.model, now, before)
+        now = replace(now, logits=call.readout(now.z, now.k))
+    scores = rule.rule.scores(call, now, before)
     return replace(now, scores=scores), scores
 
 
@@ -188,6 +187,7 @@ def _run_halted(model: Looped, batches: Batches, rule: CalibratedRule) -> None:
 
 def _run_full(model: Looped, batches: Batches, num_loops: int) -> None:
     for ids, _ in batches:
-        for z in run_loops(model, ids, num_loops):
+        call = Call(model, ids)
+        for z in call.states(num_loops):
             state = z
-        model.readout(state, num_loops - 1)
+        call.readout(state, num_loops - 1)

@@ -13,7 +13,7 @@ from loopscale.errors import InputError
 from loopscale.facts import depth_of, facts_of
 from loopscale.halting.rules import Exit, HaltingRule, Level, row_means
 from loopscale.objective import logit_losses
-from loopscale.stepping import Looped, evaluating, run_loops
+from loopscale.stepping import Call, Looped, evaluating
 
 Depths = Int[Tensor, "windows seq"]
 WindowSums = Float[Tensor, " windows"]
@@ -109,13 +109,14 @@ def _trace_batch(
     losses = []
     scores: dict[str, list[Tensor]] = {rule.name: [] for rule in rules}
     before: dict[str, Exit | None] = dict.fromkeys(scores)
-    for k, z in enumerate(run_loops(model, inputs, K)):
-        logits = model.readout(z, k)
+    call = Call(model, inputs)
+    for k, z in enumerate(call.states(K)):
+        logits = call.readout(z, k)
         losses.append(logit_losses(logits, labels))
         if k + 1 == K:
             break
         for rule in rules:
-            found = rule.scores(model, Exit(k, z, logits), before[rule.name])
+            found = rule.scores(call, Exit(k, z, logits), before[rule.name])
             scores[rule.name].append(found)
             before[rule.name] = Exit(k, z, logits, found)
     empty = torch.empty(0, *labels.shape)

@@ -81,6 +81,11 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         """Return what is known of this model beside its verbs."""
         return looped_facts(self)
 
+    @property
+    def reads_received(self) -> bool:
+        """Whether the recurrence reads what a loop received."""
+        return self.model.recurrence.reads_received
+
     def context(
         self,
         tokens: Tokens,

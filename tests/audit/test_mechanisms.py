@@ -1,0 +1,45 @@
+"""Parts that only tests know go through every measurement, however much of a call they read."""
+
+import pytest
+import torch
+
+from loopscale.audit import audit, intervene, loop_curves, static_verdict
+from loopscale.evaluate import depth_curve
+from tests.helpers import tiny_model
+
+BATCHES = [torch.arange(44).view(2, 22) * 5 % 31, torch.arange(44).view(2, 22) * 3 % 31]
+READS = {"recurrence": "mixing", "injection": "add"}
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_a_carry_that_reads_k_and_h_is_audited():
+    report = audit(tiny_model(**READS).double(), BATCHES)
+    scale = report.coordinates["scale"]
+    assert scale.verdict == "blind_spot" == static_verdict(tiny_model(**READS).config)["scale"].verdict
+    assert max(scale.visibility) < 1e-6
+    assert min(scale.retention) > 0.1
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_a_readout_and_a_penalty_with_arguments_are_seen():
+    power = audit(tiny_model(readout={"kind": "power", "alpha": 0.5}).double(), BATCHES)
+    assert power.coordinates["scale"].verdict == "visible"
+    penalised = audit(tiny_model(penalties=[{"kind": "norm", "coefficient": 0.1}]).double(), BATCHES)
+    assert penalised.coordinates["scale"].verdict == "visible"
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_the_gate_of_a_model_whose_carry_reads_h_is_audited():
+    report = audit(tiny_model(**READS, supervision="exit_gate").double(), BATCHES)
+    assert report.coordinates["scale"].verdict == "visible"
+
+
+@pytest.mark.usefixtures("mechanisms")
+def test_curves_and_interventions_run_the_whole_model():
+    model = tiny_model(**READS).double()
+    curve = depth_curve(model, BATCHES, 5)
+    cost = intervene(model, BATCHES, 5)
+    norms = loop_curves(model, BATCHES, 5).norm
+    for k, exit_ in enumerate(curve):
+        assert cost.cross_entropy["none"][k] == pytest.approx(exit_.cross_entropy)
+        assert norms[k] == pytest.approx(exit_.norm)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from loopscale import InputError
-from loopscale.study import load, worker
+from loopscale.cli.main import main
+from loopscale.study import Failed, load, worker
 from loopscale.study.executor import Job, LocalExecutor, process_environment
 from loopscale.study.grid import PAPER, named_conditions
 from loopscale.study.reproduce import plan, reproduce
@@ -53,7 +54,7 @@ def base(tmp_path, monkeypatch):
     return make
 
 
-def study(base, out, executor=None, **kwargs):
+def run_study(base, out, executor=None, **kwargs):
     console = Console(file=StringIO(), width=140)
     return reproduce(base, out, console=console, executor=executor or InProcess(), **kwargs)
 
@@ -76,14 +77,14 @@ def test_seeds_come_one_whole_comparison_after_the_other(base, tmp_path):
 def test_a_study_writes_everything_and_goes_on_where_it_was(base, tmp_path):
     out = tmp_path / "study"
     first = InProcess()
-    results = study(base(), out, first, conditions=CHOSEN[:1])
+    results = run_study(base(), out, first, conditions=CHOSEN[:1])
     run = results.conditions["per_loop-rmsnorm"].runs[0]
     assert (len(run.perplexity), len(run.norm_by_depth)) == (3, 9)
     assert (run.steps, run.checkpoint) == (3, "per_loop-rmsnorm/seed-42")
     for name in ("results.json", "report.html", "tables/table-1.md", "figures/norm-by-depth.png"):
         assert (out / name).stat().st_size > 0
     second = InProcess()
-    grown = study(base(), out, second, conditions=CHOSEN)
+    grown = run_study(base(), out, second, conditions=CHOSEN)
     assert second.executed == ["terminal-raw/seed-42"]
     assert grown.conditions["per_loop-rmsnorm"].runs[0] == run
     assert load(out / "results.json").corpus["sha256"] == results.corpus["sha256"]
@@ -92,10 +93,10 @@ def test_a_study_writes_everything_and_goes_on_where_it_was(base, tmp_path):
 
 def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, tmp_path):
     out = tmp_path / "study"
-    study(base(), out, conditions=CHOSEN[:1])
+    run_study(base(), out, conditions=CHOSEN[:1])
     before = sorted(p.stat().st_mtime_ns for p in out.rglob("*"))
     with pytest.raises(InputError, match=r"model\.num_loops differ"):
-        study(base(num_loops=2), out, conditions=CHOSEN[:1])
+        run_study(base(num_loops=2), out, conditions=CHOSEN[:1])
     assert sorted(p.stat().st_mtime_ns for p in out.rglob("*")) == before
 
 
@@ -133,8 +134,8 @@ def test_every_process_has_a_gpu_of_those_that_are_shown(monkeypatch):
 
 def test_a_study_knows_the_runs_of_earlier_calls(base, tmp_path):
     out = tmp_path / "study"
-    study(base(), out, conditions=CHOSEN[:1], seeds=(1, 2))
-    results = study(base(), out, conditions=CHOSEN[1:], seeds=(1,))
+    run_study(base(), out, conditions=CHOSEN[:1], seeds=(1, 2))
+    results = run_study(base(), out, conditions=CHOSEN[1:], seeds=(1,))
     seeds = {name: [run.seed for run in condition.runs] for name, condition in results.conditions.items()}
     assert seeds == {"per_loop-rmsnorm": [1, 2], "terminal-raw": [1]}
 
@@ -150,19 +151,31 @@ class Ending(InProcess):
 def test_an_interrupted_study_reports_what_is_finished(base, tmp_path):
     out = tmp_path / "study"
     with pytest.raises(KeyboardInterrupt):
-        study(base(), out, Ending(), conditions=CHOSEN)
+        run_study(base(), out, Ending(), conditions=CHOSEN)
     assert list(load(out / "results.json").conditions) == ["terminal-raw"]
     assert (out / "report.html").exists()
-    assert len(study(base(), out, conditions=CHOSEN).conditions) == 2
+    assert len(run_study(base(), out, conditions=CHOSEN).conditions) == 2
 
 
 def test_a_diverged_run_is_reported_like_any_other(base, tmp_path):
     out = tmp_path / "study"
     run = base()
-    results = study(replace(run, train=replace(run.train, learning_rate=1e30)), out, conditions=CHOSEN)
+    results = run_study(replace(run, train=replace(run.train, learning_rate=1e30)), out, conditions=CHOSEN)
     assert all(math.isnan(p) for p in results.conditions["terminal-raw"].runs[0].perplexity)
     assert any("diverged" in claim.note for claim in results.claims)
     assert (out / "report.html").exists()
+    (run,) = results.runs("terminal-raw")
+    assert run.measured["audit"] == run.measured["depth"] == Failed(run.measured["diverged"])
+    json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(("lost", "status"), [((), 0), (("per_loop-raw",), 1)])
+def test_the_command_says_by_its_status_that_a_run_diverged(study, diverge, monkeypatch, tmp_path, lost, status):
+    results = study()
+    for name in lost:
+        results = diverge(results, name)
+    monkeypatch.setattr("loopscale.cli.reproduce.reproduce", lambda *args: results)
+    assert main(["reproduce", "--preset", "laptop", "--out", str(tmp_path / "out")]) == status
 
 
 def test_other_files_are_not_overwritten(base, tmp_path):
@@ -170,32 +183,32 @@ def test_other_files_are_not_overwritten(base, tmp_path):
     out.mkdir()
     (out / "results.json").write_text("mine")
     with pytest.raises(InputError, match="not empty and holds no study"):
-        study(base(), out)
+        run_study(base(), out)
     assert (out / "results.json").read_text() == "mine"
 
 
 def test_a_damaged_result_is_named(base, tmp_path):
     out = tmp_path / "study"
-    study(base(), out, conditions=CHOSEN[:1])
+    run_study(base(), out, conditions=CHOSEN[:1])
     path = out / "per_loop-rmsnorm" / "seed-42" / "result.json"
     path.write_text("{")
     with pytest.raises(InputError, match=r"result\.json is not JSON"):
-        study(base(), out, conditions=CHOSEN[:1])
+        run_study(base(), out, conditions=CHOSEN[:1])
     path.unlink()
-    assert study(base(), out, conditions=CHOSEN[:1]).conditions["per_loop-rmsnorm"].runs[0].steps == 3
+    assert run_study(base(), out, conditions=CHOSEN[:1]).conditions["per_loop-rmsnorm"].runs[0].steps == 3
 
 
 def test_what_the_conditions_differ_in_cannot_be_set(base, tmp_path):
     with pytest.raises(InputError, match=r"model\.readout is what the conditions differ in"):
-        study(base(readout="raw"), tmp_path / "study")
+        run_study(base(readout="raw"), tmp_path / "study")
 
 
 def test_a_study_on_another_text_is_refused(base, tmp_path):
     out, text = tmp_path / "study", tmp_path / "text.txt"
-    study(base(), out, conditions=CHOSEN[:1])
+    run_study(base(), out, conditions=CHOSEN[:1])
     text.write_text(text.read_text().replace("squared", "cubed"))
     with pytest.raises(InputError, match="was trained on another text"):
-        study(base(), out, conditions=CHOSEN)
+        run_study(base(), out, conditions=CHOSEN)
 
 
 def test_the_executor_never_starts_more_than_its_width():

@@ -159,12 +159,8 @@ def _draw_visibility(axes: "Axes", report: AuditReport) -> None:
 
 
 def _by_loss(name: str, coordinate: CoordinateReport) -> dict[str, Sequence[float]]:
-    every = {
-        name: coordinate.visibility,
-        f"{name}, norm penalty": coordinate.penalty_visibility,
-        f"{name}, exit gate": coordinate.gate_visibility,
-    }
-    return {label: values for label, values in every.items() if values is not None}
+    others = {f"{name}, {loss}": values for loss, values in coordinate.seen.items()}
+    return {name: coordinate.visibility, **others}
 
 
 def _draw_retention(axes: "Axes", report: AuditReport) -> None:

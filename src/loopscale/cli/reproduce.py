@@ -9,10 +9,10 @@ from loopscale.study.reproduce import reproduce
 
 
 def run(args: Namespace) -> int:
-    """Run the study."""
+    """Run the study; the exit status is 1 where a run of it diverged."""
     out = Path(args.out or f"runs/{args.preset}")
     for short in ("corpus", "tokenizer"):
         if args[short] is not None:
             args[f"data.{short}"] = args[short]
-    reproduce(run_config(args, str(out)), out, args.conditions, args.seeds, args.processes)
-    return 0
+    results = reproduce(run_config(args, str(out)), out, args.conditions, args.seeds, args.processes)
+    return 1 if any(run.diverged for run in results.all_runs) else 0

@@ -103,6 +103,9 @@ def reproduce(
         raise
     results = write_report(collect(base, finished_runs(base, out), corpus, out), out)
     render(screen, results)
+    if lost := [run.checkpoint for run in results.all_runs if run.diverged]:
+        words = f"diverged: {', '.join(lost)}: try a lower train.learning_rate or train.clip"
+        screen.print(Text(words), soft_wrap=True)
     screen.print(Text(f"report: {out / PAGE}"), soft_wrap=True)
     return results
 

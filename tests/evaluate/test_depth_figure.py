@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from loopscale.evaluate import DepthCurve
-from loopscale.evaluate.figures import CUT, depth_figure
+from loopscale.evaluate.display import CUT, depth_figure
 
 
 def curve(*losses):

@@ -13,7 +13,7 @@ from loopscale.evaluate import (
     run_halting,
     token_flops,
 )
-from loopscale.evaluate.tables import safe_sentence
+from loopscale.evaluate.display import safe_sentence
 from loopscale.storage import plain
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model

@@ -9,7 +9,7 @@ from jsonargparse import Namespace, get_loader
 from yaml import YAMLError
 
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
-from loopscale.audit.tables import (
+from loopscale.audit.display import (
     curves_line,
     intervention_table,
     loop_table,

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from loopscale.data.progress import progress_when_slow
+from loopscale.display import progress_bar
 from loopscale.errors import InputError
 from loopscale.storage import read_json
 
@@ -75,7 +75,7 @@ def read_weights(files: list[Path]) -> Weights:
     """
     sizes = [path.stat().st_size for path in files]
     weights: Weights = {}
-    with progress_when_slow("reading weights", sum(sizes)) as advance:
+    with progress_bar("reading weights", sum(sizes)) as advance:
         for path, size in zip(files, sizes, strict=True):
             weights |= safe_tensors(path) if path.suffix in SAFE_ENDINGS else state_dict(read_torch(path), path)
             advance(size)

@@ -18,8 +18,8 @@ from loopscale.data import hub
 from loopscale.data.cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.corpora import Corpus
 from loopscale.data.encoding import BYTES, pieces, vocabulary_size
-from loopscale.data.progress import progress_when_slow
 from loopscale.data.readers import existing
+from loopscale.display import progress_bar
 from loopscale.errors import InputError, unknown
 
 FitOn = Literal["train", "train+valid"]
@@ -146,7 +146,7 @@ def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> P
 
 def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokenizerFast:
     counts: Counter[str] = Counter()
-    with progress_when_slow("counting words", sum(map(len, documents))) as advance:
+    with progress_bar("counting words", sum(map(len, documents))) as advance:
         for document in documents:
             for piece in pieces(document):
                 counts.update(WORDS_PATTERN.findall(piece))

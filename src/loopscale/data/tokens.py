@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from loopscale.data.cache import build_once, default_cache_dir, digest, remove
 from loopscale.data.corpora import Corpus, Split
 from loopscale.data.encoding import control_tokens, count_controls, encode, end_of_text, pieces, vocabulary_size
-from loopscale.data.progress import progress_when_slow
 from loopscale.data.tokenization import fingerprint
+from loopscale.display import progress_bar
 from loopscale.errors import InputError
 
 FORMAT = 2  # raise it when the same text and tokenizer should give other ids
@@ -107,7 +107,7 @@ def _encode(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split:
     spelled: Counter[str] = Counter()
     text_bytes = 0
     stream = _stream(documents, eos is not None)
-    with progress_when_slow(f"tokenising ({split})", sum(map(len, documents))) as advance:
+    with progress_bar(f"tokenising ({split})", sum(map(len, documents))) as advance:
         while chunk := list(islice(stream, PIECES_AT_ONCE)):
             for ids, (text, ends) in zip(encode(tokenizer, [text for text, _ in chunk]), chunk, strict=True):
                 if controls and not controls.keys().isdisjoint(ids):

@@ -5,10 +5,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from loopscale import InputError
-from loopscale.audit import audit, intervene, loop_curves, run_audit, search
+from loopscale.audit import audit, intervene, loop_curves, search
 from tests.audit.test_foreign_models import VOCAB, Base, batches
 
-MEASURES = [audit, search, loop_curves, intervene, run_audit]
+MEASURES = [audit, search, loop_curves, intervene]
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from loopscale import InputError
-from loopscale.audit import Coordinate, audit, intervene, loop_curves, run_audit, search
+from loopscale.audit import Coordinate, audit, intervene, loop_curves, search
 from loopscale.audit.derivatives import push
+from loopscale.study.topics.audit import record_of
 
 VOCAB, HIDDEN = 43, 20
 
@@ -191,7 +192,7 @@ def test_a_model_that_cannot_go_on_is_measured_within_its_depth():
 @pytest.mark.parametrize("model", [TwoStepTable, WithoutLastCarry])
 def test_curves_of_a_model_that_cannot_go_on_end_at_its_depth(model):
     assert len(loop_curves(model(), batches()).scale) == 3
-    assert run_audit(model(), batches())["lemma2"]["loops"] == 3
+    assert record_of(model(), batches()).lemma2.loops == 3
 
 
 def test_an_assertion_on_the_loop_is_an_answer_too():
@@ -390,7 +391,7 @@ def test_every_part_keeps_its_mode():
     assert model.training and model.up.training and not model.norm.training
 
 
-@pytest.mark.parametrize("measure", [loop_curves, intervene, run_audit])
+@pytest.mark.parametrize("measure", [loop_curves, intervene, record_of])
 def test_every_measure_tries_the_verbs_first(measure):
     with pytest.raises(InputError, match=r"carry.*returned \(2, 8, 10\) for \(2, 8, 20\)"):
         measure(Wrong(carry=lambda self, z, k: z[..., :10]), batches(1))

@@ -8,7 +8,6 @@ from loopscale.audit.curves import LoopCurves, PowerLaw, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.audit.monitor import ScaleMonitor
 from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
-from loopscale.audit.run import run_audit
 from loopscale.audit.search import FoundDirection, SearchReport, search
 from loopscale.audit.static import static_verdict, static_warning
 from loopscale.audit.verdict import Thresholds, Verdict
@@ -33,7 +32,6 @@ __all__ = [
     "intervene",
     "loop_curves",
     "mean",
-    "run_audit",
     "scale",
     "search",
     "static_verdict",

@@ -16,6 +16,7 @@ from loopscale.audit.display import (
     search_table,
     static_table,
     verdict_table,
+    write_figures,
 )
 from loopscale.batches import Batch
 from loopscale.cli.messages import check_outputs
@@ -79,8 +80,6 @@ def _measure(args: Namespace) -> int:
         out.print("", curves_line(curves), "", intervention_table(changed), sep="\n")
         found |= {"curves": plain(curves), "interventions": plain(changed)}
         if args.figures:
-            from loopscale.audit.display import write_figures  # matplotlib takes a second
-
             write_figures(Path(args.figures), report, curves, changed)
             out.print(f"figures are in {args.figures}", soft_wrap=True)
     _write(args.json, found)

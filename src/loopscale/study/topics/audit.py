@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import final
+from typing import Any, final
 
 from loopscale.audit import (
     AuditReport,
@@ -15,13 +15,15 @@ from loopscale.audit import (
     intervene,
     loop_curves,
 )
+from loopscale.batches import Batch
 from loopscale.data import Data
 from loopscale.display import Column, Table
 from loopscale.model import LoopedForCausalLM
 from loopscale.precision import perplexity
+from loopscale.stepping import Looped
 from loopscale.storage import from_json, plain
 
-from ..cells import agreed, by_condition, over_seeds, seeds_said
+from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
 from ..results import Results, Run
 from ..topic import Claim, Topic, at_least, at_most, finite, per_seed, valid_batches
 from .exits import PLAIN
@@ -38,7 +40,6 @@ REMEDIED = {
     "per_loop-rmsnorm-normed": "removed",
 }
 STATED = "stated in the paper"
-IN_WORDS = {"blind spot": "a blind spot"}
 
 
 @final
@@ -86,9 +87,13 @@ class AuditRecord:
 
 
 def measure_audit(model: LoopedForCausalLM, data: Data) -> AuditRecord:
-    """Return verdicts, curves and interventions of the audit on a few windows of the valid split."""
-    windows = list(valid_batches(model, data, BATCH_SIZE, BATCHES))
-    report, curves = audit(model, windows), loop_curves(model, windows, CURVE_LOOPS)
+    """Return the audit of a trained model on a few windows of the valid split."""
+    return record_of(model, list(valid_batches(model, data, BATCH_SIZE, BATCHES)))
+
+
+def record_of(model: Looped | Any, windows: Sequence[Batch], curve_loops: int = CURVE_LOOPS) -> AuditRecord:
+    """Return verdicts, curves over so many loops, and interventions of any looped model."""
+    report, curves = audit(model, windows), loop_curves(model, windows, curve_loops)
     changed = intervene(model, windows)
     scale, fit = report.coordinates["scale"], curves.fit
     record = AuditRecord(
@@ -166,13 +171,8 @@ def verdicts(results: Results) -> Table | None:
         "name the loss that sees, in brackets; mean: the state's component along the ones vector. "
         f"{seeds_said(results)}",
         columns=(
-            Column("condition"),
-            Column("visibility, exit 1", numeric=True),
-            Column(f"visibility, exit {results.num_loops}", numeric=True),
-            Column("retention", numeric=True),
-            Column("drift", numeric=True),
-            Column("scale"),
-            Column("mean"),
+            *columns_of_conditions("visibility, exit 1", f"visibility, exit {results.num_loops}", "retention", "drift"),
+            *map(Column, ("scale", "mean")),
         ),
         rows=by_condition(results, cells),
     )
@@ -184,7 +184,7 @@ def verdicts_sentence(results: Results) -> str | None:
     for name, condition in results.conditions.items():
         if known := [verdict for run in condition.runs if (verdict := scale_verdict(run))]:
             conditions.setdefault(agreed([_words(verdict) for verdict in known]), []).append(name)
-    parts = (f"{IN_WORDS.get(verdict, verdict)} in {', '.join(names)}" for verdict, names in conditions.items())
+    parts = (f"{'a ' * (verdict == 'blind spot')}{verdict} in {', '.join(n)}" for verdict, n in conditions.items())
     return f"The audit: scale is {'; '.join(parts)}." if conditions else None
 
 

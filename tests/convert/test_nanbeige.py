@@ -27,6 +27,7 @@ def rope_model(**fields):
         ({"num_loops": 1, "recurrence": "damped"}, True),  # nothing is carried
         ({"num_loops": 1, "readout": "final_rmsnorm"}, True),
         ({"exit_gate": True}, True),
+        ({"head_dim": 10}, True),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}, "rms_norm_eps": 1e-3}, True),
     ],
 )
@@ -43,6 +44,11 @@ def test_there_and_back_computes_the_same(fields, skips):
         ({"position_embedding": "learned"}, "no position_embedding='learned'"),
         ({"norm_placement": "sandwich", "readout": "raw"}, "no readout='raw', no residual='sandwich'"),
         ({"block_norm": "layernorm"}, "no block_norm='layernorm'"),
+        ({"attention_bias": True}, "no attention_bias=True"),
+        ({"attention_output_bias": True}, "no attention_output_bias=True"),
+        ({"qk_norm": True}, "no qk_norm=True"),
+        ({"mlp": "gelu"}, "no mlp='gelu'"),
+        ({"mlp_bias": True}, "no mlp_bias=True"),
         ({"readout": "layernorm"}, "no readout='layernorm'"),
         ({"readout": "final_rmsnorm"}, "no readout='final_rmsnorm'"),
         ({"readout": "raw", "num_loops": 1}, "no readout='raw'"),

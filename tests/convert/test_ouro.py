@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loopscale import InputError, LoopedForCausalLM, run_loops
 from loopscale.convert import from_ouro, to_ouro
-from loopscale.convert.ouro import OPTIONS, SIZES
+from loopscale.convert.ouro import ARCHITECTURE, OPTIONS, SIZES
 from tests.helpers import tiny_model
 
 PROMPT = 8
@@ -128,6 +128,15 @@ def test_missing_and_surplus_weights_are_named(ouro):
 def test_a_model_that_is_no_ouro_cannot_become_one():
     with pytest.raises(InputError, match="norm_placement='pre'"):
         to_ouro(tiny_model())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"injection": "add"}, {"mlp": "gelu"}, {"attention_bias": True}, {"qk_norm": True}, {"head_dim": 10}]
+)
+def test_what_an_ouro_lacks_is_named(fields):
+    (name,) = fields
+    with pytest.raises(InputError, match=f"has no {name}="):
+        to_ouro(tiny_model(**ARCHITECTURE | fields))
 
 
 JSON = st.none() | st.booleans() | st.integers(-3, 100) | st.floats(allow_nan=False) | st.text(max_size=4) | st.just([])

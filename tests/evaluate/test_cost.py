@@ -10,7 +10,12 @@ from tests.helpers import tiny_config, tiny_model
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"num_attention_heads": 4, "num_key_value_heads": 2}, {"intermediate_size": 24, "position_embedding": "rope"}],
+    [
+        {},
+        {"num_attention_heads": 4, "num_key_value_heads": 2},
+        {"intermediate_size": 24, "position_embedding": "rope"},
+        {"head_dim": 10, "num_key_value_heads": 1, "mlp": "gelu"},
+    ],
 )
 @pytest.mark.parametrize("exit", [1, 3, 5])
 def test_the_formula_is_what_the_counter_counts(overrides, exit):

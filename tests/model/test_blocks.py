@@ -1,9 +1,93 @@
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from loopscale.model.blocks import in_compute_precision, plain_causal_attention
 from tests.helpers import tiny_model
+
+IDS = torch.arange(24).view(2, 12) * 7 % 31
+GPT2 = {
+    **{"block_norm": "layernorm", "readout": "layernorm", "mlp": "gelu_tanh", "rms_norm_eps": 1e-5},
+    **dict.fromkeys(("attention_bias", "attention_output_bias", "mlp_bias"), True),
+}
+QWEN3 = {"position_embedding": "rope", "qk_norm": True, "head_dim": 10, "num_key_value_heads": 1}
+GPT2_NAMES = {
+    **{"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "attn.c_proj": "self_attn.o_proj"},
+    **{"mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"},
+    **{name: f"self_attn.{name}_proj" for name in "qkv"},
+}
+D, L, INSIDE = 16, 2, 64  # of the tiny model
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({"attention_bias": True}, L * 3 * D),
+        ({"attention_bias": True, "num_key_value_heads": 1}, L * (2 * D - D * D)),
+        ({"attention_output_bias": True}, L * D),
+        ({"qk_norm": True}, L * 2 * 8),
+        ({"head_dim": 10}, L * 4 * D * (20 - D)),
+        ({"mlp": "gelu"}, -L * D * INSIDE),
+        ({"mlp": "gelu", "mlp_bias": True}, L * (INSIDE + D - D * INSIDE)),
+        ({"mlp_bias": True}, L * (2 * INSIDE + D)),
+    ],
+)
+def test_every_option_of_a_block_has_its_parameters_and_they_learn(fields, more):
+    model = tiny_model(**fields)
+    assert model.num_parameters() == tiny_model().num_parameters() + more
+    model(IDS, labels=IDS).loss.backward()
+    # a bias of all keys moves no attention weight
+    still = [n for n, p in model.named_parameters() if not p.grad.any() or (p.grad.abs().max() < 1e-7)]
+    assert all(name.endswith("k_proj.bias") for name in still)
+
+
+@pytest.mark.parametrize("fields", [GPT2, QWEN3, {"mlp": "gelu", "head_dim": 6, "attention_bias": True}])
+def test_blocks_of_every_shape_decode_the_same_with_a_cache(fields):
+    model = tiny_model(**fields)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    cached = model.generate(IDS, **options)
+    assert torch.equal(cached, model.generate(IDS, use_cache=False, **options))
+    assert torch.equal(cached, model.generate(IDS, cache_implementation="static", **options))
+
+
+def test_two_loops_of_a_gpt_2_s_core_are_its_copies():
+    model = tiny_model(num_loops=2, **GPT2).double()
+    sizes = {"vocab_size": 31, "n_embd": D, "n_layer": 2 * L, "n_head": 2, "n_positions": 48}
+    theirs = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    randomize(model)
+    own = model.state_dict()
+    state = {"wte.weight": own["lm_head.weight"], "wpe.weight": own["model.embed_positions.weight"]}
+    for kind in ("weight", "bias"):
+        state[f"ln_f.{kind}"] = own[f"readout_norm.norm.{kind}"]
+        for i in range(2 * L):
+            layer = {name: own[f"model.layers.{i % L}.{name}.{kind}"] for name in GPT2_NAMES.values()}
+            layer = {name: weight.T if weight.ndim == 2 else weight for name, weight in layer.items()}
+            fused = torch.cat([layer[f"self_attn.{name}_proj"] for name in "qkv"], -1)
+            placed = {name: layer[ours] for name, ours in GPT2_NAMES.items()} | {"attn.c_attn": fused}
+            state |= {f"h.{i}.{name}.{kind}": placed[name] for name in placed if name not in "qkv"}
+    theirs.double().eval().transformer.load_state_dict(state)
+    torch.testing.assert_close(model(IDS).logits, theirs(IDS).logits)
+
+
+def test_two_loops_of_a_qwen_3_s_core_are_its_copies():
+    model = tiny_model(num_loops=2, **QWEN3)
+    randomize(model)
+    theirs = Qwen3ForCausalLM(
+        Qwen3Config(
+            **{"vocab_size": 31, "hidden_size": D, "intermediate_size": INSIDE, "num_hidden_layers": 2 * L},
+            **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 10, "max_position_embeddings": 48},
+            tie_word_embeddings=True,
+        )
+    )
+    own = model.state_dict()
+    state = {"model.embed_tokens.weight": own["lm_head.weight"], "lm_head.weight": own["lm_head.weight"]}
+    state["model.norm.weight"] = own["readout_norm.norm.weight"]
+    for name, weight in model.model.layers.state_dict().items():
+        i, rest = name.split(".", 1)
+        state |= {f"model.layers.{int(i) + k * L}.{rest}": weight for k in range(2)}
+    theirs.eval().load_state_dict(state)
+    torch.testing.assert_close(model(IDS).logits, theirs(IDS).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_the_plain_formula_is_the_kernel_in_float64():
@@ -36,3 +120,10 @@ def test_the_cast_is_autocasts_own():
     assert in_compute_precision(x).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert in_compute_precision(x).dtype == torch.bfloat16
+
+
+def randomize(model):
+    """Give every parameter a value of its own, biases and norms too."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)

@@ -29,6 +29,15 @@ def test_an_odd_head_size_needs_no_rope():
         LoopedConfig(hidden_size=34, num_attention_heads=2, position_embedding="rope")
 
 
+def test_a_head_size_of_its_own_need_not_divide_the_state():
+    config = LoopedConfig(hidden_size=34, num_attention_heads=4, head_dim=6, position_embedding="rope")
+    assert LoopedConfig.from_dict(config.to_dict()).head_dim == 6
+    with pytest.raises(InputError, match="head_dim is 7"):
+        LoopedConfig(hidden_size=32, num_attention_heads=4, head_dim=7, position_embedding="rope")
+    with pytest.raises(InputError, match="head_dim is 0: give at least 1"):
+        LoopedConfig(head_dim=0)
+
+
 def test_unknown_preset_gets_a_guess():
     with pytest.raises(InputError, match="did you mean 'laptop'"):
         preset_config("labtop")

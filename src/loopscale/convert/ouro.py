@@ -51,6 +51,13 @@ ARCHITECTURE: Mapping[str, Any] = {
     "readout": "rmsnorm",
     "share_loop_norm": True,
     "exit_gate": True,
+    "residual": None,
+    "injection": "none",
+    "attention_bias": False,
+    "attention_output_bias": False,
+    "qk_norm": False,
+    "mlp": "swiglu",
+    "mlp_bias": False,
 }
 ROPE_THETA = 1e6
 SOURCE = "the Ouro checkpoint"
@@ -99,6 +106,9 @@ def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]],
     has = {**{key: getattr(config, key) for key in ARCHITECTURE}, "rope_type": rope.get("rope_type")}
     needs = {**ARCHITECTURE, "rope_type": "default"}
     different = [f"{key}={value!r}" for key, value in has.items() if value != needs[key]]
+    assert config.head_dim is not None  # the config fills it
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        different.append(f"head_dim={config.head_dim}")
     if different:
         raise InputError(f"this model cannot be written as an Ouro, which has no {', no '.join(different)}.")
     state = model.state_dict()

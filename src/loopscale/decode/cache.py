@@ -87,6 +87,7 @@ class LoopCache(Cache):
         self.cursor = Cursor()
         self.num_loops = num_loops
         heads = config.num_key_value_heads or config.num_attention_heads
+        assert config.head_dim is not None  # the config fills it
         shape = (2, num_loops, batch, heads, capacity, config.head_dim)
         kind = model.device.type  # under autocast keys and values are of its precision
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype

@@ -1,4 +1,4 @@
-"""Layer of the shared stack: attention and SwiGLU. It knows nothing of loops but its cache slot.
+"""Layer of the shared stack: attention and feed-forward. It knows nothing of loops but its cache slot.
 
 Letters: B batch, T tokens, D hidden, N heads, H head size.
 """
@@ -8,7 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.hf import attend, rotate
@@ -21,10 +21,10 @@ Heads = Float[Tensor, "batch heads seq head_size"]
 
 @final
 class BranchLinear(nn.Linear):
-    """Linear map of a branch, without a bias. Its initial weight is `initial_gain` times the model's usual one."""
+    """Linear map of a branch. Its initial weight is `initial_gain` times the model's usual one."""
 
-    def __init__(self, inputs: int, outputs: int, initial_gain: float) -> None:
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, initial_gain: float, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
         self.initial_gain = initial_gain
 
 
@@ -35,15 +35,19 @@ class LoopedAttention(nn.Module):
 
     def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
-        assert config.num_key_value_heads is not None  # the config fills it
+        assert config.num_key_value_heads is not None and config.head_dim is not None  # the config fills them
         self.config = config
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        kv_size = config.num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = BranchLinear(config.hidden_size, kv_size, initial_gain)
-        self.o_proj = BranchLinear(config.hidden_size, config.hidden_size, initial_gain)
+        hidden, bias = config.hidden_size, config.attention_bias
+        q_size, kv_size = (n * self.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+        self.q_proj = nn.Linear(hidden, q_size, bias)
+        self.k_proj = nn.Linear(hidden, kv_size, bias)
+        self.v_proj = BranchLinear(hidden, kv_size, initial_gain, bias)
+        self.o_proj = BranchLinear(q_size, hidden, initial_gain, config.attention_output_bias)
+        self.q_norm, self.k_norm = (
+            nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity() for _ in "qk"
+        )
 
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Attend over this call's tokens and those the cache holds in `slot`.
@@ -56,6 +60,7 @@ class LoopedAttention(nn.Module):
             return y.view(B, T, -1, self.head_dim).transpose(1, 2)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # a norm under autocast may widen
         if context.rotary is not None:
             q, k = rotate(q, k, *context.rotary)
         if context.cache is not None:
@@ -93,13 +98,32 @@ class SwiGLU(nn.Module):
     def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
         assert config.intermediate_size is not None  # the config fills it
-        self.gate_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain)
-        self.up_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain)
-        self.down_proj = BranchLinear(config.intermediate_size, config.hidden_size, initial_gain)
+        hidden, inside, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = BranchLinear(hidden, inside, initial_gain, bias)
+        self.up_proj = BranchLinear(hidden, inside, initial_gain, bias)
+        self.down_proj = BranchLinear(inside, hidden, initial_gain, bias)
 
     def forward(self, x: State) -> State:
         """Map (batch, seq, hidden) to the same shape."""
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class GELU(nn.Module):
+    """Feed-forward of two maps: down(gelu(up(x))), with the exact GELU or its tanh form, which GPT-2 has."""
+
+    def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
+        super().__init__()
+        assert config.intermediate_size is not None  # the config fills it
+        self.approximate = "tanh" if config.mlp == "gelu_tanh" else "none"
+        self.up_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain, config.mlp_bias)
+        self.down_proj = BranchLinear(config.intermediate_size, config.hidden_size, initial_gain, config.mlp_bias)
+
+    def forward(self, x: State) -> State:
+        """Map (batch, seq, hidden) to the same shape."""
+        return self.down_proj(gelu(self.up_proj(x), approximate=self.approximate))
+
+
+FEED_FORWARD = {"swiglu": SwiGLU, "gelu": GELU, "gelu_tanh": GELU}
 
 
 class LoopedLayer(GradientCheckpointingLayer):
@@ -113,7 +137,7 @@ class LoopedLayer(GradientCheckpointingLayer):
         self.self_attn = LoopedAttention(config, joins[0].initial_gain)
         self.attention_output_norm = joins[0].norms[1]
         self.post_attention_layernorm = joins[1].norms[0]
-        self.mlp = SwiGLU(config, joins[1].initial_gain)
+        self.mlp = FEED_FORWARD[config.mlp](config, joins[1].initial_gain)
         self.mlp_output_norm = joins[1].norms[1]
         self.attention_residual, self.mlp_residual = joins
 

@@ -20,7 +20,7 @@ PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` wit
 Supervision = Literal["terminal", "per_loop", "exit_gate"]
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_stack_layers", "num_attention_heads"),
-    *("num_key_value_heads", "trained_loops", "max_position_embeddings"),
+    *("num_key_value_heads", "head_dim", "trained_loops", "max_position_embeddings"),
 )
 
 
@@ -39,6 +39,12 @@ class LoopedConfig(PreTrainedConfig):
         num_stack_layers: layers of the shared stack.
         num_attention_heads: heads of attention.
         num_key_value_heads: heads of keys and values; as many as heads by default.
+        head_dim: channels of one head; hidden_size / num_attention_heads by default.
+        attention_bias: queries, keys and values have biases.
+        attention_output_bias: what attention writes has a bias.
+        qk_norm: queries and keys are normalised (RMSNorm) in every head, before RoPE.
+        mlp: feed-forward block: gated (swiglu), or two maps around GELU, exact (gelu) or by tanh (gelu_tanh, GPT-2's).
+        mlp_bias: the maps of the feed-forward block have biases.
         num_loops: times the stack is applied.
         trained_loops: loops the loss saw; stays when num_loops is changed at loading, and tells which exit is final.
         max_position_embeddings: positions of a learned table, or that RoPE was trained on.
@@ -84,6 +90,12 @@ class LoopedConfig(PreTrainedConfig):
     num_stack_layers: int = 8
     num_attention_heads: int = 8
     num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    qk_norm: bool = False
+    mlp: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
+    mlp_bias: bool = False
     num_loops: int = 4
     trained_loops: int | None = None
     max_position_embeddings: int = 256
@@ -119,6 +131,9 @@ class LoopedConfig(PreTrainedConfig):
             self.intermediate_size = 4 * self.hidden_size
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None and self.num_attention_heads > 0:
+            self._check_default_head()
+            self.head_dim = self.hidden_size // self.num_attention_heads
         if self.trained_loops is None:
             self.trained_loops = self.num_loops
         if self.supervision == "exit_gate":
@@ -126,11 +141,6 @@ class LoopedConfig(PreTrainedConfig):
         kwargs.pop("num_hidden_layers", None)
         self._check_sizes()
         super().__post_init__(**kwargs)
-
-    @property
-    def head_dim(self) -> int:
-        """Size of one attention head."""
-        return self.hidden_size // self.num_attention_heads
 
     @property
     def residual_part(self) -> PartChoice:
@@ -177,17 +187,13 @@ class LoopedConfig(PreTrainedConfig):
         if self.num_loops < 1:
             raise InputError(f"num_loops is {self.num_loops}: a looped model needs at least 1 loop.")
         for name in SIZES:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give at least 1.")
-        if self.hidden_size % self.num_attention_heads:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: give at least 1.")
+        if self.position_embedding == "rope" and (self.head_dim or 0) % 2:
             raise InputError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
-                "change one of them."
-            )
-        if self.position_embedding == "rope" and self.head_dim % 2:
-            raise InputError(
-                f"RoPE turns channels in pairs and needs an even head size, but hidden_size {self.hidden_size} / "
-                f"num_attention_heads {self.num_attention_heads} is {self.head_dim}: change one of them."
+                f"RoPE turns channels in pairs and needs an even head size, but head_dim is {self.head_dim} (of "
+                f"hidden_size {self.hidden_size} and num_attention_heads {self.num_attention_heads}): change it."
             )
         if self.num_attention_heads % (self.num_key_value_heads or 1):
             raise InputError(
@@ -195,6 +201,13 @@ class LoopedConfig(PreTrainedConfig):
                 f"{self.num_key_value_heads}: change one of them."
             )
         self._check_losses()
+
+    def _check_default_head(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
+                "change one of them, or give head_dim."
+            )
 
     def _check_losses(self) -> None:
         if not 0 <= self.dropout < 1:

@@ -55,13 +55,17 @@ def _exit_losses(
 def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
     """Return the matrix multiplications per token of one of our models, for windows of T tokens.
 
-    One layer: 4 D^2 for q and o, 4 D D_kv for k and v (D_kv = key-value heads times head size), 6 D I for SwiGLU, and
-    4 T D for attention, which is counted over all T keys, as kernels and papers do, not over the causal half. A loop is
-    L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix multiplications.
+    One layer: 4 D D_q for q and o (D_q = heads times head size), 4 D D_kv for k and v, 6 D I for SwiGLU or 4 D I for
+    GELU, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
+    half. A loop is L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix
+    multiplications.
     """
     assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
-    D, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
-    layer = 4 * D * D + 4 * D * kv_size + 6 * D * config.intermediate_size + 4 * sequence_length * D
+    assert config.head_dim is not None
+    D = config.hidden_size
+    q_size, kv_size = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+    feed_forward = (6 if config.mlp == "swiglu" else 4) * D * config.intermediate_size
+    layer = 4 * D * (q_size + kv_size) + feed_forward + 4 * sequence_length * q_size
     return TokenFlops(
         embed=0.0, step=float(config.num_stack_layers * layer), carry=0.0, readout=2.0 * D * config.vocab_size
     )

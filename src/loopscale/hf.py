@@ -4,9 +4,11 @@ Kept in one place, so that a new version of either is one file to look at.
 """
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy, deepcopy
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.llama import modeling_llama
 from transformers.utils import logging
-from transformers.utils.deprecation import deprecate_kwarg
 
 __all__ = [
     "CACHE",
@@ -70,13 +71,30 @@ def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedM
 
 
 def one_cache_name(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a `forward` that hands on a cache under its former name as `cache`, with transformers' own warning.
+    """Return a `forward` that tells, once for every model, of a cache that is given under its former name.
 
+    Whatever warnings are ignored: the call will not work in a later version. Where warnings are errors it is one.
     Before 5.24 the former name is the only one.
     """
     if CACHE == "past_key_values":
         return forward
-    return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
+
+    @wraps(forward)
+    def telling(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        former = kwargs.get("past_key_values") is not None
+        if former and not torch.compiler.is_compiling() and "_told_of_cache" not in vars(self):
+            vars(self)["_told_of_cache"] = True
+            _insist(f"`past_key_values` is deprecated for {type(self).__name__}: call the cache `cache`.")
+        return forward(self, *args, **kwargs)
+
+    return telling
+
+
+def _insist(sentence: str) -> None:
+    """Warn of a change to come past all filters but those that make errors of warnings."""
+    with warnings.catch_warnings(record=True):  # raises there
+        warnings.warn(sentence, FutureWarning, stacklevel=3)
+    warnings.showwarning(FutureWarning(sentence), FutureWarning, __file__, 0)
 
 
 def does_more_than_its_class(module: nn.Module) -> bool:

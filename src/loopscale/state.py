@@ -3,6 +3,8 @@
 All are taken in float32 or better whatever the state's precision, so that a figure means the same wherever it is read.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +18,19 @@ PerToken = Float[Tensor, "batch seq"]
 def norm(z: State) -> PerToken:
     """Return the L2 norm ||z||_2 of every token's state, which arXiv 2606.24898 reports; its derivative at 0 is 0."""
     return torch.linalg.vector_norm(z, dim=-1, dtype=widened(z.dtype))
+
+
+@torch.no_grad()
+def row_norms(states: Sequence[State], attention_mask: object = None) -> Float[Tensor, "batch loops"]:
+    """Return the mean norm of every row's real tokens after every loop, detached and without a sync.
+
+    A mask of another form than (batch, seen + seq) tells nothing here: all tokens count.
+    """
+    norms = torch.stack([norm(z) for z in states], 1)  # (batch, loops, seq)
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+        return norms.mean(-1)
+    real = attention_mask[:, None, -norms.shape[-1] :].to(norms.dtype)  # a mask tells of what the cache holds first
+    return (norms * real).sum(-1) / real.sum(-1).clamp_min(1)
 
 
 def scale(z: State) -> PerToken:

@@ -1,6 +1,7 @@
 """What every model of transformers gives on request, and outputs whose rows never mix."""
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -133,9 +134,30 @@ def test_a_training_step_has_logits_as_everywhere():
     assert out.logits.shape == (2, 12, 31)
 
 
-@pytest.mark.skipif(CACHE != "cache", reason="before transformers 5.24 past_key_values is the only name")
-def test_the_former_name_of_the_cache_is_told():
+FORMER = pytest.mark.skipif(CACHE != "cache", reason="before transformers 5.24 past_key_values is the only name")
+
+
+@FORMER
+@pytest.mark.parametrize("action", ["ignore", "default"])
+def test_the_former_name_of_the_cache_is_told_once_whatever_is_ignored(action):
     model = tiny_model()
-    with pytest.warns(FutureWarning, match="past_key_values"):
-        out = model(IDS, past_key_values=DynamicCache(config=model.config))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter(action)
+        for _ in range(2):
+            out = model(IDS, past_key_values=DynamicCache(config=model.config))
     assert out.cache.get_seq_length() == 12
+    assert [w.category for w in said] == [FutureWarning] and "past_key_values" in str(said[0].message)
+
+
+@FORMER
+def test_the_former_name_of_the_cache_is_an_error_where_warnings_are():
+    model = tiny_model()
+    with pytest.raises(FutureWarning, match="past_key_values"):
+        model(IDS, past_key_values=DynamicCache(config=model.config))
+
+
+def test_a_cache_is_made_where_the_configuration_says_so_but_not_in_training():
+    model = tiny_model()
+    assert model(IDS)[CACHE].get_seq_length() == 12
+    assert CACHE not in model(IDS, use_cache=False) and CACHE not in model.train()(IDS)
+    assert CACHE not in tiny_model(use_cache=False)(IDS)

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 
 from loopscale.errors import InputError
 from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
-from loopscale.model.blocks import BranchLinear, LoopedLayer
+from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import CARRIES, INJECTIONS, Part, build_part
 from loopscale.stepping import Context, Positions, State, Tokens
@@ -30,6 +30,11 @@ class LoopedPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ("LoopedLayer",)
     _skip_keys_device_placement = ("cache", "past_key_values")
+    # what `forward` can be asked for, by the module that makes it
+    _can_record_outputs: dict[str, type[nn.Module]] = {  # noqa: RUF012
+        "hidden_states": LoopedLayer,
+        "attentions": LoopedAttention,
+    }
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

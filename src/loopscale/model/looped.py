@@ -6,7 +6,7 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.facts import looped_facts
-from loopscale.model.outputs import LoopedOutput
+from loopscale.model.outputs import Keywords, LoopedOutput
 from loopscale.model.parts import READOUTS, build_part
 from loopscale.model.recorder import recorder_of
 from loopscale.model.slots import check_depth, check_loops
@@ -41,7 +41,7 @@ from loopscale.objective import (
     penalties_of,
 )
 from loopscale.precision import widened
-from loopscale.state import norm
+from loopscale.state import row_norms
 from loopscale.stepping import Context, Logits, Positions, State, Tokens
 
 
@@ -147,7 +147,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         supervised_exits_only: bool = False,
         num_items_in_batch: Tensor | int | None = None,
         cache: Cache | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[Keywords],
     ) -> LoopedOutput:
         """Run `num_loops` loops (default: the config's) and decode the last, or compute the loss of every exit.
 
@@ -155,7 +155,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         Trainers take every label named in it for required), are already the next tokens; -100 is ignored.
         `supervised_exits_only` leaves out what a training step does not need: exits that the loss does not see, and
         the logits. `cache` and `past_key_values` are two names of one thing: transformers uses the first from 5.24 on.
-        `output_hidden_states` and `output_attentions` are transformers'. Raises `InputError` for fewer than 1 loop or
+        Without `use_cache` a cache is made where the config says so, except in training. `output_hidden_states` and
+        `output_attentions` are transformers'. Raises `InputError` for fewer than 1 loop or
         more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
@@ -171,6 +172,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             labels = next_tokens(labels)
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_tokens(input_ids)
+        if use_cache is None:
+            use_cache = self.config.use_cache
         if cache is None and use_cache and not self.training:
             cache = DynamicCache(config=self.config.at_depth(K))
         if cache is not None:
@@ -194,7 +197,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             logits=self.readout(_kept(states[-1], logits_to_keep), K - 1) if wanted else None,
             **{CACHE: cache},
             loop_losses=loop_losses,
-            loop_norms=_mean_norms(states, attention_mask),
+            loop_norms=row_norms(states, attention_mask),
             states=tuple(states) if output_states else None,
             exit_probabilities=None if gates is None else exit_distribution(gates).movedim(0, -1),
             **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1))),
@@ -288,13 +291,3 @@ def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
     """Return the states whose logits are asked for: the last so many (0: all), or those at the given indices."""
     return z[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else z[:, logits_to_keep]
-
-
-def _mean_norms(states: list[Tensor], attention_mask: Any) -> Float[Tensor, "batch loops"]:
-    """Return the mean L2 norm of every row's real tokens after every loop, detached and without a sync."""
-    with torch.no_grad():
-        norms = torch.stack([norm(z) for z in states], 1)  # (B, K, T)
-        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
-            return norms.mean(-1)
-        real = attention_mask[:, None, -norms.shape[-1] :].to(norms.dtype)  # a mask tells of what the cache holds first
-        return (norms * real).sum(-1) / real.sum(-1).clamp_min(1)

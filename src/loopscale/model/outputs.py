@@ -1,10 +1,20 @@
-"""What a looped forward returns."""
+"""What a looped forward takes beside its signature, and what it returns."""
 
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import TypedDict, no_type_check
 
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from loopscale.model.recorder import Selection
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of a forward that transformers takes everywhere, and labels that are already the next tokens."""
+
+    output_hidden_states: Selection | None
+    output_attentions: bool | None
+    shift_labels: torch.Tensor | None
 
 
 @dataclass

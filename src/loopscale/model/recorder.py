@@ -3,7 +3,7 @@
 Collected between the layers: the hooks that transformers would put on them cannot be traced inside compiled layers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 from torch import Tensor
@@ -58,7 +58,7 @@ class Recorder:
         }
 
 
-def recorder_of(config: PreTrainedConfig, options: dict[str, Any], length: int) -> Recorder | None:
+def recorder_of(config: PreTrainedConfig, options: Mapping[str, Any], length: int) -> Recorder | None:
     """Return what collects the outputs that a call's `options` or else the configuration ask for; None for nothing."""
     hidden_states, attentions = (
         config_says if options.get(name) is None else options[name]

@@ -63,7 +63,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
     ) -> Any:
         """Compute the loss and keep the metrics of every loop on the device; unsupervised exits only when logged."""
         training = model.training
-        asked = self._asked_in_training() if training else {"logits_to_keep": 1}  # evaluation reads losses alone
+        asked = self._asked_in_training() if training else {"logits_to_keep": 1, "use_cache": False}  # losses alone
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
             self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from loopscale.audit import audit, intervene, loop_curves, static_verdict
+from loopscale.audit import audit, intervene, loop_curves, scale, search, static_verdict
 from loopscale.evaluate import depth_curve
 from tests.helpers import tiny_model
 
 BATCHES = [torch.arange(44).view(2, 22) * 5 % 31, torch.arange(44).view(2, 22) * 3 % 31]
 READS = {"recurrence": "mixing", "injection": "add"}
+OURS = {"recurrence": "gated", "injection": "linear"}
 
 
 @pytest.mark.usefixtures("mechanisms")
@@ -43,3 +44,27 @@ def test_curves_and_interventions_run_the_whole_model():
     for k, exit_ in enumerate(curve):
         assert cost.cross_entropy["none"][k] == pytest.approx(exit_.cross_entropy)
         assert norms[k] == pytest.approx(exit_.norm)
+
+
+def test_one_more_loop_of_a_model_that_reads_input_and_state_again_keeps_what_differences_say():
+    model = tiny_model(**OURS).double()
+    ids = BATCHES[0][:, :-1]
+    report = audit(model, BATCHES[:1], coordinates=[scale]).coordinates["scale"]
+    with torch.no_grad():
+        context = model.context(ids)
+        received = model.embed(ids, context)
+        for k in range(3):
+            z = model.step(received, k, context)
+
+            def after(factor, z=z, k=k, h=received):
+                return model.step(model.carry(factor * z, k, context, h), k + 1, context).square().mean(-1).sqrt()
+
+            step = 1e-5  # every token moved along its own scale, by a share of it
+            slope = (after(1 + step) - after(1 - step)) / (2 * step * z.square().mean(-1).sqrt())
+            assert report.retention[k] == pytest.approx(float(slope.mean()), rel=1e-5)
+            received = model.carry(z, k, context, received)
+
+
+def test_directions_of_a_model_that_reads_input_and_state_again_are_searched():
+    found = search(tiny_model(**OURS).double(), BATCHES)
+    assert found.tokens == found.held_out_tokens == 42

@@ -4,6 +4,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.evaluate import counted_flops, formula_flops, measure_speed, measure_speeds, token_flops
+from loopscale.model.parts import SLOTS
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_config, tiny_model
 
@@ -26,6 +27,13 @@ def test_the_formula_is_what_the_counter_counts(overrides, exit):
     # some versions of transformers compute RoPE's angles, once a call, by a small matrix product
     assert formula_flops(model.config, ids.shape[1]).at_exit(exit) == pytest.approx(counted, rel=1e-3)
     assert counted_flops(model, ids).at_exit(exit) == pytest.approx(counted, rel=1e-3)
+
+
+@pytest.mark.parametrize(("slot", "name"), [(slot, name) for slot, parts in SLOTS.items() for name in parts])
+def test_the_formula_counts_the_matrices_of_every_part(slot, name):
+    model, ids = tiny_model(**{slot: name}), text()[:1, :-1]
+    formula, counted = formula_flops(model.config, ids.shape[1]), counted_flops(model, ids)
+    assert (formula.step, formula.carry, formula.readout) == (counted.step, counted.carry, counted.readout)
 
 
 def test_the_paper_size_by_hand():

@@ -14,9 +14,9 @@ from tests.helpers import tiny_model
 
 
 @pytest.mark.parametrize("readout", ["rmsnorm", "layernorm", "raw", "final_rmsnorm"])
-@pytest.mark.parametrize("recurrence", ["residual", "rmsnorm"])
-def test_exits_equal_separate_forwards(readout, recurrence):
-    model = tiny_model(readout=readout, recurrence=recurrence).double()
+@pytest.mark.parametrize(("recurrence", "injection"), [("residual", "none"), ("rmsnorm", "none"), ("gated", "linear")])
+def test_exits_equal_separate_forwards(readout, recurrence, injection):
+    model = tiny_model(readout=readout, recurrence=recurrence, injection=injection).double()
     windows = text()
     curve = depth_curve(model, windows.split(4), max_loops=9)
     assert [p.exit for p in curve] == list(range(1, 10))

@@ -8,7 +8,10 @@ from loopscale.evaluate import (
     CalibratedRule,
     MeanLoops,
     RelativePerplexity,
+    counted_flops,
     depth_curve,
+    frontier,
+    measure_depth,
     run_depth,
     run_halting,
     token_flops,
@@ -28,6 +31,19 @@ def test_run_depth_is_the_curve_with_costs_as_plain_values():
     assert [e["flops"] for e in exits] == [flops.at_exit(k) for k in range(1, 10)]
     assert [e["tokens_per_second"] is None for e in exits] == [False] * 3 + [True] * 6
     assert exits[0]["batch_size"] == 2
+
+
+def test_a_model_that_reads_input_and_state_again_has_its_place_in_a_frontier():
+    model, windows = tiny_model(injection="linear", recurrence="gated"), text()
+    measured = measure_depth(model, windows.split(2), 3, repeats=1)["trained"]
+    points = frontier({"reads again": measured})
+    assert [p.exit for p in points] == [1, 2, 3]
+    assert [p.flops for p in points] == [token_flops(model, windows[:1, :-1]).at_exit(k) for k in (1, 2, 3)]
+    for k, point in enumerate(points, 1):
+        loss = model(windows[:, :-1], shift_labels=windows[:, 1:], num_loops=k).loop_losses[:, -1].mean()
+        assert point.perplexity == pytest.approx(math.exp(float(loss)), rel=1e-5)
+    counted = counted_flops(model, windows[:1, :-1])
+    assert counted.step >= counted_flops(tiny_model(), windows[:1, :-1]).step + 2 * 2 * 16 * 16  # of the mixing matrix
 
 
 def test_final_rmsnorm_is_described_under_both_readings():

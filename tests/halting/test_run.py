@@ -31,7 +31,23 @@ def _models():
     return {**ours, "injecting": Injecting(num_loops=LOOPS)}
 
 
-VARIANTS = {"plain": {}, "rope, raw": {"position_embedding": "rope", "readout": "raw"}}
+VARIANTS = {
+    "plain": {},
+    "rope, raw": {"position_embedding": "rope", "readout": "raw"},
+    "reads input and state again": {"injection": "linear", "recurrence": "gated"},
+}
+
+
+def _exits(model, ids):
+    """Return the logits of every exit, without what is tested here."""
+    if not isinstance(model, Injecting):
+        return [model(ids, num_loops=k + 1).logits for k in range(LOOPS)]
+    full, h = [], model.embed(ids)
+    for k in range(LOOPS):
+        z = model.step(h, k)
+        full.append(model.readout(z, k))
+        h = model.carry(z, k)
+    return full
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])
@@ -48,11 +64,7 @@ def test_every_token_leaves_once_with_the_logits_of_its_exit(which, name, level)
     with torch.no_grad():
         depths = select(trace.level_scores(name, level), calibrated.threshold, ids.shape[1])
         assert 1 < len(depths.unique()) <= LOOPS
-        full, h = [], model.embed(ids)
-        for k in range(LOOPS):
-            z = model.step(h, k)
-            full.append(model.readout(z, k))
-            h = model.carry(z, k)
+        full = _exits(model, ids)
         for left in halted_exits(model, ids, calibrated):
             times_left[left.rows] += left.tokens
             assert (depths[left.rows][left.tokens] == left.k).all()

@@ -3,11 +3,14 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopscale.facts import Facts, TokenFlops, padding_of
+from loopscale.mechanism import Named
 from loopscale.model.config import LoopedConfig
+from loopscale.model.parts import SLOTS, build_part
 from loopscale.objective import (
     Labels,
     Losses,
@@ -57,8 +60,8 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
 
     One layer: 4 D D_q for q and o (D_q = heads times head size), 4 D D_kv for k and v, 6 D I for SwiGLU or 4 D I for
     GELU, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
-    half. A loop is L layers; a readout is 2 D V. Norms and activations are left out: they are not matrix
-    multiplications.
+    half. A loop is L layers and the matrices of its parts; a readout is 2 D V. Norms and activations are left out: they
+    are not matrix multiplications.
     """
     assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
     assert config.head_dim is not None
@@ -66,6 +69,25 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
     q_size, kv_size = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
     feed_forward = (6 if config.mlp == "swiglu" else 4) * D * config.intermediate_size
     layer = 4 * D * (q_size + kv_size) + feed_forward + 4 * sequence_length * q_size
+    extra = {
+        slot: _matrices(slot, value, config)
+        for slot, value in (
+            ("injection", config.injection),
+            ("residual", config.residual_part),
+            ("recurrence", config.recurrence),
+            ("readout", config.readout),
+        )
+    }
     return TokenFlops(
-        embed=0.0, step=float(config.num_stack_layers * layer), carry=0.0, readout=2.0 * D * config.vocab_size
+        embed=0.0,
+        step=config.num_stack_layers * (layer + 2.0 * extra["residual"]) + extra["injection"],  # two branches a layer
+        carry=extra["recurrence"],
+        readout=2.0 * D * config.vocab_size + extra["readout"],
     )
+
+
+def _matrices(slot: str, value: Named, config: LoopedConfig) -> float:
+    """Return the operations per token of the matrices that a part holds."""
+    with torch.device("meta"):  # only their sizes are asked
+        part = build_part(slot, value, SLOTS[slot], config)
+    return 2.0 * sum(m.weight.numel() for m in part.modules() if isinstance(m, nn.Linear))

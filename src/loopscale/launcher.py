@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+# what accelerate reads in their stead, as mpirun and srun set them
+MPI = {
+    "WORLD_SIZE": ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"),
+    "RANK": ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),
+    "LOCAL_RANK": ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
+}
 # another way to share a model among processes than a whole one in each
 REFUSED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -77,7 +83,8 @@ def own_settings(precision: str, compiled: bool) -> Iterator[None]:
             logger.warning("%s=%s: products of float32 are computed in less than float32.", name, os.environ[name])
     if (shown := os.environ.get("CUDA_VISIBLE_DEVICES", "")) not in {"", "-1"} and not torch.cuda.is_available():
         logger.warning("CUDA_VISIBLE_DEVICES=%s shows no GPU that can be used: training on the CPU.", shown)
-    with environment_restored(without=[*left_aside, *(RANKS if alone else ())]):
+    mpi = [name for names in MPI.values() for name in names]
+    with environment_restored(without=[*left_aside, *(RANKS if alone else ()), *mpi]):
         if compiled:
             check_compiler()
         yield
@@ -87,6 +94,7 @@ def check_ranks() -> bool:
     """Return whether this process trains alone. Raises `InputError` where a launcher's variables are half set."""
     given = {name: os.environ[name] for name in RANKS if os.environ.get(name)}
     if not given:
+        _refuse_mpi()
         return True
     said = " ".join(f"{name}={value}" for name, value in given.items())
     try:
@@ -108,6 +116,16 @@ def check_ranks() -> bool:
             f"{said}: this machine shows {torch.cuda.device_count()} GPUs; start as many processes as there are GPUs."
         )
     return False
+
+
+def _refuse_mpi() -> None:
+    """Raise `InputError` in one of several processes of MPI, which would each train the whole run."""
+    for name in MPI["WORLD_SIZE"]:
+        if os.environ.get(name, "1") not in {"", "1"}:
+            raise InputError(
+                f"{name}={os.environ[name]} without {', '.join((*RANKS, *ADDRESS))}: MPI started processes that "
+                "know nothing of each other here. Start with torchrun, or unset it to train in one process."
+            )
 
 
 def check_compiler() -> None:

@@ -21,18 +21,20 @@ from transformers.utils import logging as transformers_logging
 from loopscale.hf import accelerate_state
 
 LIBRARIES = ("transformers", "datasets", "huggingface_hub", "accelerate")  # they bring handlers of their own
+TALKING = (*LIBRARIES, "loopscale", "filelock", "torch")
 
 
 @contextmanager
 def borrowed(quiet: bool = False) -> Iterator[None]:
     """Give back on leaving what training changes: environment variables, random states, torch's settings, log levels.
 
-    `quiet` keeps everything off standard output and standard error meanwhile: bars, warnings, and log records that no
-    handler of the caller takes.
+    `quiet` keeps everything off standard output and standard error meanwhile: bars, warnings, and what is logged here.
+    A handler of the caller that writes elsewhere, into a file, takes the records as ever.
     """
     with ExitStack() as stack:
         stack.enter_context(environment_restored())
         stack.enter_context(_torch_restored())
+        stack.enter_context(_torch_for_training())
         stack.enter_context(_randomness_restored())
         stack.enter_context(accelerate_state())
         stack.enter_context(_logging_restored())
@@ -76,6 +78,14 @@ def _torch_restored() -> Iterator[None]:
 
 
 @contextmanager
+def _torch_for_training() -> Iterator[None]:
+    """Keep gradients, and weights in float32, whatever the caller has set for calls of their own."""
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.set_default_dtype(torch.float32)
+        yield
+
+
+@contextmanager
 def _randomness_restored() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
@@ -108,6 +118,9 @@ def _silence() -> Iterator[None]:
     handlers = {name: logging.getLogger(name).handlers[:] for name in LIBRARIES}
     for name in LIBRARIES:
         logging.getLogger(name).handlers = []
+    consoles = [handler for handler in logging.getLogger().handlers if _writes_to_console(handler)]
+    for handler in consoles:
+        handler.addFilter(_of_the_caller)
     datasets: Any = sys.modules.get("datasets")
     bars = datasets is not None and not datasets.are_progress_bars_disabled()
     if bars:
@@ -118,10 +131,22 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.lastResort = last_resort
+        for handler in consoles:
+            handler.removeFilter(_of_the_caller)
         for name, own in handlers.items():
             logging.getLogger(name).handlers = own
         if bars:
             datasets.enable_progress_bars()
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return isinstance(handler, logging.StreamHandler) and handler.stream is not None and handler.stream in streams
+
+
+def _of_the_caller(record: logging.LogRecord) -> bool:
+    """Return whether a record is from neither this library nor those under it."""
+    return record.name.partition(".")[0] not in TALKING
 
 
 def _say_nothing(*args: Any, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ from loopscale.data import collate
 from tests.helpers import tiny_model
 
 
-def run(tmp_path, monitor, model, steps=12, resume=None, **arguments):
+def run(tmp_path, monitor, model, steps=12, resume=None, log_by_trainer=False, **arguments):
     rows = torch.randint(0, 31, (64, 17), generator=torch.Generator().manual_seed(1))
     trainer = Trainer(
         model=model,
@@ -34,6 +34,8 @@ def run(tmp_path, monitor, model, steps=12, resume=None, **arguments):
         train_dataset=list(rows),
         callbacks=[monitor],
     )
+    if log_by_trainer:
+        monitor.log = trainer.log
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -75,6 +77,12 @@ def test_it_sends_its_figures_where_it_is_told(tmp_path):
     seen = []
     run(tmp_path, ScaleMonitor(every=6, log=seen.append), tiny_model())
     assert len(seen) == 3 and "scale/1" in seen[0]
+
+
+def test_the_trainers_log_keeps_its_own_lines(tmp_path):
+    trainer = run(tmp_path, ScaleMonitor(every=2), tiny_model(), steps=4, log_by_trainer=True)
+    assert [line["step"] for line in readings(trainer)] == [1, 2, 4]
+    assert [line["step"] for line in readings(trainer, "loss")] == [1, 2, 3, 4]
 
 
 def test_it_warns_of_a_blind_coordinate_that_grows(tmp_path, caplog):

@@ -43,6 +43,16 @@ def test_an_ouro_folder_loads_as_it_is_without_its_code(ouro, ouro_folder):
     assert load_tokenizer_of(str(ouro_folder))("ab a")["input_ids"] == [0, 3, 1]
 
 
+def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder, tmp_path):
+    file = ouro_folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    far = {"id": 500, "content": "<far>", "special": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    file.write_text(json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], {**far, **plain}]}))
+    with pytest.raises(InputError, match="ids up to 500"):
+        convert_checkpoint(str(ouro_folder), tmp_path / "native")
+
+
 def test_another_depth_leaves_the_trained_one(ouro, ouro_folder):
     model = load_model(str(ouro_folder), num_loops=2)
     assert (model.num_loops, model.config.trained_loops) == (2, 3)

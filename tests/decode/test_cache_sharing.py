@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import DataParallel
 
 from loopscale import InputError
 from loopscale.decode import shared_cache
@@ -55,3 +56,8 @@ def test_beams_and_samples_run_on_it(options):
 def test_a_share_out_of_range_is_named(share):
     with pytest.raises(InputError, match=f"share_last is {share}"):
         shared_cache(tiny_model(), share)
+
+
+def test_a_model_of_another_kind_is_told():
+    with pytest.raises(InputError, match=r"`\.module`"):
+        shared_cache(DataParallel(tiny_model()), 2)

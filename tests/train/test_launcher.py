@@ -42,6 +42,16 @@ def test_half_set_variables_are_refused_by_name(monkeypatch, given):
         check_ranks()
 
 
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"])
+def test_processes_of_mpi_alone_are_refused_and_one_is_one(monkeypatch, run_config, name):
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(InputError, match=f"{name}=2"):
+        check_ranks()
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "0")
+    assert train(run_config(max_steps=1), quiet=True).steps == 1
+
+
 def test_a_whole_set_is_several_processes(monkeypatch):
     for name, value in WHOLE.items():
         monkeypatch.setenv(name, value)

@@ -1,5 +1,6 @@
 """What training takes of the process, and gives back."""
 
+import logging
 import os
 import signal
 import threading
@@ -68,6 +69,34 @@ def test_training_in_a_thread(run_config):
     thread.start()
     thread.join()
     assert steps == [6]
+
+
+def test_a_caller_without_gradients_and_in_float64(run_config):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            trained = train(run_config(max_steps=2), quiet=True)
+            assert torch.is_inference_mode_enabled() and torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    assert trained.model.dtype == torch.float32  # as run.json says
+
+
+def test_quiet_is_silent_through_the_callers_console_but_not_its_file(run_config, tmp_path, capfd):
+    root = logging.getLogger()
+    handlers = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
+    for handler in handlers:
+        root.addHandler(handler)
+    try:
+        train(run_config(max_steps=2), quiet=True)
+        logging.getLogger("mine").warning("after")
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    assert capfd.readouterr() == ("", "after\n")
+    assert "blind spot" in (tmp_path / "log").read_text()
 
 
 def test_quiet_prints_nothing_and_lines_are_plain(run_config, capfd):

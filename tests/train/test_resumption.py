@@ -124,6 +124,8 @@ def test_other_weights_to_start_from_are_refused_by_a_run_that_has_begun(run_con
     train(run, [KillAt(3)], quiet=True)
     with pytest.raises(InputError, match=r"began from .*first"):
         train(replace(run, init_from=None), quiet=True)
+    with pytest.raises(InputError, match="this run itself"):
+        train(replace(run, init_from=run.out), quiet=True)
 
 
 def test_given_weights_of_other_sizes_are_told(run_config):

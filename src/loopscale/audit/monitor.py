@@ -127,7 +127,7 @@ class ScaleMonitor(TrainerCallback):
         if self.controller is not None:
             looped.config.norm_penalty_coef = self.controller.update(last)
             figures["norm_penalty_coef"] = looped.config.norm_penalty_coef
-        self._report(state, figures)
+        self._report(state, control, figures)
         self._warn(state.global_step, captured)
         if self.stop_scale is not None and not last <= self.stop_scale:  # NaN is no scale within the limit
             logger.warning(
@@ -174,9 +174,11 @@ class ScaleMonitor(TrainerCallback):
         self._captured = _Captured(output.loop_norms.mean(0), states, real, labels)
         return None
 
-    def _report(self, state: TrainerState, figures: dict[str, float]) -> None:
+    def _report(self, state: TrainerState, control: TrainerControl, figures: dict[str, float]) -> None:
         if self.log is not None:
+            due = control.should_log
             self.log(figures)
+            control.should_log = due  # a Trainer's log takes the line at the end of the step for made
         else:
             state.log_history.append({**figures, "step": state.global_step})
 

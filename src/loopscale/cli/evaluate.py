@@ -176,8 +176,7 @@ class Halting:
             )
         fitting = [rule for rule in self.rules if rule.applies_to(subject.model)]
         if not self.every_rule and len(fitting) < len(self.rules):
-            misfit = next(rule.name for rule in self.rules if rule not in fitting)
-            raise InputError(f"the halting rule '{misfit}' does not fit {subject.label}: it has no exit gate.")
+            raise next(rule for rule in self.rules if rule not in fitting).misfit(subject.label)
         return fitting
 
     def report(self, subject: Subject, rules: Sequence[HaltingRule], out: Console) -> dict[str, Any]:

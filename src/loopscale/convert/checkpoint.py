@@ -27,6 +27,7 @@ from loopscale.convert.weights import (
     read_weights,
     weight_files,
 )
+from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import write_json
@@ -212,8 +213,8 @@ def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:
         tokenizer = read_tokenizer(source)
     except InputError:
         return
-    if len(tokenizer) > vocab_size:
-        raise InputError(f"the tokenizer of '{source}' has {len(tokenizer)} tokens, and its model {vocab_size}.")
+    if (needed := vocabulary_size(tokenizer)) > vocab_size:
+        raise InputError(f"the tokenizer of '{source}' has ids up to {needed - 1}, and its model {vocab_size} rows.")
     tokenizer.save_pretrained(folder)
 
 

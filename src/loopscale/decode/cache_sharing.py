@@ -7,6 +7,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.native import require_native
 
 
 @final
@@ -53,15 +54,16 @@ class _Reuse(DynamicLayer):
         """Nothing to select."""
 
 
-def shared_cache(model: LoopedForCausalLM, share_last: int, num_loops: int | None = None) -> Cache:
+def shared_cache(model: LoopedForCausalLM | Any, share_last: int, num_loops: int | None = None) -> Cache:
     """Return a cache in which the last `share_last` loops share one slot per layer, for `generate`.
 
     It holds num_loops - share_last + 1 loops' worth instead of num_loops. `share_last=1` keeps all loops (exact). More
     changes the text: past tokens are seen by all sharing loops as the last of them left them. The prompt itself runs as
     with a full cache. Give `generate` the same `num_loops`; use one cache for one text.
 
-    Raises `InputError` for fewer than 1 or more than `num_loops` sharing loops.
+    Raises `InputError` for fewer than 1 or more than `num_loops` sharing loops, and for a model of another kind.
     """
+    model = require_native(model, "shared_cache")
     K = model.num_loops if num_loops is None else num_loops
     if not 1 <= share_last <= K:
         raise InputError(f"share_last is {share_last}: between 1 (keep all) and the {K} loops can share a slot.")

@@ -74,10 +74,10 @@ class HaltingRule(ABC):
         if not self.applies_to(model):
             raise self.misfit()
 
-    def misfit(self) -> InputError:
-        """Return what to tell where the model has not what the rule reads."""
+    def misfit(self, model: str = "this model") -> InputError:
+        """Return what to tell where the model, by its name, has not what the rule reads."""
         return InputError(
-            f"the halting rule '{self.name}' does not fit this model: it has no exit gate, choose another rule."
+            f"the halting rule '{self.name}' does not fit {model}: it has no exit gate, choose another rule."
         )
 
 

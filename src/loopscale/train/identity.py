@@ -40,6 +40,7 @@ def check_folder(config: RunConfig) -> bool:
         return False
     record = read_record_of_run(config.folder)
     before = record.run
+    _check_first_weights(before, config)
     _check_length(before, config)
     a, b = _decisive(before), _decisive(config)
     free = {f"train.{key}" for key in LENGTH}
@@ -97,8 +98,20 @@ def check_start(record: RunRecord | None, init_from: str | None, sha256: str | N
         return
     before = None if record.init_from is None else record.init_from["sha256"]
     if before != sha256:
-        said = "random weights" if record.init_from is None else record.init_from["path"]
-        raise InputError(f"--init_from is {init_from}, and this run began from {said}: choose another --out.")
+        raise _other_start(None if record.init_from is None else record.init_from["path"], init_from)
+
+
+def _check_first_weights(before: RunConfig, now: RunConfig) -> None:
+    """Refuse weights to start from where the run had none, or the reverse, before what follows from them differs."""
+    if now.init_from is not None and Path(now.init_from).resolve() == now.folder.resolve():
+        raise InputError(f"--init_from {now.init_from} is the folder of this run itself: choose another --out.")
+    if (before.init_from is None) != (now.init_from is None):
+        raise _other_start(before.init_from, now.init_from)
+
+
+def _other_start(before: str | None, now: str | None) -> InputError:
+    given = "--init_from is not given" if now is None else f"--init_from is {now}"
+    return InputError(f"{given}, and this run began from {before or 'random weights'}: choose another --out.")
 
 
 def _check_length(before: RunConfig, now: RunConfig) -> None:

@@ -156,7 +156,7 @@ def _train(
         )
         trainer.seconds = lambda: watch.seconds
         for monitor in monitors if config.train.trackers else ():
-            monitor.log = trainer.log_beside  # so that trackers see its readings
+            monitor.log = trainer.log  # so that trackers see its readings
         if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
             kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
             trainer.sums.take_up(kept, args.device)

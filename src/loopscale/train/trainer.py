@@ -89,12 +89,6 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
             logs |= self.closing_line(self.state.global_step)
         super().log(logs, start_time)
 
-    def log_beside(self, figures: dict[str, float]) -> None:
-        """Log figures in the middle of a step: the line that is due at its end stays due, which `log` would forget."""
-        due = self.control.should_log
-        self.log(figures)
-        self.control.should_log = due
-
     def closing_line(self, steps: int) -> dict[str, float]:
         """Return seconds, speed and mean loss of the whole run."""
         sums = self.gathered_sums()

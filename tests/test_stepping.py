@@ -107,3 +107,10 @@ def test_a_call_is_four_plain_functions_of_any_model():
         some = call.rows(torch.tensor([1, 3]))
         torch.testing.assert_close(some.carry(states[3][[1, 3]], 3), call.carry(states[3], 3)[[1, 3]])
         torch.testing.assert_close(some.readout(states[3][[1, 3]], 3), call.readout(states[3], 3)[[1, 3]])
+
+
+def test_a_context_moves_to_a_device():
+    model = tiny_model(position_embedding="rope", injection="add")
+    moved = model.context(torch.ones(1, 4, dtype=torch.long), torch.tensor([[0, 1, 1, 1]])).to("meta")
+    assert all(x.is_meta for x in (moved.tokens, moved.injected, moved.attention_mask, moved.positions, *moved.rotary))
+    assert moved.cache is None

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from loopscale.errors import InputError
+from loopscale.hf import execution_device
 from loopscale.objective import IGNORED
 from loopscale.stepping import Looped, Tokens
 
@@ -96,9 +97,8 @@ def read_batch(batch: Batch | Any, padding: int | None = None) -> Window:
 
 
 def device_of(model: Looped) -> torch.device:
-    """Return where the model's weights lie."""
-    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((weight.device for weight in weights), torch.device("cpu"))
+    """Return where the model computes."""
+    return execution_device(model) if isinstance(model, nn.Module) else torch.device("cpu")
 
 
 def _parts(batch: Any, padding: int | None) -> tuple[Tensor, Tensor, Real | None]:

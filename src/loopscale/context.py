@@ -3,9 +3,10 @@
 Shape letters in this library: B batch, T tokens, D hidden, N heads, H head size, V vocabulary, K loops.
 """
 
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -46,6 +47,11 @@ class Context:
     cache: Cache | None = None
     recorder: Recording | None = None
 
+    def to(self, device: torch.device | int | str, non_blocking: bool = False) -> "Context":
+        """Return the same on another device: accelerate calls it before a layer that lies there."""
+        ours = {f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        return replace(self, **ours)
+
     def rows(self, index: Tensor) -> "Context":
         """Return the context of some rows of the batch, by indices or a mask; nothing is run again.
 
@@ -62,6 +68,13 @@ class Context:
             positions=None if self.positions is None else _some(self.positions, index),
             rotary=None if self.rotary is None else (_some(self.rotary[0], index), _some(self.rotary[1], index)),
         )
+
+
+def _moved(x: Any, device: torch.device | int | str, non_blocking: bool) -> Any:
+    """Return tensors and masks on a device, and anything else as it is."""
+    if isinstance(x, tuple):
+        return tuple(_moved(one, device, non_blocking) for one in x)
+    return x.to(device, non_blocking=non_blocking) if isinstance(x, Tensor) else x
 
 
 def _some(x: Tensor, index: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ __all__ = [
     "causal_mask",
     "cpu_multiplies_bf16",
     "does_more_than_its_class",
+    "execution_device",
     "mask_of",
     "one_cache_name",
     "prepared_generation",
@@ -101,6 +102,15 @@ def does_more_than_its_class(module: nn.Module) -> bool:
     """Return whether hooks, or a forward of its own as accelerate's offloading puts there, go with a module's call."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return "forward" in vars(module) or any(hooks)
+
+
+def execution_device(model: nn.Module) -> torch.device:
+    """Return where a model computes: where its weights lie, or where accelerate's offloading brings them to."""
+    for module in model.modules():
+        told = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if told is not None:
+            return torch.device(told)
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
 def wrapped_model(model: Any) -> Any:

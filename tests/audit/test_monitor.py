@@ -47,7 +47,7 @@ def readings(trainer, key="scale/3"):
 def test_it_logs_every_loop_every_n_steps(tmp_path):
     lines = readings(run(tmp_path, ScaleMonitor(every=4), tiny_model()))
     assert [line["step"] for line in lines] == [1, 4, 8, 12]
-    expected = {f"scale/{k}" for k in (1, 2, 3)} | {f"visibility/{k}" for k in (1, 2, 3)}
+    expected = {f"{name}/{k}" for name in ("scale", "visibility", "visibility_left_out") for k in (1, 2, 3)}
     assert expected | {"angular_step/1", "angular_step/2", "step"} == set(lines[0])
     assert max(lines[-1][f"visibility/{k}"] for k in (1, 2, 3)) < 1e-5
 

@@ -31,7 +31,7 @@ def test_scores_are_what_their_names_say():
         "max_probability": p.max(-1).values,
         "entropy": -torch.distributions.Categorical(p).entropy(),
         "kl": -(p * (p / q).log()).sum(-1),
-        "state_change": -(now.z - before.z).norm(dim=-1) / now.z.norm(dim=-1),
+        "state_change": -((now.z - before.z).norm(dim=-1) / now.z.norm(dim=-1)).clamp_max(2),
     }
     for name, values in expected.items():
         torch.testing.assert_close(RULES[name].scores(Injecting(), now, before), values, rtol=1e-4, atol=1e-5)
@@ -164,3 +164,10 @@ def test_no_file_and_no_name_are_input_errors(tmp_path):
         CalibratedRule.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="did you mean 'kl'"):
         rule_named("kll")
+
+
+def test_a_state_of_no_length_counts_no_more_than_one_that_turned_round():
+    before, now = _exits()
+    now.z[0, 0] = 0
+    scores = RULES["state_change"].scores(Injecting(), now, before)
+    assert scores[0, 0] == -2 and scores.min() >= -2

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -165,3 +166,23 @@ def test_only_a_bare_matrix_is_taken_for_its_weight():
         assert plain_weight(head(nn.Linear(16, 31, bias=False))) is None
     with torch.device("meta"):
         assert plain_weight(nn.Linear(4, 5, bias=False)) is None
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_an_offloaded_model_is_measured_and_decoded(where, tmp_path):
+    model = tiny_model(position_embedding="rope", recurrence="damped")
+    labels = IDS[:, 1:]
+    want = [point.cross_entropy for point in depth_curve(model, [(IDS[:, :-1], labels)])]
+    verdicts = {name: one.verdict for name, one in audit(model, [IDS]).coordinates.items()}
+    text = model.generate(IDS[:, :6], max_new_tokens=8, do_sample=False)
+    if where == "memory":
+        cpu_offload(model, execution_device="cpu")
+    else:
+        disk_offload(model, tmp_path, execution_device="cpu")
+    assert next(model.parameters()).is_meta
+    assert [p.cross_entropy for p in depth_curve(model, [(IDS[:, :-1], labels)])] == pytest.approx(want, rel=1e-5)
+    found = audit(model, [IDS])
+    assert {name: one.verdict for name, one in found.coordinates.items()}.items() <= verdicts.items()
+    assert any("unembedding_null is left out" in note for note in found.notes)
+    for write in (full_depth_generate, speculative_generate):
+        assert torch.equal(write(model, IDS[:, :6], 8).sequences, text)

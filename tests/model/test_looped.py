@@ -204,3 +204,11 @@ def test_seeds_make_the_same_model_and_init_is_torchs():
     assert 0.12 < bound <= 0.125  # 1 / sqrt(64)
     small = LoopedForCausalLM(LoopedConfig(vocab_size=500, hidden_size=64, num_attention_heads=2, init="normal"))
     assert small.model.embed_tokens.weight.std().item() == pytest.approx(0.02, abs=0.001)
+
+
+def test_a_batch_without_a_label_has_no_loss_and_no_gradient():
+    model, nothing = tiny_model().train(), torch.full((2, 8), -100)
+    for count in (None, 0, torch.tensor(0)):
+        out = model(torch.ones(2, 8, dtype=torch.long), labels=nothing, num_items_in_batch=count)
+        out.loss.backward()
+        assert out.loss == 0 and all(p.grad is None or not p.grad.any() for p in model.parameters())

@@ -93,10 +93,20 @@ def test_loss_and_gradients_equal_autograd_through_plain_exits(supervision):
         torch.testing.assert_close(exits_loss(supervision, inputs, weight, labels, logits.sigmoid(), 8.0)[0], plain)
 
 
-def test_float16_is_refused():
+def test_float16_has_gradients_of_the_scaled_loss():
     inputs, weight, labels = problem(torch.float16)
+    count, scale = 1e6, 2.0**16  # without the scale most gradients underflow
+    loss, _ = exits_loss(build_supervision("per_loop"), inputs, weight, labels, None, count)
+    (found,) = torch.autograd.grad(scale * loss, weight)
+    wide = [x.double().detach() for x in inputs], weight.double().detach().requires_grad_()
+    (want,) = torch.autograd.grad(exits_loss(build_supervision("per_loop"), *wide, labels, None, count)[0], wide[1])
+    torch.testing.assert_close(found.double() / scale, want, rtol=2e-2, atol=1e-2 * float(want.abs().max()))
+
+
+def test_the_fused_loss_refuses_float16():
+    exits, weight, labels = problem(torch.float16)
     with pytest.raises(InputError, match="use bfloat16"):
-        exits_loss(build_supervision("per_loop"), inputs, weight, labels, None, 8.0)
+        fused_cross_entropy([exits[0].flatten(0, 1)], weight, labels.flatten(), torch.ones(1, 10))
 
 
 def test_bf16_stays_within_its_tolerance():

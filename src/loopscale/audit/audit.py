@@ -21,6 +21,7 @@ from loopscale.facts import Facts, facts_of
 from loopscale.stepping import Call, Looped, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
+NO_NULL = "unembedding_null is left out: the head is more than one matrix, or the model does not say which"
 
 # here and in the other measurements: `| Any` where an argument of another kind is answered by an InputError of ours
 
@@ -50,6 +51,7 @@ def audit(
     thresholds = thresholds or Thresholds()
     facts = facts_of(model)
     losses = told_losses(facts, supervision, loop_weights, norm_penalty_coef)
+    headless = (NO_NULL,) if coordinates is None and facts.head is None else ()
     coordinates = default_coordinates(facts) if coordinates is None else coordinates
     with evaluating(model):
         first, windows = checked(model, batches)
@@ -75,7 +77,7 @@ def audit(
         cross_entropy=run.cross_entropy.means(),
         scale=run.scale.stats(),
         coordinates=reports,
-        notes=(*(() if goes_on else (ENDS,)), *_notes(reports)),
+        notes=(*(() if goes_on else (ENDS,)), *headless, *_notes(reports)),
     )
 
 

@@ -189,7 +189,8 @@ def _floats(verb: str, x: Any) -> Tensor:
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise _broken(verb, f"returned {found}", "return a floating-point tensor")
     if x.dtype.itemsize < 4:
-        raise _broken(verb, f"returned {x.dtype}, whose rounding hides what is measured", "audit model.float()")
+        remedy = "audit outside autocast" if torch.is_autocast_enabled(x.device.type) else "audit model.float()"
+        raise _broken(verb, f"returned {x.dtype}, whose rounding hides what is measured", remedy)
     usable = torch.isfinite(x) | (x == -torch.inf) if verb == "readout" else torch.isfinite(x)  # -inf: never a token
     if not usable.all():
         raise _broken(verb, "returned numbers that are not finite", "check the weights")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -71,10 +71,16 @@ def alignment(g: State, xi: State) -> Float[Tensor, "batch seq"]:
     return (unit(g) * unit(xi)).sum(-1).abs()
 
 
-def mean_alignment(gradient: State, losses: Float[Tensor, "batch seq"], xi: State, labels: Labels) -> Float[Tensor, ""]:
-    """Return the mean alignment of the tokens whose label counts and whose gradient can be read; 0 without any."""
+def mean_alignment(
+    gradient: State, losses: Float[Tensor, "batch seq"], xi: State, labels: Labels
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Return the mean alignment of the tokens whose label counts and whose gradient can be read, and how many they are.
+
+    Without any the mean is NaN.
+    """
     counted = (labels != IGNORED) & telling(gradient, losses)
-    return torch.where(counted, alignment(gradient, xi), 0.0).sum() / counted.sum().clamp_min(1)
+    read = counted.sum()
+    return torch.where(counted, alignment(gradient, xi), 0.0).sum() / read, read
 
 
 def telling(gradient: State, losses: Float[Tensor, "batch seq"] | None) -> Bool[Tensor, "batch seq"]:

@@ -46,7 +46,8 @@ class ScaleMonitor(TrainerCallback):
     Every `every` optimizer steps it reads the states of a training forward itself (`rows` windows of it, dropout
     included; the first forward of the step, where gradients are accumulated) and logs, per loop, `scale`, `visibility`
     (share of the cross-entropy's gradient along the state, over the tokens whose gradient has a direction that can be
-    read) and `angular_step`. Labels are those of the call, or where it has none the next tokens of its own text.
+    read; none without any), `visibility_left_out` (labels of other tokens) and `angular_step`. Labels are those of the
+    call, or where it has none the next tokens of its own text.
 
     A coordinate that the configuration leaves blind and that has grown by `warn_factor` is warned of in words, again at
     every further factor. `stop_scale` ends the run once the last loop's scale exceeds it.
@@ -236,14 +237,18 @@ def _labels(called: dict[str, Any], rows: int) -> Tensor | None:
 
 
 def _readings(model: LoopedForCausalLM, captured: _Captured) -> dict[str, float]:
-    """Return visibility of scale at every loop and the angular step to it, with one transfer."""
+    """Return visibility of scale and the tokens it leaves out at every loop, and the angular steps: one transfer."""
     _, states, real, labels = captured
-    seen: list[Tensor] = []
+    figures: dict[str, Tensor] = {}
     if labels is not None:
-        seen = [mean_alignment(*exit_gradient(model, z, k, labels), z, labels) for k, z in enumerate(states)]
-    turns = [_mean(angular_step(a, b), real) for a, b in pairwise(states)]
-    names = [f"visibility/{k + 1}" for k in range(len(seen))] + [f"angular_step/{k + 1}" for k in range(len(turns))]
-    return dict(zip(names, torch.stack(seen + turns).tolist(), strict=True)) if names else {}
+        for k, z in enumerate(states):
+            share, read = mean_alignment(*exit_gradient(model, z, k, labels), z, labels)
+            figures |= {f"visibility/{k + 1}": share, f"visibility_left_out/{k + 1}": (labels != IGNORED).sum() - read}
+    figures |= {f"angular_step/{k}": _mean(angular_step(a, b), real) for k, (a, b) in enumerate(pairwise(states), 1)}
+    if not figures:
+        return {}
+    values = torch.stack([value.float() for value in figures.values()]).tolist()
+    return {name: value for name, value in zip(figures, values, strict=True) if not math.isnan(value)}
 
 
 def _mean_over_ranks(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from loopscale.hf import execution_device
 from loopscale.model import LoopedForCausalLM
 
 New = Float[Tensor, "rows heads new head_size"]
@@ -89,9 +90,10 @@ class LoopCache(Cache):
         heads = config.num_key_value_heads or config.num_attention_heads
         assert config.head_dim is not None  # the config fills it
         shape = (2, num_loops, batch, heads, capacity, config.head_dim)
-        kind = model.device.type  # under autocast keys and values are of its precision
+        device = execution_device(model)
+        kind = device.type  # under autocast keys and values are of its precision
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-        self.buffers = [torch.zeros(shape, dtype=dtype, device=model.device) for _ in range(config.num_stack_layers)]
+        self.buffers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_stack_layers)]
         slots = config.slots(num_loops)
         visits = {
             slots.at(k, i): Slot(self.cursor, *layer[:, k])

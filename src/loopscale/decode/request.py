@@ -16,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 from loopscale.decode.sampling import Greedy, Sampled, Sampling, check_sampling
 from loopscale.decode.settings import Prefix, Processing, read_settings
 from loopscale.errors import InputError
-from loopscale.hf import attention_implementation
+from loopscale.hf import attention_implementation, execution_device
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Tokens
 
@@ -171,8 +171,9 @@ def _check_ids(
         raise InputError(f"ids go from {least} to {most}, and the model knows 0 to {model.config.vocab_size - 1}.")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1 new token.")
-    mask = None if attention_mask is None else attention_mask.to(model.device).long()
-    return input_ids.to(model.device), mask
+    device = execution_device(model)
+    mask = None if attention_mask is None else attention_mask.to(device).long()
+    return input_ids.to(device), mask
 
 
 def _padding(

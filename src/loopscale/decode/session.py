@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
-from loopscale.hf import attention_implementation, mask_of
+from loopscale.hf import attention_implementation, execution_device, mask_of
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Context, Positions, State, Tokens
 
@@ -41,8 +41,9 @@ class Session:
         self.cache = LoopCache(model, len(pads), capacity, num_loops)
         self.fronts: dict[tuple[int, int], Front] = {}
         self.padded = any(pads)
-        self.pads = torch.tensor(pads, device=model.device)[:, None]
-        self.columns = torch.arange(capacity, device=model.device)
+        device = execution_device(model)
+        self.pads = torch.tensor(pads, device=device)[:, None]
+        self.columns = torch.arange(capacity, device=device)
         room = model.config.max_position_embeddings
         # places without a token may lie behind the end of a learned table
         self.last_position = room - 1 if model.model.embed_positions is not None and capacity > room else None
@@ -110,7 +111,7 @@ class Session:
     ) -> Context:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
         mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
-        like = self.model.model.embed_tokens.weight  # for its device and precision
+        like = self.model.model.like(ids)
         return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids)
 
     def _positions(self, positions: Positions) -> Positions:
@@ -132,7 +133,7 @@ class Session:
 def enough_threads(model: LoopedForCausalLM) -> Iterator[None]:
     """Run on one thread where a model's matrices are too small to share; the number is what it was afterwards."""
     before = torch.get_num_threads()
-    alone = model.device.type == "cpu" and before > 1 and model.num_parameters() < SHARED_FROM
+    alone = execution_device(model).type == "cpu" and before > 1 and model.num_parameters() < SHARED_FROM
     if alone:
         torch.set_num_threads(1)
     try:

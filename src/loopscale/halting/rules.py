@@ -133,7 +133,10 @@ class NegativeKL(HaltingRule):
 
 @final
 class NegativeStateChange(HaltingRule):
-    """Minus the relative change of the state, ||z_k - z_{k-1}|| / ||z_k||; never stops at exit 1.
+    """Minus the relative change of the state, ||z_k - z_{k-1}|| / ||z_k||, of 2 at most; never stops at exit 1.
+
+    More is only reached where the state shrinks; without an end, one token whose state has nearly no length would hold
+    up the mean of its whole sequence.
 
     Needs no head. Where scale grows unseen (a blind spot) this falls with the scale, whatever the prediction does.
     """
@@ -142,12 +145,13 @@ class NegativeStateChange(HaltingRule):
     reads_logits = False
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
-        """Return -||z_k - z_{k-1}|| / ||z_k||."""
+        """Return -min(||z_k - z_{k-1}|| / ||z_k||, 2)."""
         if before is None:
             return _never(now.z)
         z, change = _wide(now.z), _wide(now.z - before.z)
         tiny = torch.finfo(z.dtype).tiny
-        return -torch.linalg.vector_norm(change, dim=-1) / torch.linalg.vector_norm(z, dim=-1).clamp_min(tiny)
+        share = torch.linalg.vector_norm(change, dim=-1) / torch.linalg.vector_norm(z, dim=-1).clamp_min(tiny)
+        return -share.clamp_max(2.0)
 
 
 @final

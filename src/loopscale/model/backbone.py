@@ -97,7 +97,7 @@ class LoopedModel(LoopedPreTrainedModel):
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens; `position_ids` default to 0, 1, ...
         after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings.
         """
-        like = self._like(tokens) if inputs_embeds is None else inputs_embeds
+        like = self.like(tokens) if inputs_embeds is None else inputs_embeds
         mask = causal_mask(self.config, like, attention_mask, cache, position_ids, slot=0)
         positions = self.positions(like, cache) if position_ids is None else position_ids
         return self.prepared_context(like, mask, positions, cache, tokens, inputs_embeds)
@@ -170,10 +170,11 @@ class LoopedModel(LoopedPreTrainedModel):
             e = e + self.embed_positions(self.positions(e) if positions is None else positions)
         return self.dropout(e)
 
-    def _like(self, tokens: Tokens | None) -> State:
-        """Return a tensor of the embeddings' shape, device and precision, without their memory."""
+    def like(self, tokens: Tokens | None) -> State:
+        """Return a tensor of the embeddings' shape, device and precision, without their memory or their weight."""
         assert tokens is not None
-        return self.embed_tokens.weight.detach()[0].expand(*tokens.shape, -1)
+        one = torch.empty((), dtype=self.dtype, device=tokens.device)
+        return one.expand(*tokens.shape, self.config.hidden_size)
 
     def forward(self, input_ids: Tokens, **kwargs: Any) -> Any:
         """Not a model of its own: states have no meaning without the readout that was trained with them."""

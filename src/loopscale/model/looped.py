@@ -190,6 +190,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         loss = loop_losses = None
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            count = count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)  # no label: no gradient either
             loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
         wanted = labels is None or not supervised_exits_only
         return LoopedOutput(

@@ -10,6 +10,7 @@ from loopscale.objective.head import (
     IGNORED,
     Head,
     fused_cross_entropy,
+    head_precision,
     plain_weight,
     recomputed_cross_entropy,
     token_cross_entropy,
@@ -32,9 +33,12 @@ def exits_loss(
 
     `exit_inputs` are what the head sees at each exit; None leaves out an exit that is not supervised (its losses are
     NaN). Exits that are not supervised never get a gradient. `head` is a weight or a module; one that is more than its
-    weight is called. `passes` differentiate a chunk of a plain head's logits.
+    weight is called. So is any head in float16, whose gradient can only be made once the loss is scaled. `passes`
+    differentiate a chunk of a plain head's logits.
     """
     K, mask, weight = len(exit_inputs), labels != IGNORED, plain_weight(head)
+    if weight is not None and head_precision(weight) == torch.float16:
+        weight = None
     read = {k: x for k, x in enumerate(exit_inputs) if x is not None}
     precision = weight.dtype if weight is not None else next(iter(read.values())).dtype if read else torch.float32
     zero = torch.zeros(labels.shape, dtype=widened(precision), device=labels.device)

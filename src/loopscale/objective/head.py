@@ -41,6 +41,12 @@ def plain_weight(head: Head) -> Float[Tensor, "vocab hidden"] | None:
     return weight if ordinary else None
 
 
+def head_precision(weight: Float[Tensor, "vocab hidden"]) -> torch.dtype:
+    """Return the precision of the head's products: autocast's where it is on."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 def token_cross_entropy(
     x: Float[Tensor, "batch seq hidden"], head: Head, labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq"]:
@@ -91,10 +97,9 @@ def fused_cross_entropy(
 
     Raises `InputError` for float16, in which the gradient of a mean over tokens underflows.
     """
-    kind = weight.device.type
-    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    precision = head_precision(weight)
     if precision == torch.float16:
-        raise InputError("the loss cannot be trained in float16, its gradients underflow: use bfloat16 or float32.")
+        raise InputError("the fused loss has no float16, its gradients underflow: use bfloat16 or float32.")
     return _FusedCrossEntropy.apply(weight, labels, row_weights, precision, chunk_bytes, passes, *exits)
 
 

@@ -25,7 +25,7 @@ class Provenance:
     sequence_length: int
     stride: int | None
     fit_on: str
-    text_field: str
+    text_field: str | None
     sha256: str | None
 
 
@@ -71,6 +71,6 @@ def _read(folder: Path, document: dict[str, Any]) -> Provenance:
         length,
         data.get("stride"),
         str(data.get("fit_on", "train")),
-        str(data.get("text_field", "text")),
+        data.get("text_field"),
         (document.get("corpus") or {}).get("sha256"),
     )

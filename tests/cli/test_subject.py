@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from loopscale.cli.main import main
 from loopscale.errors import InputError
@@ -81,6 +83,43 @@ def test_a_column_of_the_runs_own(tmp_path, measured):
     assert facts["text_field"] == "content"
     _, other, title = measured(run, "--windows", 4, "--text_field", "text")
     assert other != own and "text_field text where the run had content" in title
+
+
+def test_a_column_that_the_run_found_is_found_again(tmp_path, measured):
+    rows = [{"body": f"row {i} of a table. " * 4, "id": i} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = saved_run(tmp_path, corpus=str(tmp_path / "rows.jsonl"))
+    assert provenance(str(run)).text_field is None
+    assert "settings of its run" in measured(run, "--windows", 4)[2]
+
+
+def test_a_tokenizer_that_does_not_fit_the_text_is_said(tmp_path, measured):
+    words = models.WordLevel({"[UNK]": 0, "story": 1, "cat": 2}, unk_token="[UNK]")
+    backend = Tokenizer(words)
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="cat")
+    run = saved_run(tmp_path)
+    special.save_pretrained(run)
+    title = measured(run, "--windows", 4)[2]
+    assert "of its tokens are [UNK]" in title
+
+
+def test_what_is_said_of_a_text_is_said_once_for_several_models(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LOOPSCALE_CACHE", str(tmp_path / "cache"))
+    runs = [str(saved_run(tmp_path, name)) for name in ("one", "two")]
+    caplog.clear()
+    assert main(["evaluate", *runs, "--limit", "4", "--repeats", "1", "--speed_batch_sizes", "1"]) == 0
+    assert [record.message for record in caplog.records if "held out" in record.message] == [
+        "corpus 'text.txt': no file is of a valid split, so its last 602 of 12,790 characters are held out."
+    ]
+
+
+def test_a_run_that_diverged_is_no_model_and_says_where(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    record = {"steps": 6, "seconds": 1.0, "history": [], "diverged": {"step": 7, "what": "the loss"}}
+    (tmp_path / "run" / "training.json").write_text(json.dumps(record))
+    for command in (["evaluate"], ["audit"], ["generate", "--prompt", "a"]):
+        assert "diverged at step 7 (the loss is not finite)" in refusal(capsys, *command, tmp_path / "run")
 
 
 def test_a_folder_without_a_run_is_measured_by_default_and_says_so(tmp_path, measured):

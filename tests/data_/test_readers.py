@@ -175,6 +175,10 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("a.txt", b"7z\xbc\xaf\x27\x1c\0", r"is a 7z archive: unpack it"),
         ("a.txt", "hello\n".encode("utf-16"), r"is text in UTF-16: convert it to UTF-8 \(iconv -f UTF-16 "),
         ("a.jsonl", ROWS.encode("utf-16-le"), r"is text in UTF-16LE"),
+        ("a.bin", bytes(range(256)) * 4, r"no text in any encoding: give the text"),
+        ("a.exe", b"MZ\x90\0" + b"\0\xff" * 50, r"is a program"),
+        ("a.jsonl", '{"text": null}\n{"text": ""}\n', r"'text' holds no text \(1 rows are null, 1 empty\)"),
+        ("a.csv", "id,text\n1,\n", r"'text' holds no text \(0 rows are null, 1 empty\)"),
         ("a.parquet", "version https://git-lfs.github.com/spec/v1\n", r"is a Git LFS pointer.*git lfs pull"),
     ],
 )
@@ -233,3 +237,7 @@ def test_damaged_tables_are_one_sentence(tmp_path):
     pq.write_table(twice, tmp_path / "c.parquet")
     with pytest.raises(InputError, match="2 columns are called 'text'"):
         read_file(tmp_path / "c.parquet")
+
+
+def test_zero_bytes_in_a_text_are_no_other_encoding(tmp_path):
+    assert read_file(write(tmp_path / "a.txt", b"a\0b\n" * 100)).documents == ["a\0b\n" * 100]

@@ -250,3 +250,13 @@ def test_text_that_the_tokenizer_drops_altogether(tmp_path):
     with pytest.raises(InputError, match="makes no token of the train split of corpus 'dropped'"):
         tokenize(Corpus.of("dropped", ["bcd"], ["a"]), tokenizer, "train", tmp_path)
     assert len(tokenize(Corpus.of("kept", ["bad"], ["a"]), tokenizer, "train", tmp_path).ids) == 1
+
+
+def test_a_text_that_is_mostly_unknown_is_told(tmp_path):
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "known": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    for text, told in (("known unheard of", True), ("known known of", False)):
+        (tmp_path / "a.txt").write_text(f"{text}\n" * 200)
+        notes = load_data(str(tmp_path / "a.txt"), tokenizer, sequence_length=8, cache_dir=tmp_path, quiet=True).notes
+        assert any("67% of its tokens are [UNK]" in note for note in notes) == told

@@ -1,5 +1,6 @@
 """What may differ when a run is gone on with, and that its history is that of a run that never stopped."""
 
+import errno
 import json
 import os
 import shutil
@@ -133,3 +134,19 @@ def test_given_weights_of_other_sizes_are_told(run_config):
     run = replace(run_config("second", model={"hidden_size": 32}), init_from=run_config("first").out)
     with pytest.raises(InputError, match=r"model\.hidden_size is 32 here and 16 there"):
         train(run, quiet=True)
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_saved_is_gone_on_from(run_config, monkeypatch):
+    run, saved = run_config(), []
+
+    def full(*args, **kwargs):
+        if saved.append(args) or len(saved) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args, **kwargs)
+
+    real = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"checkpoint of step \d could not be written in .*No space left"):
+        train(run, quiet=True)
+    monkeypatch.setattr(torch, "save", real)
+    assert train(run, quiet=True).steps == 6

@@ -5,9 +5,11 @@ answered before.
 """
 
 import errno
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TextIO
 
@@ -71,7 +73,26 @@ def _run(name: str, words: Sequence[str]) -> int:
 
     logging.disable_progress_bar()  # of loading weights; a run's own stays
     keep_freed_memory()
-    return import_module(f"loopscale.cli.{name}").run(args)
+    with _each_once("loopscale.data.corpora"):  # of several models, read from one text
+        return import_module(f"loopscale.cli.{name}").run(args)
+
+
+@contextmanager
+def _each_once(name: str) -> Iterator[None]:
+    """Let a logger say each sentence once meanwhile."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        sentence, before = record.getMessage(), len(said)
+        said.add(sentence)
+        return len(said) > before
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def _say(name: str, sentence: str, status: int = 2) -> int:

@@ -197,7 +197,7 @@ def add_text_arguments(parser: Parser) -> None:
     """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
     parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
     parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
-    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (the run's, text)")
+    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (as in the run)")
     parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
     parser.add_argument(
         "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"

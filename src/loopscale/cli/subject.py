@@ -1,5 +1,6 @@
 """The model that a command is about, where it runs, and the text it is measured on, as its own run read it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from loopscale.data import (
     require_vocabulary,
     tokenize,
 )
+from loopscale.data.load import token_notes
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
@@ -33,7 +35,7 @@ from loopscale.stepping import Looped
 SEQUENCE_LENGTH = 256  # at most, where no run says and the model has more positions
 SPLITS = ("valid", "train", "all")
 DEVICES = ("cpu", "cuda", "xpu")
-DEFAULTS = Provenance(Path(), "stdlib", "", SEQUENCE_LENGTH, None, "train", "text", None)
+DEFAULTS = Provenance(Path(), "stdlib", "", SEQUENCE_LENGTH, None, "train", None, None)
 OPTIONS = ("corpus", "text_field", "tokenizer", "sequence_length")
 
 
@@ -180,7 +182,8 @@ def read_text(args: Namespace, name: str, model: Looped) -> Text:
         "tokenizer": args.tokenizer or (run.tokenizer if run else "the model's own"),
         "settings_of_run": run is not None,
     }
-    return Text(tokens, used.sequence_length, tokens.bytes_per_token, facts, _notes(run, told, corpus))
+    notes = [*_notes(run, told, corpus), *token_notes(tokenizer, tokens)]
+    return Text(tokens, used.sequence_length, tokens.bytes_per_token, facts, notes)
 
 
 def _notes(run: Provenance | None, told: Mapping[str, Any], corpus: Corpus) -> list[str]:
@@ -265,7 +268,9 @@ def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> T
     if split != "all":
         return tokenize(corpus, tokenizer, "train" if split == "train" else "valid")
     parts = [tokenize(corpus, tokenizer, "train"), tokenize(corpus, tokenizer, "valid")]
-    return Tokens(np.concatenate([part.ids for part in parts]), sum(part.text_bytes for part in parts))
+    spelled = sum((Counter(part.spelled) for part in parts), Counter[str]())
+    text_bytes = sum(part.text_bytes for part in parts)
+    return Tokens(np.concatenate([part.ids for part in parts]), text_bytes, spelled=spelled)
 
 
 def labels(names: Sequence[str]) -> list[str]:

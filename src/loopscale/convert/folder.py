@@ -1,5 +1,6 @@
 """A checkpoint's folder, here or on the hub, and its config, read as data and never run."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG, dict[str, Any], "bring back the file that came with the weights")
 
 
+def _diverged(folder: Path) -> dict[str, Any] | None:
+    """Return at which step and how the run of a folder diverged, as its training.json says; None where none did."""
+    try:
+        said = json.loads((folder / "training.json").read_text(encoding="utf-8"))["diverged"]
+        return {"step": int(said["step"]), "what": str(said["what"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _what_is_there(folder: Path) -> str:
     """Return in words what a folder is that is no model's, and what to do with it."""
     names = {path.name for path in folder.iterdir()}
     inner = sorted(path.relative_to(folder) for path in [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
     if not names:
         return "it is empty"
+    if diverged := _diverged(folder):
+        kept = f"; what it kept last is '{folder / inner[-1].parent}'" if inner else ""
+        return f"its training diverged at step {diverged['step']} ({diverged['what']} is not finite){kept}"
     if "adapter_config.json" in names:
         return "it holds adapters of another model; merge them into it (merge_and_unload) and save that"
     if gguf := sorted(name for name in names if name.endswith(".gguf")):

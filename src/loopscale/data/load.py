@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from loopscale.data.corpora import CorpusId, Split, load_corpus
 from loopscale.data.encoding import vocabulary_size
 from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
-from loopscale.data.tokens import tokenize
+from loopscale.data.tokens import Tokens, tokenize
 from loopscale.data.windows import Windows
 
 logger = logging.getLogger(__name__)
+
+LOOKED_AT = 1_000_000
+MUCH_UNKNOWN = 0.5
 
 
 @final
@@ -89,17 +93,23 @@ def load_data(
         return Windows(tokenize(text, tokenizer, split, cache_dir), sequence_length, stride, label)
 
     train, valid = windows("train", sequence_length if stride is None else stride), windows("valid", sequence_length)
-    notes = _spelled(train, valid)
+    notes = token_notes(tokenizer, train.tokens, valid.tokens)
     if not quiet and os.environ.get("RANK", "0") == "0":
         for note in notes:
             logger.warning("corpus '%s': %s", text.id.name, note)
     return Data(train, valid, tokenizer, text.id, (*text.notes, *notes))
 
 
-def _spelled(*parts: Windows) -> list[str]:
-    """Return what to say where the text itself turned into special tokens, as a few tokenizers make it."""
-    counts = sum((Counter(part.tokens.spelled) for part in parts), Counter[str]())
-    return [
+def token_notes(tokenizer: PreTrainedTokenizerFast, *parts: Tokens) -> list[str]:
+    """Return what to say where a tokenizer does not fit the text: much is unknown to it, or turned special.
+
+    A few tokenizers make a special token of text that spells it. What is unknown is counted in the first tokens.
+    """
+    unknown = [part.ids[:LOOKED_AT] == tokenizer.unk_token_id for part in parts if tokenizer.unk_token_id is not None]
+    share = sum(map(np.count_nonzero, unknown)) / max(1, sum(map(len, unknown)))
+    notes = [f"{share:.0%} of its tokens are {tokenizer.unk_token}: this tokenizer does not know most of such a text."]
+    counts = sum((Counter(part.spelled) for part in parts), Counter[str]())
+    return (notes if share > MUCH_UNKNOWN else []) + [
         f"the text spells {token}, and this tokenizer makes its special token of it ({count:,} times)."
         for token, count in counts.most_common()
     ]

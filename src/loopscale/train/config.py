@@ -28,7 +28,7 @@ class DataConfig:
         sequence_length: tokens the model reads in a row.
         stride: tokens from one training window to the next; the sequence length by default.
         fit_on: splits that `words` is fitted on; the paper's code also fits on validation text (train+valid).
-        text_field: field of JSONL or parquet rows that holds the text.
+        text_field: field or column of rows that holds the text; found by its usual names by default.
     """
 
     corpus: str = "stdlib"
@@ -36,7 +36,7 @@ class DataConfig:
     sequence_length: int = 128
     stride: int | None = None
     fit_on: Literal["train", "train+valid"] = "train"
-    text_field: str = "text"
+    text_field: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from loopscale.data.readers.columns import read_arrow, read_parquet
 from loopscale.data.readers.csv_rows import read_csv
 from loopscale.data.readers.json_rows import read_json
 from loopscale.data.readers.names import ARROW_ENDINGS, CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS
-from loopscale.data.readers.rows import Rows
+from loopscale.data.readers.rows import NoText, Rows
 from loopscale.data.readers.signatures import ARROW_FILE, ARROW_STREAM, PARQUET, table_of
 from loopscale.data.readers.source import Source
 from loopscale.errors import InputError
@@ -41,6 +41,11 @@ def read_file(file: Path, text_field: str | None = None) -> Rows:
         found = _reader(source)(source, text_field)
     except OSError as error:
         raise InputError(f"cannot read '{file}': {error.strerror or error}.") from error
+    if found.column is not None and not found.documents:
+        raise NoText(
+            f"'{file}': '{found.column}' holds no text ({found.null:,} rows are null, {found.empty:,} empty): fill it, "
+            "or name another as text_field."
+        )
     if text_field is None and found.column not in (None, "text"):
         found.remarks.append(f"the text is read from '{found.column}'")
     if skipped := found.null + found.empty:

@@ -59,6 +59,7 @@ FOREIGN = (
     Foreign(b"ID3", "an MP3 sound", CONVERT, binary=True),
     Foreign(b"ftyp", "an MP4 film", CONVERT, place=4, binary=True),
     Foreign(b"\x7fELF", "a program", CONVERT),
+    Foreign(b"MZ", "a program", CONVERT, binary=True),
     Foreign(b"\xff\xfe\x00\x00", "text in UTF-32", "convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)"),
     Foreign(b"\x00\x00\xfe\xff", "text in UTF-32", "convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)"),
     Foreign(b"\xff\xfe", "text in UTF-16", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
@@ -100,7 +101,7 @@ def refuse_foreign(head: bytes, file: Path) -> None:
             _refuse(file, format.name, format.advice)
     for offset, name in ((0, "UTF-16BE"), (1, "UTF-16LE")):
         half = head[offset::2]
-        if len(half) >= 8 and half.count(0) > 0.4 * len(half) and head.count(0) < 0.6 * len(head):
+        if len(half) >= 8 and half.count(0) > 0.7 * len(half) and head.count(0) < 0.6 * len(head):
             _refuse(file, f"text in {name}", f"convert it to UTF-8 (iconv -f {name} -t UTF-8)")
 
 

@@ -89,9 +89,11 @@ class Source:
         try:
             text = self.data.decode("utf-8")
         except UnicodeDecodeError as error:
+            advice = "Convert it to UTF-8 (for example with iconv) or leave it out."
+            if b"\x00" in self.head:  # token ids, for instance
+                advice = "It has zero bytes too, so it is no text in any encoding: give the text that it was made from."
             raise InputError(
-                f"{self.where} is not UTF-8 text: byte {error.start} is 0x{self.data[error.start]:02x}. "
-                "Convert it to UTF-8 (for example with iconv) or leave it out."
+                f"{self.where} is not UTF-8 text: byte {error.start} is 0x{self.data[error.start]:02x}. {advice}"
             ) from error
         return text.removeprefix("\ufeff").replace("\r\n", "\n")
 

@@ -8,7 +8,7 @@ import torch
 
 from loopscale import InputError, run_loops
 from loopscale.audit import Coordinate, Thresholds, audit, direction, scale, unembedding_null
-from loopscale.audit.streams import Sample
+from loopscale.audit.measurement.streams import Sample
 from tests.helpers import tiny_model
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from loopscale import InputError
 from loopscale.audit import Coordinate, audit, intervene, loop_curves, search
-from loopscale.audit.derivatives import push
+from loopscale.audit.measurement.derivatives import push
 from loopscale.study.topics.audit import record_of
 
 VOCAB, HIDDEN = 43, 20

@@ -7,7 +7,7 @@ import torch
 
 from loopscale.audit import audit, mean, scale
 from loopscale.audit.curves import power_law
-from loopscale.audit.derivatives import alignment, exit_gradient, push
+from loopscale.audit.measurement.derivatives import alignment, exit_gradient, push
 from loopscale.state import angular_step, radial_step
 from tests.helpers import tiny_model
 

@@ -86,14 +86,14 @@ def test_the_trainers_log_keeps_its_own_lines(tmp_path):
 
 
 def test_it_warns_of_a_blind_coordinate_that_grows(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, logger="loopscale.audit.monitor"):
+    with caplog.at_level(logging.WARNING, logger="loopscale.audit"):
         run(tmp_path, ScaleMonitor(every=2, warn_factor=1.05), tiny_model(), steps=30, learning_rate=3e-2)
     assert "the scale of the state after loop 3" in caplog.text and "no loss sees it" in caplog.text
     assert "norm_penalty_coef" in caplog.text
 
 
 def test_it_is_silent_about_a_coordinate_that_a_loss_sees(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, logger="loopscale.audit.monitor"):
+    with caplog.at_level(logging.WARNING, logger="loopscale.audit"):
         monitor = ScaleMonitor(every=2, warn_factor=1.05)
         run(tmp_path, monitor, tiny_model(readout="raw"), steps=30, learning_rate=3e-2)
     assert not caplog.text

@@ -8,7 +8,7 @@ from torch import nn
 
 from loopscale import InputError
 from loopscale.audit import audit, intervene, loop_curves, search
-from loopscale.audit.derivatives import exit_gradient, mean_alignment
+from loopscale.audit.measurement.derivatives import exit_gradient, mean_alignment
 from tests.audit.test_foreign_models import VOCAB, Base, batches
 from tests.helpers import tiny_model
 

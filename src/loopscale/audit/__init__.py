@@ -1,16 +1,15 @@
 """Which state variables does the loss control? Measurements, verdicts and a monitor for any looped model."""
 
-from loopscale.audit.audit import audit
-from loopscale.audit.checks import check_verbs
-from loopscale.audit.controller import ScaleController
+from loopscale.audit.blind_directions import FoundDirection, SearchReport, search
 from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null
 from loopscale.audit.curves import LoopCurves, PowerLaw, loop_curves
 from loopscale.audit.interventions import Interventions, intervene
-from loopscale.audit.monitor import ScaleMonitor
+from loopscale.audit.measurement.checks import check_verbs
 from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
-from loopscale.audit.search import FoundDirection, SearchReport, search
+from loopscale.audit.session import audit
 from loopscale.audit.static import static_verdict, static_warning
 from loopscale.audit.verdict import Thresholds, Verdict
+from loopscale.audit.watching import ScaleController, ScaleMonitor
 
 __all__ = [
     "AuditReport",

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loopscale.audit.checks import checked
+from loopscale.audit.measurement.checks import checked
+from loopscale.audit.measurement.streams import LoopMeans
 from loopscale.audit.report import ByLoop
-from loopscale.audit.streams import LoopMeans
 from loopscale.batches import Batches
 from loopscale.facts import depth_of, facts_of
 from loopscale.state import direction, norm, radial_step, scale

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import (
+from loopscale.audit.coordinates import Direction
+from loopscale.audit.measurement.checks import (
     checked,
     few_tokens,
     first_state,
@@ -25,11 +26,10 @@ from loopscale.audit.checks import (
     require_told,
     runs_past_trained_depth,
 )
-from loopscale.audit.coordinates import Direction
-from loopscale.audit.derivatives import push, telling
-from loopscale.audit.losses import told_losses
-from loopscale.audit.moments import Moments, most_retained_per_visible, null_visibility
-from loopscale.audit.streams import Counted
+from loopscale.audit.measurement.derivatives import push, telling
+from loopscale.audit.measurement.moments import Moments, most_retained_per_visible, null_visibility
+from loopscale.audit.measurement.streams import Counted
+from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
 from loopscale.errors import InputError

@@ -1,23 +1,20 @@
-"""One pass over the batches: per loop, what the losses feel of each coordinate and what the next loop keeps of it."""
+"""Meters of one audit: per loop, the scale, what the losses feel of a coordinate and what the next loop keeps of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import final
 
 import torch
 from torch import Tensor
 
-from loopscale.audit.checks import first_state, require_finite, require_told
 from loopscale.audit.coordinates import Coordinate
-from loopscale.audit.derivatives import alignment, comparable, push, telling
+from loopscale.audit.measurement.derivatives import alignment, comparable, push
+from loopscale.audit.measurement.streams import Counted, LoopMeans, Sample
 from loopscale.audit.report import ByLoop, CoordinateReport, ScaleStats
-from loopscale.audit.streams import Counted, LoopMeans, Sample
 from loopscale.audit.verdict import Thresholds, Verdict, judge, retention_per_loop
-from loopscale.batches import Window
 from loopscale.errors import InputError
-from loopscale.facts import Facts, facts_of
 from loopscale.objective import Losses
 from loopscale.state import norm
-from loopscale.stepping import Call, Looped, State
+from loopscale.stepping import State
 
 
 @final
@@ -157,55 +154,3 @@ class CoordinateMeter:
             for name, means in figures.items()
         }
         return {name: counts for name, counts in missing.items() if any(counts)}
-
-
-@final
-class Pass:
-    """All meters of one audit, fed batch by batch."""
-
-    def __init__(self, model: Looped, coordinates: Sequence[Coordinate], losses: Losses, steps: int) -> None:
-        self.model, self.losses, self.steps = model, losses, steps
-        self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
-        self.coordinates = [
-            CoordinateMeter(coordinate, losses, facts_of(model).configured) for coordinate in coordinates
-        ]
-        self.hidden_size = 0
-
-    def run(self, windows: Iterable[Window]) -> None:
-        """Measure every batch; only two states are alive at a time."""
-        for inputs, labels, counted, _ in windows:
-            call = Call(self.model, inputs)
-            facts, z = facts_of(call), first_state(call)
-            self.hidden_size = z.shape[-1]
-            for k in range(self.losses.num_loops):
-                require_finite(z, f"the state of loop {k + 1}")
-                self._look(facts, k, z, labels, counted)
-                if k < self.steps:
-                    z = self._advance(call, k, z, counted)
-        for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
-            require_told(told, k)
-
-    def _look(self, facts: Facts, k: int, z: State, labels: Tensor, counted: Counted) -> None:
-        """Measure what every loss sees of the state of loop k."""
-        self.scale.add(k, z, counted)
-        for meter in self.coordinates:
-            meter.value.add(k, meter.coordinate.value(z), counted)
-        for loss in self.losses:
-            gradient, token_losses = loss.gradient(facts, z, k, labels)
-            require_finite(gradient[counted], loss.described(k))
-            if loss is self.losses.exits:
-                assert token_losses is not None  # those of a cross-entropy come with it
-                self.cross_entropy.add(k, token_losses, counted)
-            told = telling(gradient, token_losses)
-            for meter in self.coordinates:
-                meter.feel(loss.name, k, gradient, told, z, counted)
-
-    def _advance(self, call: Call, k: int, z: State, counted: Counted) -> State:
-        """Measure what one more loop keeps of every coordinate, and return the next state."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            carried = call.carry(z, k)
-            after = call.step(carried, k + 1)
-        for meter in self.coordinates:
-            meter.move(k, z, carried, after, counted)
-        return after.detach()

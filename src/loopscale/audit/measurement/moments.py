@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscale.audit.derivatives import unit
-from loopscale.audit.streams import Counted
+from loopscale.audit.measurement.derivatives import unit
+from loopscale.audit.measurement.streams import Counted
 from loopscale.stepping import State
 
 Square = Float[Tensor, "hidden hidden"]

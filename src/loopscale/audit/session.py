@@ -1,24 +1,32 @@
-"""`audit`: which variables of a looped model's state does its loss control?"""
+"""Session of one audit: which variables of a looped model's state does its loss control? One pass over the batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, final
 
-from loopscale.audit.checks import (
+import torch
+from torch import Tensor
+
+from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
+from loopscale.audit.measurement.checks import (
     check_coordinates,
     checked,
     few_tokens,
     first_state,
+    require_finite,
+    require_told,
     runs_past_trained_depth,
 )
-from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
-from loopscale.audit.losses import told_losses
-from loopscale.audit.measure import Pass
+from loopscale.audit.measurement.derivatives import telling
+from loopscale.audit.measurement.meters import CoordinateMeter, ScaleMeter
+from loopscale.audit.measurement.streams import Counted, LoopMeans
+from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
-from loopscale.batches import Batches
+from loopscale.batches import Batches, Window
 from loopscale.errors import InputError
 from loopscale.facts import Facts, facts_of
-from loopscale.stepping import Call, Looped, evaluating
+from loopscale.objective import Losses
+from loopscale.stepping import Call, Looped, State, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
 NO_NULL = "unembedding_null is left out: the head is more than one matrix, or the model does not say which"
@@ -64,7 +72,7 @@ def audit(
         if losses.num_loops == 1 and not goes_on:
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
         steps = losses.num_loops if goes_on else losses.num_loops - 1
-        run = Pass(model, coordinates, losses, steps)
+        run = _Session(model, coordinates, losses, steps)
         run.run(windows)
     reports = {meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates}
     return AuditReport(
@@ -79,6 +87,58 @@ def audit(
         coordinates=reports,
         notes=(*(() if goes_on else (ENDS,)), *headless, *_notes(reports)),
     )
+
+
+@final
+class _Session:
+    """All meters of one audit, fed in one pass over the batches."""
+
+    def __init__(self, model: Looped, coordinates: Sequence[Coordinate], losses: Losses, steps: int) -> None:
+        self.model, self.losses, self.steps = model, losses, steps
+        self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
+        self.coordinates = [
+            CoordinateMeter(coordinate, losses, facts_of(model).configured) for coordinate in coordinates
+        ]
+        self.hidden_size = 0
+
+    def run(self, windows: Iterable[Window]) -> None:
+        """Measure every batch; only two states are alive at a time."""
+        for inputs, labels, counted, _ in windows:
+            call = Call(self.model, inputs)
+            facts, z = facts_of(call), first_state(call)
+            self.hidden_size = z.shape[-1]
+            for k in range(self.losses.num_loops):
+                require_finite(z, f"the state of loop {k + 1}")
+                self._look(facts, k, z, labels, counted)
+                if k < self.steps:
+                    z = self._advance(call, k, z, counted)
+        for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
+            require_told(told, k)
+
+    def _look(self, facts: Facts, k: int, z: State, labels: Tensor, counted: Counted) -> None:
+        """Measure what every loss sees of the state of loop k."""
+        self.scale.add(k, z, counted)
+        for meter in self.coordinates:
+            meter.value.add(k, meter.coordinate.value(z), counted)
+        for loss in self.losses:
+            gradient, token_losses = loss.gradient(facts, z, k, labels)
+            require_finite(gradient[counted], loss.described(k))
+            if loss is self.losses.exits:
+                assert token_losses is not None  # those of a cross-entropy come with it
+                self.cross_entropy.add(k, token_losses, counted)
+            told = telling(gradient, token_losses)
+            for meter in self.coordinates:
+                meter.feel(loss.name, k, gradient, told, z, counted)
+
+    def _advance(self, call: Call, k: int, z: State, counted: Counted) -> State:
+        """Measure what one more loop keeps of every coordinate, and return the next state."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            carried = call.carry(z, k)
+            after = call.step(carried, k + 1)
+        for meter in self.coordinates:
+            meter.move(k, z, carried, after, counted)
+        return after.detach()
 
 
 def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:

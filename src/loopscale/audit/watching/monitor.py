@@ -16,10 +16,10 @@ from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from loopscale.audit.controller import ScaleController
 from loopscale.audit.coordinates import Coordinate, mean, scale
-from loopscale.audit.derivatives import exit_gradient, mean_alignment
+from loopscale.audit.measurement.derivatives import exit_gradient, mean_alignment
 from loopscale.audit.static import static_verdict
+from loopscale.audit.watching.controller import ScaleController
 from loopscale.errors import InputError
 from loopscale.hf import wrapped_model
 from loopscale.model import LoopedForCausalLM, LoopedOutput

@@ -5,9 +5,10 @@ import torch
 from transformers import BatchEncoding
 
 from loopscale import InputError
-from loopscale.audit import audit, intervene, loop_curves, run_audit, search
+from loopscale.audit import audit, intervene, loop_curves, search
 from loopscale.batches import TextWindows, read_batch, windows_of
 from loopscale.evaluate import RULES, CalibratedRule, depth_curve, halted_logits, sliding_windows, trace_exits
+from loopscale.study.topics.audit import record_of
 from tests.helpers import tiny_model
 
 IDS = torch.randint(1, 31, (2, 13), generator=torch.Generator().manual_seed(5))
@@ -77,7 +78,7 @@ def test_halting_sees_no_filling(name, level):
     torch.testing.assert_close(stopped[0], stopped[1])
 
 
-MEASURES = [audit, loop_curves, intervene, run_audit, depth_curve, lambda m, b: search(m, [*b, *b])]
+MEASURES = [audit, loop_curves, intervene, record_of, depth_curve, lambda m, b: search(m, [*b, *b])]
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from loopscale import InputError
-from loopscale.audit import audit, intervene, loop_curves, run_audit, search
+from loopscale.audit import audit, intervene, loop_curves, search
 from loopscale.evaluate import (
     RULES,
     CalibratedRule,
@@ -26,6 +26,7 @@ from loopscale.evaluate import (
 from loopscale.facts import Facts, depth_of, facts_of
 from loopscale.objective import ExitGate, Losses, PerLoop, Terminal
 from loopscale.required import require_looped
+from loopscale.study.topics.audit import record_of
 from tests.audit.test_foreign_models import Base
 from tests.helpers import tiny_model
 
@@ -36,7 +37,7 @@ ENTRIES = {
     "search": lambda m: search(m, [IDS, IDS]),
     "loop_curves": lambda m: loop_curves(m, [IDS]),
     "intervene": lambda m: intervene(m, [IDS]),
-    "run_audit": lambda m: run_audit(m, [IDS]),
+    "record_of": lambda m: record_of(m, [IDS]),
     "depth_curve": lambda m: depth_curve(m, [IDS]),
     "depth_curves": lambda m: depth_curves(m, [IDS]),
     "measure_depth": lambda m: measure_depth(m, [IDS]),
@@ -132,8 +133,8 @@ def test_a_model_may_say_its_facts_itself():
             return Facts(
                 1,
                 Losses.of(1, PerLoop()),
-                {"trained": lambda z, k, labels: z.mean(-1)},
-                gate=lambda z, k: z.mean(-1).sigmoid(),
+                {"trained": lambda z, k, labels, context: z.mean(-1)},
+                gate=lambda z, k, context, received: z.mean(-1).sigmoid(),
             )
 
     assert facts_of(Own()).trained_depth == 1 and is_gated(Own())

@@ -4,16 +4,29 @@ A model says them by a method `facts()`. A model of four plain functions says no
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.objective import Gate, Labels, Losses, Reading, Supervision, build_supervision, logit_losses
+from loopscale.objective import (
+    Gate,
+    Labels,
+    Losses,
+    Reading,
+    Supervision,
+    build_supervision,
+    logit_losses,
+)
 from loopscale.required import require_looped
-from loopscale.stepping import Call, Logits, Looped, State
+from loopscale.state import PerToken
+from loopscale.stepping import Call, Context, Looped, State, with_context
+
+ContextReading = Callable[[State, int, Labels, Context | None], PerToken]  # as `Reading`, of a call's context
+ContextGate = Callable[[State, int, Context | None, State | None], PerToken]  # ... and what loop k received
 
 
 @dataclass(frozen=True)
@@ -35,20 +48,21 @@ class Facts:
     """What is known of a looped model beside its verbs; None where it is not.
 
     trained_depth: loops that the loss saw. losses: what trained it. positions: tokens that a text may have, or that it
-    was trained on. vocab_size: logits of an exit. readings: cross-entropies of an exit by the way in which it is read;
-    `trained` as the loss saw it. head: the weight of a head that is one plain matrix. flops: operations per token of
-    windows of a length. gate: probability of leaving at a loop. padding: the token that fills rows, where it is no
-    other thing besides. configured: by the settings of this library, which remedies may then name.
+    was trained on. vocab_size: logits of an exit. readings: cross-entropies of an exit, (z, k, labels, context), by the
+    way in which it is read; `trained` as the loss saw it. head: the weight of a head that is one plain matrix. flops:
+    operations per token of windows of a length. gate: probability of leaving at a loop, (z, k, context, what the loop
+    received). padding: the token that fills rows, where it is no other thing besides. configured: by the settings of
+    this library, which remedies may then name.
     """
 
     trained_depth: int
     losses: Losses
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, ContextReading]
     positions: int | None = None
     vocab_size: int | None = None
     head: Float[Tensor, "vocab hidden"] | None = None
     flops: Callable[[int], TokenFlops] | None = None
-    gate: Gate | None = None
+    gate: ContextGate | None = None
     padding: int | None = None
     configured: bool = False
 
@@ -56,7 +70,7 @@ class Facts:
 def facts_of(model: Looped | Any) -> Facts:
     """Return the facts of a model. Raises `InputError` for one that is no looped model, or whose `facts()` are none."""
     if isinstance(model, Call):
-        return _within(model)
+        model = model.model
     require_looped(model)
     says = getattr(model, "facts", None)
     if not callable(says):
@@ -67,20 +81,29 @@ def facts_of(model: Looped | Any) -> Facts:
     return facts
 
 
-def _within(call: Call) -> Facts:
-    """Return the facts of the model that is called, with the call's context where something is read."""
-    facts = facts_of(call.model)
-    gate = None if facts.gate is None else call.exit_probability
-    says = callable(getattr(call.model, "facts", None))
-    return replace(facts, gate=gate, readings=facts.readings if says else {"trained": _read(call)})
+@final
+class Reads:
+    """Readings and gate of a model with the context of one call filled in: what losses and halting rules read.
+
+    Of a model instead of a call: in no context, which is plain causal attention from position 0.
+    """
+
+    def __init__(self, of: Call | Looped | Any) -> None:
+        model, context = (of.model, of.context) if isinstance(of, Call) else (of, None)
+        facts = facts_of(model)
+        received: Mapping[int, State] = of.received if isinstance(of, Call) else {}
+        self.readings: Mapping[str, Reading] = {
+            name: partial(_read_in, context, read) for name, read in facts.readings.items()
+        }
+        self.gate: Gate | None = None if facts.gate is None else partial(_gate_in, context, received, facts.gate)
 
 
-def _read(model: Looped | Call) -> Reading:
-    def read(z: State, k: int, labels: Labels) -> Float[Tensor, "batch seq"]:
-        logits: Logits = model.readout(z, k)
-        return logit_losses(logits, labels)
+def _read_in(context: Context | None, read: ContextReading, z: State, k: int, labels: Labels) -> PerToken:
+    return read(z, k, labels, context)
 
-    return read
+
+def _gate_in(context: Context | None, received: Mapping[int, State], gate: ContextGate, z: State, k: int) -> PerToken:
+    return gate(z, k, context, received.get(k))
 
 
 def default_facts(model: Looped | Any) -> Facts:
@@ -98,11 +121,19 @@ def default_facts(model: Looped | Any) -> Facts:
     return Facts(
         trained_depth=depth,
         losses=Losses.of(depth, rule),
-        readings={"trained": _read(model)},
+        readings={"trained": partial(_exit_losses, model)},
         positions=positions if isinstance(positions, int) else None,
-        gate=getattr(model, "exit_probability", None),
+        gate=partial(_gate_of, model) if callable(getattr(model, "exit_probability", None)) else None,
         padding=padding_of(model),
     )
+
+
+def _exit_losses(model: Looped, z: State, k: int, labels: Labels, context: Context | None) -> PerToken:
+    return logit_losses(with_context(model).readout(z, k, context), labels)
+
+
+def _gate_of(model: Looped, z: State, k: int, context: Context | None, received: State | None) -> PerToken:
+    return with_context(model).exit_probability(z, received, k, context)
 
 
 def padding_of(model: object) -> int | None:

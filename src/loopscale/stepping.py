@@ -208,7 +208,7 @@ class InContext(Verbs):
         return self.model.exit_probability(z, k, context, h)
 
 
-def with_context(model: Looped | Verbs) -> Verbs:
+def with_context(model: Looped | Verbs | Any) -> Verbs:
     """Return the verbs of a model under the one signature that everything here calls."""
     if isinstance(model, Verbs):
         return model
@@ -224,10 +224,10 @@ class Call:
     What a loop received is a constant for derivatives by a state.
     """
 
-    def __init__(self, model: Looped | Verbs | Any, tokens: Tokens) -> None:
+    def __init__(self, model: Looped | Verbs | Any, tokens: Tokens, context: Context | None = None) -> None:
         self.verbs = with_context(model)
         self.num_loops = self.verbs.num_loops
-        self.context = self.verbs.context(tokens)
+        self.context = self.verbs.context(tokens) if context is None else context
         self.received: dict[int, State] = {}
 
     @property

@@ -138,3 +138,7 @@ def test_retention_in_logs_is_retention_over_growth():
     # growth is e^drift, so on average over tokens the two agree where tokens are alike
     for share, in_logs, drift in zip(report.retention, report.log_retention, report.drift, strict=True):
         assert in_logs == pytest.approx(share * math.exp(-drift), rel=0.05)
+
+
+def test_a_scale_that_varies_by_rounding_has_no_slope():
+    assert power_law([1.0, 1.0 + 1e-7, 1.0 - 1e-7, 1.0], [0.5, 0.25, 0.125, 0.1]) is None

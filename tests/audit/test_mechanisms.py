@@ -1,10 +1,16 @@
 """Parts that only tests know go through every measurement, however much of a call they read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from loopscale.audit import audit, intervene, loop_curves, scale, search, static_verdict
 from loopscale.evaluate import depth_curve
+from loopscale.facts import default_facts
+from loopscale.halting import RULES, trace_exits
+from loopscale.objective import logit_losses
 from tests.helpers import tiny_model
 
 BATCHES = [torch.arange(44).view(2, 22) * 5 % 31, torch.arange(44).view(2, 22) * 3 % 31]
@@ -68,3 +74,60 @@ def test_one_more_loop_of_a_model_that_reads_input_and_state_again_keeps_what_di
 def test_directions_of_a_model_that_reads_input_and_state_again_are_searched():
     found = search(tiny_model(**OURS).double(), BATCHES)
     assert found.tokens == found.held_out_tokens == 42
+
+
+class Coda(nn.Module):
+    """A model of somebody else whose readout and gate read the input again."""
+
+    def __init__(self, says=False):
+        super().__init__()
+        self.inner = tiny_model(exit_gate=True).double()
+        self.num_loops, self.supervision, self.reads_received = 3, "exit_gate", False
+        if says:
+            self.facts = self._facts
+
+    def context(self, tokens):
+        return replace(self.inner.context(tokens), tokens=tokens, injected=self.inner.embed(tokens))
+
+    def embed(self, input_ids, context):
+        return context.injected
+
+    def step(self, h, k, context):
+        return self.inner.step(h, k)
+
+    def carry(self, z, k, context, h):
+        return z
+
+    def readout(self, z, k, context):
+        return self.inner.lm_head(z + context.injected)
+
+    def exit_probability(self, z, k, context, h):
+        return self.inner.exit_probability(z + context.injected, k)
+
+    def _facts(self):
+        return replace(default_facts(self), readings={"trained": self._losses})
+
+    def _losses(self, z, k, labels, context):
+        return logit_losses(self.readout(z, k, context), labels)
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_a_readout_that_reads_the_context_is_measured(says):
+    torch.manual_seed(0)
+    model, ids = Coda(says), BATCHES[0][:, :-1]
+    report = audit(model, BATCHES[:1], coordinates=[scale])
+    curve = depth_curve(model, BATCHES[:1], 3)
+    cost = intervene(model, BATCHES[:1], 3)
+    trace = trace_exits(model, BATCHES[:1], [RULES["exit_gate"]])
+    with torch.no_grad():
+        e = z = model.inner.embed(ids)
+        for k in range(3):
+            z = model.inner.step(z, k)
+            logits = model.inner.lm_head(z + e)
+            expected = float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), BATCHES[0][:, 1:].flatten()))
+            assert curve[k].cross_entropy == pytest.approx(expected)
+            assert report.cross_entropy[k] == cost.cross_entropy["none"][k] == pytest.approx(expected)
+            if k == 0:
+                gate = model.inner.exit_probability(z + e, 0)
+                torch.testing.assert_close(trace.scores["exit_gate"][0], gate, check_dtype=False)
+    assert report.coordinates["scale"].seen_by["exit gate"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loopscale import run_loops
-from loopscale.evaluate import RULES, CalibratedRule, Exit
+from loopscale.decode import early_exit_generate
+from loopscale.halting import RULES, CalibratedRule, Exit
 from tests.helpers import tiny_model
 
 
@@ -24,3 +25,19 @@ def test_watching_gives_the_scores_of_the_rule(name):
         for k, z in enumerate(states):
             assert torch.equal(stops(k, z, lambda k=k, z=z: model.readout(z, k)), watched[k] >= threshold)
     assert 0 < (watched[-1] >= threshold).float().mean() < 1
+
+
+def test_a_gate_that_reads_what_a_loop_received_is_watched_while_decoding():
+    model = tiny_model(exit_gate=True, injection="linear", recurrence="gated").double()
+    prompt = torch.randint(0, 31, (1, 5))
+    with torch.no_grad():
+        left = model(prompt, labels=prompt).exit_probabilities.cumsum(-1)
+        threshold = float(left[..., :2].median())
+    rule = CalibratedRule(RULES["exit_gate"], threshold, "token", 3)
+    found = early_exit_generate(model, prompt, max_new_tokens=12, rule=rule).sequences
+    with torch.no_grad():
+        out = model(found, output_states=True)
+        depth = (out.exit_probabilities.cumsum(-1) >= threshold).long().argmax(-1)  # of the first exit that lets go
+        exits = torch.stack([model.readout(z, k).argmax(-1) for k, z in enumerate(out.states)])
+    assert len(depth[0, 5:-1].unique()) > 1
+    assert torch.equal(exits.gather(0, depth[None])[0, 0, 5:-1], found[0, 6:])

@@ -9,7 +9,8 @@ from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
 from loopscale.audit.session import audit
 from loopscale.audit.static import static_verdict, static_warning
 from loopscale.audit.verdict import Thresholds, Verdict
-from loopscale.audit.watching import ScaleController, ScaleMonitor
+from loopscale.audit.watching.controller import ScaleController
+from loopscale.audit.watching.monitor import ScaleMonitor
 
 __all__ = [
     "AuditReport",

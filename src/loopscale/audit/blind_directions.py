@@ -33,7 +33,7 @@ from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
 from loopscale.errors import InputError
-from loopscale.facts import facts_of
+from loopscale.facts import Reads, facts_of
 from loopscale.objective import Losses
 from loopscale.stepping import Call, Looped, State, evaluating
 
@@ -120,7 +120,7 @@ def search(
         call = Call(model, few_tokens(model, first.inputs))
         z = first_state(call)
         for loss in losses:
-            loss.require(facts_of(call), model, z)
+            loss.require(Reads(call), model, z)
         signs = torch.Generator(first.inputs.device).manual_seed(0)  # the same search finds the same
         for i, window in enumerate(windows):
             _gather(halves[i % 2], model, losses, window, probes, signs)
@@ -171,12 +171,12 @@ def _gather(
     inputs, labels, counted, _ = window
     moments.tokens += int(counted.sum())
     call = Call(model, inputs)
-    facts, z = facts_of(call), first_state(call)
+    reads, z = Reads(call), first_state(call)
     for k in range(losses.num_loops):
         require_finite(z, f"the state of loop {k + 1}")
         for loss in losses:
             if loss.looks(k):
-                gradient, token_losses = loss.gradient(facts, z, k, labels)
+                gradient, token_losses = loss.gradient(reads, z, k, labels)
                 require_finite(gradient[counted], loss.described(k))
                 moments.see(loss.name, k, gradient, counted & telling(gradient, token_losses))
         moments.looked += int(counted.sum()) * sum(loss.looks(k) for loss in losses)

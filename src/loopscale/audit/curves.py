@@ -18,6 +18,8 @@ from loopscale.facts import depth_of
 from loopscale.state import angular_step, norm, radial_step, scale
 from loopscale.stepping import Looped, evaluating, run_loops
 
+LEAST_RANGE = 1e-4  # of log x: a scale that a norm holds varies by rounding, and a slope over that says nothing
+
 
 @dataclass(frozen=True)
 class PowerLaw:
@@ -93,11 +95,13 @@ def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> L
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw | None:
-    """Fit log y on log x by least squares; None with fewer than 3 points or an `x` that does not vary."""
+    """Fit log y on log x by least squares; None with fewer than 3 points or an `x` that hardly varies."""
     points = [(math.log(a), math.log(b)) for a, b in zip(x, y, strict=True) if 0 < a < math.inf and 0 < b < math.inf]
     if len(points) < 3:
         return None
     across, up = zip(*points, strict=True)
+    if max(across) - min(across) < LEAST_RANGE:
+        return None
     try:
         return PowerLaw(linear_regression(across, up).slope, correlation(across, up) ** 2, len(points))
     except StatisticsError:  # one of them does not vary

@@ -8,7 +8,7 @@ from loopscale.audit.measurement.checks import checked
 from loopscale.audit.measurement.streams import LoopMeans
 from loopscale.audit.report import ByLoop
 from loopscale.batches import Batches
-from loopscale.facts import depth_of, facts_of
+from loopscale.facts import Reads, depth_of
 from loopscale.state import direction, norm, radial_step, scale
 from loopscale.stepping import Call, Looped, State, evaluating
 
@@ -71,7 +71,7 @@ def intervene(
     with evaluating(model):
         for inputs, labels, counted, _ in checked(model, batches)[1]:
             call = Call(model, inputs)
-            read, first = facts_of(call).readings["trained"], call.step(call.embed(), 0)
+            read, first = Reads(call).readings["trained"], call.step(call.embed(), 0)
             for name, change in INTERVENTIONS.items():
                 for k, z in enumerate(_changed_states(call, first, K, change)):
                     losses[name].add(k, read(z, k, labels), counted)

@@ -24,7 +24,7 @@ from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
 from loopscale.errors import InputError
-from loopscale.facts import Facts, facts_of
+from loopscale.facts import Facts, Reads, facts_of
 from loopscale.objective import Losses
 from loopscale.stepping import Call, Looped, State, evaluating
 
@@ -67,7 +67,7 @@ def audit(
         z = first_state(call)
         check_coordinates(coordinates, z)
         for loss in losses:
-            loss.require(facts_of(call), model, z)
+            loss.require(Reads(call), model, z)
         goes_on = runs_past_trained_depth(model, first.inputs, losses.num_loops)
         if losses.num_loops == 1 and not goes_on:
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
@@ -105,23 +105,23 @@ class _Session:
         """Measure every batch; only two states are alive at a time."""
         for inputs, labels, counted, _ in windows:
             call = Call(self.model, inputs)
-            facts, z = facts_of(call), first_state(call)
+            reads, z = Reads(call), first_state(call)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
                 require_finite(z, f"the state of loop {k + 1}")
-                self._look(facts, k, z, labels, counted)
+                self._look(reads, k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(call, k, z, counted)
         for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
             require_told(told, k)
 
-    def _look(self, facts: Facts, k: int, z: State, labels: Tensor, counted: Counted) -> None:
+    def _look(self, reads: Reads, k: int, z: State, labels: Tensor, counted: Counted) -> None:
         """Measure what every loss sees of the state of loop k."""
         self.scale.add(k, z, counted)
         for meter in self.coordinates:
             meter.value.add(k, meter.coordinate.value(z), counted)
         for loss in self.losses:
-            gradient, token_losses = loss.gradient(facts, z, k, labels)
+            gradient, token_losses = loss.gradient(reads, z, k, labels)
             require_finite(gradient[counted], loss.described(k))
             if loss is self.losses.exits:
                 assert token_losses is not None  # those of a cross-entropy come with it

@@ -12,7 +12,7 @@ from loopscale.decode.session import Session, enough_threads
 from loopscale.errors import unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
-from loopscale.stepping import Logits, Looped, State, Tokens
+from loopscale.stepping import Call, Logits, Looped, State, Tokens
 
 EXIT_SLOTS = ("recompute", "share_last")
 
@@ -99,7 +99,8 @@ class EarlyExit:
         window = session.window(tokens, self.seen)
         self.fed.append(tokens)
         h = session.embed(tokens, window)
-        watch = self.rule.watch(model)
+        call = Call(model, tokens, window.context)
+        watch = self.rule.watch(call if model.reads_received else model)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
         logits: Tensor | None = None
         for k in range(session.num_loops):
@@ -110,7 +111,7 @@ class EarlyExit:
                 window = session.window(ids, self.seen + 1 - h.shape[1])
             group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
-            read = _Once(model, z, k)
+            read, call.received = _Once(model, z, k), {k: h[:, -1:]}  # a gate reads the carried state
             last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             if last or bool(leaves.any()):

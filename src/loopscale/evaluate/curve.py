@@ -13,7 +13,7 @@ from torch import Tensor
 from loopscale.batches import Batches, Window, windows_of
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
-from loopscale.facts import facts_of
+from loopscale.facts import Reads, facts_of
 from loopscale.precision import perplexity
 from loopscale.state import norm
 from loopscale.stepping import Call, Looped, evaluating
@@ -192,7 +192,7 @@ def _curves(
 def _batch_sums(model: Looped, window: Window, loops: int, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield named sums over each window's scored tokens, (exits, batch); nothing is synchronised with the device."""
     call = Call(model, window.inputs)
-    readings = {name: facts_of(call).readings[name] for name in names}
+    readings = {name: Reads(call).readings[name] for name in names}
     rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm")}
     for k, z in enumerate(call.states(loops)):
         for name, read in readings.items():

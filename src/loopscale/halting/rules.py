@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscale.errors import InputError, unknown
-from loopscale.facts import facts_of
+from loopscale.facts import Reads, facts_of
 from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
 
@@ -166,7 +166,7 @@ class CumulativeExitGate(HaltingRule):
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return the cumulative exit probability."""
-        gate = facts_of(model).gate
+        gate = Reads(model).gate
         if gate is None:
             raise self.misfit()
         left = _wide(gate(now.z, now.k))

@@ -19,7 +19,7 @@ from loopscale.objective import (
     plain_weight,
     token_cross_entropy,
 )
-from loopscale.stepping import State
+from loopscale.stepping import Context, State
 
 if TYPE_CHECKING:
     from loopscale.model.looped import LoopedForCausalLM
@@ -50,7 +50,7 @@ def config_losses(config: LoopedConfig) -> Losses:
 
 
 def _exit_losses(
-    model: "LoopedForCausalLM", last: bool | None, z: State, k: int, labels: Labels
+    model: "LoopedForCausalLM", last: bool | None, z: State, k: int, labels: Labels, context: Context | None
 ) -> Float[Tensor, "batch seq"]:
     return token_cross_entropy(model.readout_state(z, k, last), model.lm_head, labels)
 

@@ -26,7 +26,7 @@ Gate = Callable[[State, int], Float[Tensor, "batch seq"]]
 
 @runtime_checkable
 class Read(Protocol):
-    """What a loss reads of a model (`loopscale.facts.Facts`)."""
+    """What a loss reads of a model in a call (`loopscale.facts.Reads`)."""
 
     @property
     def readings(self) -> Mapping[str, Reading]:
@@ -50,7 +50,7 @@ class Loss(ABC):
         """Return whether it looks at the state of loop k (from 0)."""
 
     @abstractmethod
-    def gradient(self, facts: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
+    def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return its gradient at the state of loop k, through that loop's readout alone.
 
         Each token's is that of its own loss. Where it is a cross-entropy, the tokens' losses in nats come with it.
@@ -64,7 +64,7 @@ class Loss(ABC):
         """Return what its gradient at loop k is called in a sentence."""
         return f"the gradient of the {self.name} of loop {k + 1}"
 
-    def require(self, facts: Read, model: object, z: State) -> None:  # noqa: B027  # most need nothing
+    def require(self, reads: Read, model: object, z: State) -> None:  # noqa: B027  # most need nothing
         """Raise `InputError` where the model lacks a part that the loss needs, or it fails on the state of loop 1."""
 
 
@@ -81,11 +81,11 @@ class ExitLoss(Loss):
         """Return whether exit k is supervised."""
         return self.supervision.supervises(k, self.num_loops)
 
-    def gradient(self, facts: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
+    def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return the gradient of exit k's cross-entropy, and that of every token."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            losses = facts.readings["trained"](z, k, labels)
+            losses = reads.readings["trained"](z, k, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), z)
         return gradient, losses.detach()
 
@@ -110,12 +110,12 @@ class GateLoss(Loss):
         """Return whether there is a loop after k."""
         return k < self.num_loops - 1
 
-    def gradient(self, facts: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
+    def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return the gradient of the gate's probability."""
-        assert facts.gate is not None  # `require` was asked before
+        assert reads.gate is not None  # `require` was asked before
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(facts.gate(z, k).sum(), z, materialize_grads=True)
+            (gradient,) = torch.autograd.grad(reads.gate(z, k).sum(), z, materialize_grads=True)
         return gradient, None
 
     def effect(self, coordinate: str, at_exit: Effect, carried: Effect) -> Effect:
@@ -126,15 +126,15 @@ class GateLoss(Loss):
         """Return what its gradient is called."""
         return f"the gradient of the gate of loop {k + 1}"
 
-    def require(self, facts: Read, model: object, z: State) -> None:
+    def require(self, reads: Read, model: object, z: State) -> None:
         """Raise `InputError` without a gate that gives (batch, seq) numbers which a gradient reaches."""
-        if facts.gate is None:
+        if reads.gate is None:
             raise InputError(
                 f"supervision is 'exit_gate' but {type(model).__name__} has no `exit_probability(z, k)`: write it."
             )
         with torch.enable_grad():
             try:
-                p = facts.gate(z.detach().requires_grad_(), 0)
+                p = reads.gate(z.detach().requires_grad_(), 0)
             except Exception as error:  # whatever someone else's code raises
                 raise InputError(f"`exit_probability(z, k)` failed with {type(error).__name__}: {error}.") from error
         if not (isinstance(p, Tensor) and p.shape == z.shape[:2] and p.requires_grad):
@@ -162,7 +162,7 @@ class PenaltyLoss(Loss):
         """Return True: it looks at every loop."""
         return True
 
-    def gradient(self, facts: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
+    def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return the penalty's gradient."""
         return self.penalty.gradient(z), None
 

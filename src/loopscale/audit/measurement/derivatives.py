@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loopscale.facts import facts_of
+from loopscale.facts import Reads, facts_of
 from loopscale.objective import IGNORED, Labels
 from loopscale.stepping import Looped, State
 
@@ -60,8 +60,7 @@ def _push_by_two_reverses(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) 
 
 def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[State, Float[Tensor, "batch seq"]]:
     """Return the gradient at `z` of the summed cross-entropy of exit k, through its readout alone, and the losses."""
-    facts = facts_of(model)
-    gradient, losses = facts.losses.exits.gradient(facts, z, k, labels)
+    gradient, losses = facts_of(model).losses.exits.gradient(Reads(model), z, k, labels)
     assert losses is not None  # those of a cross-entropy come with it
     return gradient, losses
 

@@ -4,6 +4,7 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
@@ -23,7 +24,7 @@ from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.facts import looped_facts
-from loopscale.model.outputs import Keywords, LoopedOutput
+from loopscale.model.outputs import Keywords, LoopedOutput, kept
 from loopscale.model.parts import READOUTS, build_part
 from loopscale.model.recorder import recorder_of
 from loopscale.model.slots import check_depth, check_loops
@@ -146,6 +147,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         output_states: bool = False,
         supervised_exits_only: bool = False,
         num_items_in_batch: Tensor | int | None = None,
+        gradient_loops: int | None = None,
         cache: Cache | None = None,
         **kwargs: Unpack[Keywords],
     ) -> LoopedOutput:
@@ -154,13 +156,16 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         `labels` are aligned with `input_ids` and shifted here; `shift_labels=`, a keyword outside the signature (stock
         Trainers take every label named in it for required), are already the next tokens; -100 is ignored.
         `supervised_exits_only` leaves out what a training step does not need: exits that the loss does not see, and
-        the logits. `cache` and `past_key_values` are two names of one thing: transformers uses the first from 5.24 on.
-        Without `use_cache` a cache is made where the config says so, except in training. `output_hidden_states` and
-        `output_attentions` are transformers'. Raises `InputError` for fewer than 1 loop or
-        more tokens than positions.
+        the logits. The gradient goes through the last `gradient_loops` loops (default: all); earlier ones keep no
+        activations. In training the last loop that runs is read as the final one. `cache` and `past_key_values` are
+        two names of one thing: transformers uses the first from 5.24 on. Without `use_cache` a cache is made where the
+        config says so, except in training. `output_hidden_states` and `output_attentions` are transformers'. Raises
+        `InputError` for fewer than 1 loop or more tokens than positions.
         """
         K = self.num_loops if num_loops is None else num_loops
         check_loops(K)
+        if gradient_loops is not None:
+            check_loops(gradient_loops, "gradient_loops")
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds.")
         if cache is not None and past_key_values is not None:
@@ -186,26 +191,26 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             context = replace(context, recorder=recorder)
         supervision = self.supervision
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
-        states, exit_inputs, gates = self._run_loops(h, context, read)
+        states, exit_inputs, gates = self._run_loops(h, context, read, gradient_loops or K)
         loss = loop_losses = None
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             count = count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)  # no label: no gradient either
             loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
-        wanted = labels is None or not supervised_exits_only
+        wanted, final = labels is None or not supervised_exits_only, self._is_final(K - 1, K)
         return LoopedOutput(
             loss=loss,
-            logits=self.readout(_kept(states[-1], logits_to_keep), K - 1) if wanted else None,
+            logits=self.readout(kept(states[-1], logits_to_keep), K - 1, last=final) if wanted else None,
             **{CACHE: cache},
             loop_losses=loop_losses,
             loop_norms=row_norms(states, attention_mask),
             states=tuple(states) if output_states else None,
             exit_probabilities=None if gates is None else exit_distribution(gates).movedim(0, -1),
-            **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1))),
+            **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1, final))),
         )
 
     def _run_loops(
-        self, h: State, context: Context, read: list[bool]
+        self, h: State, context: Context, read: list[bool], with_gradient: int
     ) -> tuple[list[Tensor], list[Tensor | None], Float[Tensor, "loops batch seq"] | None]:
         """Return every loop's state, what the head sees of it at the exits that are to be `read`, and the gates."""
         step, exit_input = self.step, self._exit_input
@@ -215,18 +220,26 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         gates: list[Tensor] = []
         exit_inputs: list[Tensor | None] = []
         for k, is_read in enumerate(read):
-            z = step(h, k, context)
+            constant = k < len(read) - with_gradient  # the states of this loop, for the gradient
+            h = h.detach() if constant else h
+            with torch.no_grad() if constant else nullcontext():
+                z = step(h, k, context)
             states.append(z)
             # here, not after the loops: the backward pass then needs one exit's gradients at a time
-            exit_inputs.append(exit_input(z, k) if is_read else None)
+            exit_inputs.append(exit_input(z, k, self._is_final(k, len(read))) if is_read else None)
             if self.exit_gate is not None:
                 gates.append(self.exit_probability(z, k, context, h))
             if k + 1 < len(read):
-                h = self.carry(z, k, context, h)
+                with torch.no_grad() if constant else nullcontext():
+                    h = self.carry(z, k, context, h)
         return states, exit_inputs, torch.stack(gates) if gates else None
 
-    def _exit_input(self, z: State, k: int) -> State:
-        return in_compute_precision(self.readout_state(z, k))
+    def _exit_input(self, z: State, k: int, last: bool | None) -> State:
+        return in_compute_precision(self.readout_state(z, k, last))
+
+    def _is_final(self, k: int, num_loops: int) -> bool | None:
+        """Return whether to read exit k as the final one: in training the last that runs, else (None) the trained."""
+        return k + 1 == num_loops if self.training else None
 
     def _loss(
         self,
@@ -287,8 +300,3 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
 def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the same function, computed again in the backward pass instead of keeping its activations."""
     return partial(checkpoint, verb, use_reentrant=False)
-
-
-def _kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """Return the states whose logits are asked for: the last so many (0: all), or those at the given indices."""
-    return z[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else z[:, logits_to_keep]

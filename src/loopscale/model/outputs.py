@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypedDict, no_type_check
 
 import torch
+from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loopscale.model.recorder import Selection
@@ -38,3 +39,8 @@ class LoopedOutput(CausalLMOutputWithPast):
     loop_norms: torch.Tensor | None = None
     states: tuple[torch.Tensor, ...] | None = None
     exit_probabilities: torch.Tensor | None = None
+
+
+def kept(z: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """Return the states whose logits are asked for: the last so many (0: all), or those at the given indices."""
+    return z[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else z[:, logits_to_keep]

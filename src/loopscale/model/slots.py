@@ -51,10 +51,10 @@ class Slots:
         return loops
 
 
-def check_loops(num_loops: Any) -> None:
-    """Raise `InputError` unless `num_loops` is a whole number of loops."""
+def check_loops(num_loops: Any, name: str = "num_loops") -> None:
+    """Raise `InputError` unless `num_loops`, given under that name, is a whole number of loops."""
     if not isinstance(num_loops, int) or num_loops < 1:
-        raise InputError(f"num_loops is {num_loops!r}: give a whole number of loops, at least 1.")
+        raise InputError(f"{name} is {num_loops!r}: give a whole number of loops, at least 1.")
 
 
 def check_depth(cache: Cache, slots: Slots) -> None:

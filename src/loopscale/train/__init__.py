@@ -2,7 +2,7 @@
 
 from loopscale.train.callbacks import StopOnSignal
 from loopscale.train.config import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
-from loopscale.train.depth import Depth, DepthSchedule, FixedDepth
+from loopscale.train.depth import DEPTHS, Depth, DepthSchedule, FixedDepth
 from loopscale.train.folder import read_run, started, write_config
 from loopscale.train.identity import check_corpus, check_folder, differences
 from loopscale.train.run import Trained, load_run_data, train
@@ -10,6 +10,7 @@ from loopscale.train.trainer import Diverged, LoopedTrainer
 from loopscale.train.weights import run_from
 
 __all__ = [
+    "DEPTHS",
     "MODEL_FIELDS",
     "RUNS",
     "DataConfig",

@@ -1,6 +1,8 @@
-"""A run in transformers' words."""
+"""A run in transformers' words, and what its processes wait for."""
 
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import TrainingArguments
@@ -8,8 +10,10 @@ from transformers.integrations import get_available_reporting_integrations
 
 from loopscale.errors import InputError
 from loopscale.hf import cpu_multiplies_bf16
+from loopscale.model import LoopedForCausalLM
 from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
+from loopscale.train.depth import Depth, DepthSchedule
 
 KEPT_CHECKPOINTS = 2  # the last, and the one to fall back to if it is damaged
 
@@ -77,3 +81,41 @@ def precision(config: RunConfig) -> str:
     if uses_cuda():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bf16" if cpu_multiplies_bf16() else "float32"
+
+
+def unreached(model: LoopedForCausalLM, depths: Collection[Depth]) -> tuple[set[str], set[str]]:
+    """Return the names of parameters that the loss reaches at none of these depths, and at some of them only.
+
+    The graph itself is asked, by a backward pass over two tokens: what configuration leaves a part without a gradient
+    need not be known here. Gradients and random state stay as they were.
+    """
+    device = next(model.parameters()).device
+    ids = torch.zeros((1, 2), dtype=torch.long, device=device)
+    reached: list[set[str]] = []
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for depth in depths:
+            asked = {"num_loops": depth.loops, "gradient_loops": depth.with_gradient}
+            loss = model(input_ids=ids, shift_labels=ids, supervised_exits_only=True, **asked).loss
+            grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            reached.append({name for name, grad in zip(named, grads, strict=True) if grad is not None})
+    always, ever = set.intersection(*reached), set.union(*reached)
+    return named.keys() - ever, ever - always
+
+
+@contextmanager
+def reached_parameters(model: LoopedForCausalLM, schedule: DepthSchedule, args: TrainingArguments) -> Iterator[None]:
+    """Keep parameters that no loss reaches out of what several processes wait for."""
+    if args.world_size == 1:
+        yield
+        return
+    never, sometimes = unreached(model, schedule.extremes)
+    args.ddp_find_unused_parameters = bool(sometimes)
+    left_out = [p for name, p in model.named_parameters() if name in never]
+    for parameter in left_out:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in left_out:
+            parameter.requires_grad_(True)

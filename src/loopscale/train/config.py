@@ -9,6 +9,7 @@ from typing import Any, Literal
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
 from loopscale.storage import from_json
+from loopscale.train.depth import DepthSchedule, build_schedule
 
 # the least that numbers of `TrainConfig` may be, and those that must be above 0
 LEAST: Mapping[str, int] = {
@@ -49,6 +50,8 @@ class TrainConfig:
         clip: largest norm of the gradient.
         warmup_steps: steps of linear warm-up.
         schedule: constant, or a decay to zero.
+        depth: loops of every step: fixed (the model's), uniform (low, high), poisson (mean, sigma, most) or growing
+            (start, end, share); with_gradient limits how many loops, the last ones, the gradient goes through.
         batch_size: windows per optimizer step and device, micro-batches included.
         micro_batches: parts that a step's batch is split into to save memory.
         epochs: passes over the training windows.
@@ -72,6 +75,7 @@ class TrainConfig:
     clip: float = 1.0
     warmup_steps: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    depth: dict[str, Any] | str = "fixed"
     batch_size: int = 64
     micro_batches: int = 1
     epochs: float = 4.0
@@ -133,7 +137,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
-        positions = self.model_config(None).max_position_embeddings
+        model = self.model_config(None)
+        build_schedule(self.train.depth, model, self.train.seed)
+        positions = model.max_position_embeddings
         if self.data.sequence_length > positions:
             raise InputError(
                 f"data.sequence_length {self.data.sequence_length} is more than the model's {positions} positions: "
@@ -144,6 +150,11 @@ class RunConfig:
         """Return the model's configuration; `vocab_size` (a fitted tokenizer's) takes precedence if given."""
         size = {} if vocab_size is None else {"vocab_size": vocab_size}
         return LoopedConfig(**{**self.model, **size, "trained_loops": None})
+
+    @property
+    def schedule(self) -> DepthSchedule:
+        """The loops of every step."""
+        return build_schedule(self.train.depth, self.model_config(None), self.train.seed)
 
     @property
     def folder(self) -> Path:

@@ -21,11 +21,10 @@ from loopscale.manifest import damage, told_when_full, write_manifest
 from loopscale.model import LoopedForCausalLM
 from loopscale.process import borrowed
 from loopscale.storage import parse_json, write_json
-from loopscale.train.arguments import precision, training_arguments
+from loopscale.train.arguments import precision, reached_parameters, training_arguments
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
-from loopscale.train.depth import FixedDepth, reached_parameters
 from loopscale.train.execution import execute, keep_batch
 from loopscale.train.folder import (
     DONE_FILE,
@@ -140,8 +139,7 @@ def _train(
     if config.train.trackers:  # not among the checkpoints, which go when the run is done
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     monitors = _monitor(config)
-    schedule = FixedDepth(model.num_loops)
-    with reached_parameters(model, schedule, args):
+    with reached_parameters(model, config.schedule, args):
         if config.train.compile:
             model.compile_regions()
         trainer = LoopedTrainer(
@@ -151,7 +149,7 @@ def _train(
             train_dataset=data.train,
             eval_dataset=data.valid,
             callbacks=[PresentIntervals(), stop, watch, *callbacks, *monitors],
-            schedule=schedule,
+            schedule=config.schedule,
             run=record.id if record else None,
         )
         trainer.seconds = lambda: watch.seconds

@@ -157,9 +157,11 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
             raise Diverged(step, "the gradient" if loss else "the loss")
 
     def _asked_in_training(self) -> dict[str, Any]:
-        depth = self._schedule.depth(self.state.global_step + 1)
+        depth = self._schedule.depth(self.state.global_step + 1, self.state.max_steps)
         asked: dict[str, Any] = {"supervised_exits_only": True}
-        return asked if depth.loops == self._looped.num_loops else {**asked, "num_loops": depth.loops}
+        if depth.loops != self._looped.num_loops:
+            asked["num_loops"] = depth.loops
+        return asked if depth.with_gradient == depth.loops else {**asked, "gradient_loops": depth.with_gradient}
 
     def _hear_gradients(self) -> None:
         """Keep the norm of every step's gradient: the Trainer hands it to no callback."""

@@ -106,14 +106,14 @@ def test_penalties_add_to_the_loss_and_know_their_gradient():
 @pytest.mark.usefixtures("mechanisms")
 def test_cached_text_is_uncached_text_with_parts_that_read_k_h_and_e():
     model = tiny_model(**NEW).double()
+    asked = {"max_new_tokens": 6, "attention_mask": torch.ones_like(IDS), "pad_token_id": 0}  # a word as well
     for loops in (None, 1, 5):
-        cached, uncached, ours = (
-            model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=True, num_loops=loops, pad_token_id=0),
-            model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=False, num_loops=loops, pad_token_id=0),
-            full_depth_generate(model, IDS, 6, num_loops=loops, pad_token_id=0).sequences,
+        cached, uncached = (
+            model.generate(IDS, do_sample=False, use_cache=use_cache, num_loops=loops, **asked)
+            for use_cache in (True, False)
         )
         assert torch.equal(cached, uncached)
-        assert torch.equal(ours, uncached)
+        assert torch.equal(full_depth_generate(model, IDS, num_loops=loops, **asked).sequences, uncached)
 
 
 @pytest.mark.usefixtures("mechanisms")

@@ -1,0 +1,43 @@
+"""Every block of README and docs runs, in the order of its page."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+from tests.workplace import ROOT, build, names, run_block
+
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"python", "bash", "text", "yaml", "json", "dockerfile"}  # the last four are shown, not run
+READER = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", lambda example: run_block(example.parsed))],
+    pattern="*.md",
+)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workplace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
+        build(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # tiny models are warned of, rightly
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("LOOPSCALE_CACHE", str(workplace / "cache"))
+    document = READER.parse(ROOT / page)
+    document.namespace.update(names(workplace))
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_has_a_language(page):
+    fences = re.findall(r"^```(.*)$", Path(ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert LANGUAGES.issuperset(fences[::2]), page

@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="measure torch.compile too (it compiles for a minute)")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     args = parser.parse_args()
-    console, found, start = Console(), {"environment": environment()}, time.time()
+    console, start = Console(), time.time()
+    found: dict[str, Any] = {"environment": environment()}
     keep_freed_memory()  # as every command does
     shapes = [shape for shape in SHAPES[device()] if shape.preset in args.shapes]
     growing = shapes[0].at(batch=min(shapes[0].batch, 16))  # the activations of 16 loops are to fit

@@ -45,7 +45,8 @@ def run(
     run_dir: str = "runs/laptop/per_loop-raw/seed-42", prompts: int = 500, corpus: str = "stdlib"
 ) -> dict[str, Any]:
     """Measure one run's checkpoint on prompts from the validation text; return a JSON-able dict."""
-    model = load_model(run_dir).to(device())
+    model: Any = load_model(run_dir)
+    model.to(device())
     length = PROMPT + _room(model)
     data = load_data(corpus, load_tokenizer_of(run_dir), vocab_size=model.config.vocab_size, sequence_length=length)
     windows = data.valid
@@ -88,7 +89,8 @@ def compare(model: LoopedForCausalLM, prompts: Tensor, ways: dict[str, Way]) -> 
     """Time every way on every prompt, one prompt at a time; compare each text with greedy `generate`."""
     new = _room(model)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    same, stats = dict.fromkeys(ways, 0), {name: [] for name in ways}
+    stats: dict[str, list[Any]] = {name: [] for name in ways}
+    same = dict.fromkeys(ways, 0)
     for way in ways.values():
         way(prompts[:1])  # the first call of each pays for allocations
     for i in track(range(len(prompts)), description="decoding"):

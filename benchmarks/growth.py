@@ -19,7 +19,7 @@ def by_loops(shape: Shape, rounds: int) -> dict[str, Any]:
     """
     times = paired({str(K): train_step(shape, "ours", num_loops=K) for K in LOOPS}, rounds)
     state = shape.batch * shape.seq * shape.config().hidden_size * 4 / 2**20
-    points = [(K - 1, times[str(K)] - times["1"]) for K in LOOPS[1:] if times[str(K)] > times["1"]]
+    points = [(float(K - 1), times[str(K)] - times["1"]) for K in LOOPS[1:] if times[str(K)] > times["1"]]
     rows = []
     for K in LOOPS:
         live = live_mib(train_step(shape, "saving", num_loops=K))

@@ -5,6 +5,7 @@ to Python after every loop. Float32 on a CPU, autocast on a GPU, as published tr
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from loopscale import LoopedForCausalLM
 
 def plain_loss(model: LoopedForCausalLM, input_ids: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over loops."""
-    stack, p = model.model, model.config.dropout
+    stack: Any = model.model
+    p = model.config.dropout
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     h = F.dropout(stack.embed_tokens(input_ids) + stack.embed_positions(positions), p, model.training)
     T = input_ids.shape[1]
@@ -33,7 +35,7 @@ def plain_loss(model: LoopedForCausalLM, input_ids: Tensor, labels: Tensor) -> T
     return torch.stack(losses).mean()
 
 
-def _attention(block: torch.nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+def _attention(block: Any, x: Tensor, mask: Tensor) -> Tensor:
     B, T, D = x.shape
     q, k, v = (
         proj(x).view(B, T, -1, block.head_dim).transpose(1, 2) for proj in (block.q_proj, block.k_proj, block.v_proj)

@@ -13,6 +13,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def main() -> None:
         best = min(fixed.values(), key=_mean, default=None)
         for target in args.targets:
             row = measure(run_of("target", target, seed, args.every, args.out))
-            near = min(fixed.values(), key=lambda r, t=target: abs(math.log(r["scale"] / t)), default=None)
+            near = min(fixed.values(), key=partial(_distance, target), default=None)
             table.add_row(f"target {target:g}", str(seed), *_figures(row, target), _cost(row, near), _cost(row, best))
     Console(width=140).print(table)
 
@@ -79,6 +80,11 @@ def _figures(row: dict[str, Any], target: float | None) -> tuple[str, ...]:
     off = "" if target is None else f"{row['scale'] / target - 1:+.1%}"
     exits = row["perplexity"]
     return f"{row['scale']:.2f}", off, " ".join(f"{x:.2f}" for x in exits), f"{_mean(row):.2f}", f"{exits[-1]:.2f}"
+
+
+def _distance(target: float, row: dict[str, Any]) -> float:
+    """Return how far a run landed from a scale, in logarithms."""
+    return abs(math.log(row["scale"] / target))
 
 
 def _cost(row: dict[str, Any], other: dict[str, Any] | None) -> str:

@@ -51,8 +51,8 @@ def test_a_padded_batch_gives_the_figures_of_its_bare_rows(name):
     assert here.tokens.tolist() == there.tokens.tolist() == [12, 12]
     for a, b in zip(here, there, strict=True):
         assert (a.cross_entropy, a.norm) == pytest.approx((b.cross_entropy, b.norm), rel=1e-9)
-    a, b = audit(model, padded), audit(model, bare)
-    for one, other in zip(a.coordinates.values(), b.coordinates.values(), strict=True):
+    filled, full = audit(model, padded), audit(model, bare)
+    for one, other in zip(filled.coordinates.values(), full.coordinates.values(), strict=True):
         assert one.visibility == pytest.approx(other.visibility, rel=1e-6, abs=1e-12)
         assert one.retention == pytest.approx(other.retention, rel=1e-9)
         assert one.drift == pytest.approx(other.drift, rel=1e-9)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -74,7 +76,7 @@ def test_a_model_with_four_functions_is_told_of_the_rows_that_stay():
 
 
 def test_a_window_of_that_name_is_no_context():
-    model = Plain(tiny_model())
+    model: Any = Plain(tiny_model())
     model.context = 1024
     assert isinstance(with_context(model), FourFunctions)
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_the_live_model_is_matched(live, tmp_path):
     layers = {"n_layers_in_prelude": 1, "n_layers_in_recurrent_block": 2, "n_layers_in_coda": 1, "mean_recurrence": 4}
     model = live.RavenForCausalLM(live.RavenConfig(**sizes, **layers, padding_multiple=1)).eval()
     model.save_pretrained(tmp_path)
-    adapter = load_model(str(tmp_path))  # the user's import registered its code
+    adapter: Any = load_model(str(tmp_path))  # the user's import registered its code
     with torch.no_grad():
         states = list(run_loops(adapter, TOKENS, 3))
         for k, z in enumerate(states):

@@ -1,5 +1,6 @@
 import json
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +47,13 @@ def test_results_repeat_and_do_not_depend_on_batch_or_length(folder):
 
 
 def test_double_precision_has_its_own_first_state(folder):
-    adapter = load_model(str(folder)).double()
+    adapter: Any = load_model(str(folder))
+    adapter.double()
     assert next(run_loops(adapter, TOKENS)).dtype == torch.float64
 
 
 def test_value_embeddings_reach_core_and_coda(folder):
-    adapter = load_model(str(folder))
+    adapter: Any = load_model(str(folder))
     with torch.no_grad():
         *_, z = run_loops(adapter, TOKENS)
         logits = adapter.readout(z, 3, adapter.context(TOKENS))
@@ -91,7 +93,7 @@ def test_the_live_model_is_matched(tmp_path):
     )
     model = config.construct_model().eval()
     parcae_lm.save_pretrained(model, str(tmp_path))
-    adapter = load_model(str(tmp_path))
+    adapter: Any = load_model(str(tmp_path))
     model.initialize_state = adapter.initial_state  # the one thing it draws at random
     with torch.no_grad():
         for k, z in enumerate(run_loops(adapter, TOKENS, 3)):

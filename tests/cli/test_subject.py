@@ -70,8 +70,8 @@ def test_a_checkpoint_of_a_run_is_measured_as_the_run(tmp_path, measured):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(run / name, checkpoint / name)
     assert measured(checkpoint, "--windows", 4)[:2] == measured(run, "--windows", 4)[:2]
-    for name in run.glob("tokenizer*"):
-        name.unlink()  # as before the run has ended
+    for path in run.glob("tokenizer*"):
+        path.unlink()  # as before the run has ended
     assert measured(checkpoint, "--windows", 4)[:2][1] > 0
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder,
 
 
 def test_another_depth_leaves_the_trained_one(ouro, ouro_folder):
-    model = load_model(str(ouro_folder), num_loops=2)
+    model: Any = load_model(str(ouro_folder), num_loops=2)
     assert (model.num_loops, model.config.trained_loops) == (2, 3)
     torch.testing.assert_close(model(ouro("input_ids")).logits, ouro("logits")[1], atol=2e-4, rtol=0)
 
@@ -80,7 +81,8 @@ def test_an_existing_destination_is_kept_unless_told(ouro_folder, tmp_path):
     assert (destination / "mine.txt").read_text() == "mine"
     convert_checkpoint(str(ouro_folder), destination, overwrite=True)
     assert not (destination / "mine.txt").exists()
-    assert load_model(str(destination)).config.supervision == "exit_gate"
+    again: Any = load_model(str(destination))
+    assert again.config.supervision == "exit_gate"
     with pytest.raises(InputError, match="source and destination"):
         convert_checkpoint(str(destination), destination, overwrite=True)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -47,7 +49,8 @@ def test_missing_flags_have_that_codes_defaults(golden, tmp_path):
     del content["config"]["model"]["inter_loop_norm"]
     content["config"]["supervision"] = {"mode": "terminal"}
     torch.save(content, tmp_path / "last.pt")
-    config = load_model(str(tmp_path / "last.pt")).config
+    model: Any = load_model(str(tmp_path / "last.pt"))
+    config = model.config
     assert (config.recurrence, config.readout, config.supervision) == ("rmsnorm", "rmsnorm", "terminal")
 
 
@@ -55,7 +58,7 @@ def test_the_gate_comes_along_where_it_was_trained(golden, tmp_path):
     content = checkpoint(golden, "rmsnorm")
     content["config"]["supervision"] = {"mode": "adaptive"}
     torch.save(content, tmp_path / "last.pt")
-    model = load_model(str(tmp_path / "last.pt"))
+    model: Any = load_model(str(tmp_path / "last.pt"))
     assert (model.config.supervision, model.config.entropy_coef) == ("exit_gate", 0.1)
     assert torch.equal(model.exit_gate.weight, torch.from_numpy(golden.weights["exit_gate.weight"]))
 

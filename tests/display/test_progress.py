@@ -11,7 +11,8 @@ class Screen(io.TextIOWrapper):
     """A stream of some encoding that may be a terminal."""
 
     def __init__(self, encoding="utf-8", terminal=False):
-        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, encoding=encoding, write_through=True)
         self.terminal = terminal
 
     def isatty(self):
@@ -19,7 +20,7 @@ class Screen(io.TextIOWrapper):
 
     @property
     def text(self):
-        return self.buffer.getvalue().decode(self.encoding)
+        return self.bytes.getvalue().decode(self.encoding)
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ def table(*cells, **facts):
 
 
 def printed(shown, width=160):
-    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(shown)
-    return console.file.getvalue()
+    text = io.StringIO()
+    Console(width=width, file=text, force_terminal=True, color_system="truecolor").print(shown)
+    return text.getvalue()
 
 
 class Cells(HTMLParser):

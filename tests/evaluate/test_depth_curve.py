@@ -133,8 +133,8 @@ def test_fewer_than_one_loop_is_an_input_error():
 
 def _curve(losses, norms, trained):
     one = torch.ones(1, dtype=torch.float64)
-    columns = [torch.tensor(v, dtype=torch.float64)[:, None] for v in (losses, norms)]
-    return DepthCurve("trained", trained, *columns, one)
+    nats, lengths = (torch.tensor(v, dtype=torch.float64)[:, None] for v in (losses, norms))
+    return DepthCurve("trained", trained, nats, lengths, one)
 
 
 def test_safe_range_says_where_the_curve_turns_up_and_norms_go():

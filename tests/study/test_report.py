@@ -115,9 +115,9 @@ def test_a_diverged_run_is_shown(study, diverge, tmp_path):
 
 
 def test_render_prints_table_one_and_the_claims(study):
-    console = Console(file=io.StringIO(), width=100)
-    render(console, study())
-    text = console.file.getvalue()
+    file = io.StringIO()
+    render(Console(file=file, width=100), study())
+    text = file.getvalue()
     assert "Table 1" in text and "8,103" in text and "norm-ratio-raw" in text and "84.21×" in text
 
 

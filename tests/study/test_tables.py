@@ -14,9 +14,9 @@ TABLES = [*(build for topic in TOPICS for build in topic.tables), claims_table]
 
 
 def printed(table, width):
-    console = Console(width=width, file=io.StringIO())
-    console.print(table)
-    return console.file.getvalue()
+    text = io.StringIO()
+    Console(width=width, file=text).print(table)
+    return text.getvalue()
 
 
 def test_table_one_has_a_row_per_condition_and_a_column_per_exit(study):

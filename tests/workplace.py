@@ -21,6 +21,8 @@ from loopscale.storage import write_json
 from loopscale.study import worker
 from loopscale.study.reproduce import reproduce
 from loopscale.train import RunConfig, preset_run
+from tests.conftest import Golden
+from tests.convert.test_paper_checkpoint import checkpoint
 from tests.helpers import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,8 @@ def build(folder: Path) -> None:
     ouro.mkdir(parents=True)
     write_json(ouro / "config.json", config)
     save_file(weights, ouro / "model.safetensors")
+    (folder / "outputs" / "perstep_norm").mkdir(parents=True)
+    torch.save(checkpoint(Golden(), "rmsnorm"), folder / "outputs" / "perstep_norm" / "last.pt")
     model = load_model(str(folder / STUDY / CONDITIONS[0] / "seed-42"))
     CalibratedRule(RULES["max_probability"], 0.5, "token", model.num_loops).save(folder / "rule.json")
 
@@ -141,5 +145,6 @@ def _run_ours(name: str, options: list[str]) -> None:
         parser_of(name, options).parse_args(options)
         return
     measures = not (name == "audit" and "--config" in options)  # a configuration is judged without windows
-    status = command_line([name, *options, *(TINY.get(name, []) if measures else [])])
+    local = ["--data.corpus=my_notes/"] if name == "train" and "--config" in options else []
+    status = command_line([name, *options, *(TINY.get(name, []) if measures else []), *local])
     assert status == 0 or (name, status) == ("audit", BLIND_SPOT), (name, options, status)

@@ -40,7 +40,7 @@ def names() -> str:
 
 
 def signatures() -> str:
-    """Return how every public function is called and what every public class has, one to a line, read from the source."""
+    """Return how every public function is called and what every public class has, one to a line."""
     package = griffe.load("loopscale", search_paths=[str(Path(loopscale.__path__[0]).parent)], allow_inspection=False)
     found = {line for name in names().split() for line in _described(name, package)}
     return "".join(f"{line}\n" for line in sorted(found))

@@ -44,3 +44,11 @@ def test_every_block_runs(page, workplace, monkeypatch):
 def test_every_block_has_a_language(page):
     fences = re.findall(r"^```(.*)$", Path(ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     assert LANGUAGES.issuperset(fences[::2]), page
+
+
+def test_every_room_is_in_the_plan_of_the_house():
+    plan = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    house = ROOT / "src" / "loopscale"
+    folders = {f"{path.parent.name}/" for path in house.glob("*/__init__.py")}
+    files = {path.name for path in house.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert [room for room in sorted(folders | files) if f"{room} " not in plan] == []

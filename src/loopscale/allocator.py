@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what is freed: a training step on a CPU wants the same memory every time."""
+"""Memory allocator of the C library, set to keep freed memory: a CPU training step wants the same memory every time."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""Facts about the machine and the code that results carry: no host name, no user, no path."""
+"""Environment of a result: versions, machine and source revision, without host name, user or path."""
 
 import os
 import platform

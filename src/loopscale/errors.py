@@ -1,4 +1,4 @@
-"""The one error a user can cause: a sentence that says what is wrong, where, and how to mend it."""
+"""Input error: the one that a user can cause, as a sentence that says what is wrong, where, and how to mend it."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""What a launcher's environment variables say, held against the run's own settings.
+"""Launcher variables (ACCELERATE_*, RANK, ...), held against the run's own settings.
 
 accelerate and torch read them unasked: a run would train otherwise than its run.json records. Each is followed where it
 says who trains with whom, refused where it asks for what training here cannot do, and else left aside in words.

@@ -1,4 +1,4 @@
-"""A looped model and its tokenizer by folder, file or hub id, whoever made them."""
+"""Loading of a looped model and its tokenizer by folder, file or hub id, whoever made them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""In what precision sums, norms and losses are taken."""
+"""Precision in which sums, norms and losses are taken, and perplexity from a cross-entropy."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a model's folder says of its training: the text it saw, and how that became windows of tokens.
+"""Provenance of a model: the text it was trained on, and how that became windows of tokens.
 
 A measurement on another text, another column or other windows than the model was trained on answers another question;
 so these settings are every command's defaults.

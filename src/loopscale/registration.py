@@ -1,4 +1,4 @@
-"""The looped model among transformers' Auto classes, from `import loopscale` on.
+"""Registration of the looped model with transformers' Auto classes, from `import loopscale` on.
 
 Importing the model takes seconds, because torch and transformers do. So it is registered at once where transformers'
 Auto classes are there already, and otherwise as soon as somebody imports them.

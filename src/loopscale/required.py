@@ -1,4 +1,4 @@
-"""The one check of what is given as a looped model, asked wherever a model comes in.
+"""Input check of looped models, asked wherever a model comes in.
 
 What is no looped model would otherwise fail far inside, in an attribute's name that says nothing to who gave it.
 """

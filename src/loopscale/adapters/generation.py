@@ -1,4 +1,4 @@
-"""Plain greedy text from any looped model: all runs again for every token, so nothing but the verbs is needed."""
+"""Greedy generation without a cache, from any looped model: nothing but the verbs is needed."""
 
 from collections.abc import Iterator
 

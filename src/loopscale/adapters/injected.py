@@ -1,4 +1,4 @@
-"""A live model with a prelude, a recurrent core that sees its output at every loop, and a coda, behind four verbs."""
+"""Injected loop: a live model whose core sees the prelude's output at every loop, with a coda, behind the verbs."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What a command says before it works: jsonargparse's messages in the words of someone who types, and bad places."""
+"""Messages of the command line: jsonargparse's in the words of someone who types, and places that cannot be written."""
 
 import re
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""The options of every command, declared without importing what they are for.
+"""Options of every command, declared without importing what they are for.
 
 What a run is configured by, `--model.*`, `--data.*` and `--train.*`, is read off the configuration itself, which takes
 seconds to import: a misspelt name is therefore looked for in its source before.

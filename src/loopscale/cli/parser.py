@@ -1,4 +1,4 @@
-"""jsonargparse's parser, with errors as `InputError` and defaults that a preset sets before the rest is read."""
+"""Parser: jsonargparse's, with errors as `InputError` and defaults that a preset sets before the rest is read."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn

@@ -1,4 +1,4 @@
-"""The model that a command is about, where it runs, and the text it is measured on, as its own run read it."""
+"""Subject of a command: its model, where it runs, and the text it is measured on, as its own run read it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From sizes and a state dict under our names to a model, with everything that is missing or does not fit named."""
+"""Building of a model from sizes and a state dict under our names; what is missing or does not fit is named."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""From a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's: written whole or not at all."""
+"""Conversion of a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's, written whole or not at all."""
 
 import shutil
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A checkpoint's folder, here or on the hub, and its config, read as data and never run."""
+"""Folder of a checkpoint, here or on the hub, and its config, read as data and never run."""
 
 import json
 from collections.abc import Sequence

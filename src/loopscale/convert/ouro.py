@@ -1,4 +1,4 @@
-"""Ouro (arXiv 2510.25741): its checkpoints become native models without its remote code, and go back.
+"""Ouro (arXiv 2510.25741): its checkpoints as native models, without its remote code, and back.
 
 An Ouro is a sandwich-norm stack with RoPE whose final norm is applied after every loop: the head, the exit gate and the
 next loop all read norm(z). The state z is what the stack returns, before that norm, so its scale is measured there. The

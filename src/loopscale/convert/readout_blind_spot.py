@@ -1,4 +1,4 @@
-"""The released code of arXiv 2606.24898: its state dict and flags, or one of its `.pt` files, become a native model.
+"""Checkpoints of the released code of arXiv 2606.24898, as native models.
 
 Its state is what the stack returns, before any inter-loop norm or damping, as ours: all of the paper's norms are
 measured there. Nothing is closed by architecture but scale under `inter_loop_norm`; what a readout hides is what ours

@@ -1,4 +1,4 @@
-"""The tokenizer that belongs to a checkpoint, wherever it lies."""
+"""Tokenizer of a checkpoint, wherever it lies."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is slow to make is made once: files and folders named by the digest of what they are made from."""
+"""Cache of what is slow to make: files and folders named by the digest of what they are made from."""
 
 import hashlib
 import os

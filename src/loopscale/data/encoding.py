@@ -1,4 +1,4 @@
-"""Text to ids, the same way for training text and for prompts.
+"""Encoding of text as ids, the same way for training text and for prompts.
 
 A text stays text: what spells a special token (`<|endoftext|>`, `<s>`) is encoded as the characters it has, and no
 special token is added. Where documents end is for `tokenize` to mark.

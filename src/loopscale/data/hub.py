@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what is cached is used at once, the rest where the hub answers, or one clear sentence."""
+"""Hugging Face hub: what is cached is used at once, the rest where the hub answers, or one clear sentence."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

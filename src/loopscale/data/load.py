@@ -1,4 +1,4 @@
-"""The one way from names to data, for training, audit and evaluation alike."""
+"""Loading of data by names, for training, audit and evaluation alike."""
 
 import logging
 import os

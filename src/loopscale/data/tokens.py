@@ -1,4 +1,4 @@
-"""A split as token ids: tokenised once into an Arrow file, memory-mapped from then on."""
+"""Tokens of a split: tokenised once into an Arrow file, memory-mapped from then on."""
 
 import json
 from collections import Counter

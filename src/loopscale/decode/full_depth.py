@@ -1,4 +1,4 @@
-"""Plain cached decoding at full depth on this package's cache: the honest baseline of the faster ways."""
+"""Full-depth decoding on this package's cache: the baseline of the faster ways."""
 
 from typing import Unpack
 

@@ -1,4 +1,4 @@
-"""What an exit costs: floating-point operations by a formula, tokens per second and latency by the clock."""
+"""Cost of an exit: floating-point operations by a formula, tokens per second and latency by the clock."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The depth curve: quality and scale of every exit, also past the trained depth, from one pass over the states."""
+"""Depth curve: quality and scale of every exit, also past the trained depth, from one pass over the states."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

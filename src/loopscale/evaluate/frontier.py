@@ -1,4 +1,4 @@
-"""Quality against cost, several models together: which exits are dominated, and who is better at equal cost."""
+"""Frontier of quality against cost, several models together: dominated exits, and who is better at equal cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

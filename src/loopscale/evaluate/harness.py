@@ -1,4 +1,4 @@
-"""Looped models in EleutherAI's lm-evaluation-harness, at any depth and with a halting rule.
+"""EleutherAI's lm-evaluation-harness over looped models, at any depth and with a halting rule.
 
 Plain `hf` runs our models too, once this module (or `loopscale`) is imported: `num_loops` is a model argument there.
 The model `loopscale` adds `halting`, a rule that `loopscale evaluate --halting ... --save_rules` wrote. The harness's

@@ -1,4 +1,4 @@
-"""Means per token with their sampling error. The unit of sampling is a window: its tokens are not independent.
+"""Sampling errors of means per token. The unit of sampling is a window: its tokens are not independent.
 
 A quantity comes as its sum over the scored tokens of every window, (..., windows), and the token counts, (windows,).
 """

@@ -1,4 +1,4 @@
-"""All measurements of one model as plain values: the depth curve with costs, and the halting table."""
+"""Summary of one model's depth curve with its costs, as plain values."""
 
 from typing import Any
 

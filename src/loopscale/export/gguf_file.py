@@ -1,4 +1,4 @@
-"""A GGUF file of a looped model, as llama.cpp and what is built on it read it (architecture `nanbeige`)."""
+"""GGUF file of a looped model, as llama.cpp and what is built on it read it (architecture `nanbeige`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file: a Nanbeige's weights under llama.cpp's names, in its order of rotary channels.
+"""Tensors of a GGUF file: a Nanbeige's weights under llama.cpp's names, in its order of rotary channels.
 
 llama.cpp turns neighbouring channels of a head together; models of transformers turn channel i with i + H / 2.
 """

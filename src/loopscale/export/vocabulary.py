@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: tokens, merges and rules under which llama.cpp cuts a text as the tokenizer does.
+"""Vocabulary of a GGUF file: tokens, merges and rules under which llama.cpp cuts a text as the tokenizer does.
 
 What it would cut differently is refused by name: the model would be given other tokens than it was trained on.
 """

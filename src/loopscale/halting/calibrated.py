@@ -1,4 +1,4 @@
-"""A halting rule with its calibrated threshold: what decoding and evaluation stop by, and what is kept in a file."""
+"""Calibrated rule: a halting rule with its threshold, which decoding and evaluation stop by and a file keeps."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Candidates that keep a promise: chosen on one split so that a target holds on another.
+"""Calibration: candidates chosen on one split so that a target holds on another.
 
 A threshold is accepted if the target holds on the calibration windows with a margin: the one-sided bound of a
 difference between two samples of windows, so that the sampling error of the test split (taken to be as large) is in it.

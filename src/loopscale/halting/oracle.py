@@ -1,4 +1,4 @@
-"""The bound for every halting rule: the best choice of exits by someone who knows the labels."""
+"""Oracle: the bound for every halting rule, the best choice of exits by someone who knows the labels."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When may a token stop looping? One small object per rule, and a rule with its calibrated threshold.
+"""Halting rules: one small object each, which scores how safe it is for a token to stop at an exit.
 
 Every rule gives each token a score at each exit; higher means safer to stop, and a token stops at the first exit whose
 score reaches the threshold. Distances and entropies are therefore negated.

@@ -1,4 +1,4 @@
-"""Halting that really stops: rows whose tokens have all stopped leave the batch, and the clock says what it saved."""
+"""Halted run: rows whose tokens have all stopped leave the batch, and the clock says what that saved."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

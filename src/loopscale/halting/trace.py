@@ -1,4 +1,4 @@
-"""What every rule would have seen and lost at every exit, from one full-depth pass; thresholds are tried on it."""
+"""Trace of exits: what every rule would have seen and lost, from one full-depth pass; thresholds are tried on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The looped transformer as a Hugging Face model. `LoopedForCausalLM.forward` is the four verbs in a loop.
+"""Looped transformer as a Hugging Face model. `LoopedForCausalLM.forward` is the four verbs in a loop.
 
 Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """

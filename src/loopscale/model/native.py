@@ -1,4 +1,4 @@
-"""Models with a cache of their own: what decoding needs beyond the four verbs."""
+"""Native models: those with a key-value cache of their own, which decoding needs beyond the verbs."""
 
 from typing import Any, TypeGuard
 

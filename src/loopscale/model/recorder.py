@@ -1,4 +1,4 @@
-"""Hidden states and attention maps of one call, as every model of transformers returns them on request.
+"""Recorder of hidden states and attention maps of one call, as every model of transformers returns them on request.
 
 Collected between the layers: the hooks that transformers would put on them cannot be traced inside compiled layers.
 """

@@ -1,4 +1,4 @@
-"""The loss over all exits of one forward pass, with the head's gradient computed where the logits are."""
+"""Loss over all exits of one forward pass, with the head's gradient computed where the logits are."""
 
 from collections.abc import Sequence
 

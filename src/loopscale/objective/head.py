@@ -1,4 +1,4 @@
-"""The LM head's cross-entropy: plain, and fused for training so that no K x B x T x V tensor of logits ever exists.
+"""Cross-entropy of the LM head: plain, and fused for training so that no K x B x T x V tensor of logits ever exists.
 
 Logits come in chunks of rows, large enough for the matrix units; what is done to a chunk is in `passes`. That is for a
 head that is one matrix. Any other (an adapter, a bias, hooks, eight-bit weights) is called, as a forward would.

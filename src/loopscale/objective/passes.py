@@ -1,4 +1,4 @@
-"""What the head does to a chunk of logits: the cross-entropy of its rows, and the logits' gradient in their place.
+"""Passes of the head over a chunk of logits: the cross-entropy of its rows, and the logits' gradient in their place.
 
 Eagerly, pass after pass goes over blocks of rows that stay in a CPU's caches. Compiled, the passes are one or two.
 """

@@ -1,4 +1,4 @@
-"""Which exits the loss sees, and how their cross-entropies become one number. Pure functions of tensors.
+"""Supervision: which exits the loss sees, and how their cross-entropies become one number. Pure functions.
 
 Shapes: token losses and gates are (K, batch, seq); a token whose label is ignored has loss 0 and mask False. `count` is
 the number of tokens the mean is taken over: those of this batch, or of the whole step under gradient accumulation.

@@ -1,4 +1,4 @@
-"""The document `results.json`: read by the types of its records and written back, in one place.
+"""Document `results.json`: read by the types of its records and written back, in one place.
 
 Its schema stands in docs/results.md. Keys that nothing here knows are kept and written back.
 """

@@ -1,4 +1,4 @@
-"""Where the runs of a study execute. An executor takes jobs and says when each ends; this one uses this machine."""
+"""Executor of a study's runs: it takes jobs and says when each ends; this one uses this machine."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The paper's figures, stated once for claims and tables.
+"""Published figures of the paper, stated once for claims and tables.
 
 Source: Sharma & Vu, *Dense Supervision Is Not Enough: The Readout Blind Spot in Looped Language Models*
 (2026), arXiv 2606.24898. WikiText-103, K = 4 loops, vocabulary 20,000, three seeds. Only figures from

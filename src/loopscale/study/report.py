@@ -1,4 +1,4 @@
-"""The report: results, tables, figures and one self-contained page, all worked out from the same document."""
+"""Report: results, tables, figures and one self-contained page, all worked out from the same document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

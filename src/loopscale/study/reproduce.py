@@ -1,4 +1,4 @@
-"""The paper's comparison from one call: every condition and seed trained, measured, judged and reported.
+"""Reproduction of the paper's comparison: every condition and seed trained, measured, judged and reported.
 
 `<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
 """

@@ -1,4 +1,4 @@
-"""One run as one complete, typed, frozen configuration; presets are the paper's protocol at a size."""
+"""Run configuration: complete, typed and frozen; presets are the paper's protocol at a size."""
 
 import math
 from collections.abc import Mapping

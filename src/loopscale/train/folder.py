@@ -1,4 +1,4 @@
-"""A run's folder: the record of the run, and the lock against a second process."""
+"""Folder of a run: its record, and the lock against a second process."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Is this the run that the folder holds? Asked before it is gone on with.
+"""Identity of a run: is this the one that the folder holds? Asked before it is gone on with.
 
 What decides the weights is held against what the run began with, by content where it has a name or a path; the rest may
 change on the way. More steps may be asked for as long as the schedule does not depend on their number.

@@ -1,4 +1,4 @@
-"""Loss, and cross-entropy and norm of every loop, summed on the device between two log lines.
+"""Metrics of training: loss, and cross-entropy and norm of every loop, summed on the device between two log lines.
 
 One transfer per line instead of one per step; what is summed when a run stops goes into its checkpoint, so that the
 line it would have made is made when the run goes on.

@@ -1,4 +1,4 @@
-"""One training run: start or go on in its folder, and leave beside the weights where they came from."""
+"""Training run: start or go on in its folder, and leave beside the weights where they came from."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a run starts from and leaves for inference: the ids that its model knows, its first weights, its tokenizer."""
+"""Weights that a run starts from, and what it leaves for inference: ids that its model knows, its tokenizer."""
 
 import hashlib
 from copy import deepcopy

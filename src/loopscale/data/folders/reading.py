@@ -1,4 +1,4 @@
-"""A folder as documents: which of its files are text, what each gave, and what was left out."""
+"""Folder as documents: which of its files are text, what each gave, and what was left out."""
 
 import json
 import re

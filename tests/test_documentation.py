@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 from pathlib import Path
 from unittest import SkipTest
 
@@ -30,11 +31,12 @@ def workplace(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # tiny models are warned of, rightly
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_runs(page, workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
+def test_every_block_runs(page, workplace, tmp_path, monkeypatch):
+    here = shutil.copytree(workplace, tmp_path / "here", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.chdir(here)
     monkeypatch.setenv("LOOPSCALE_CACHE", str(workplace / "cache"))
     document = READER.parse(ROOT / page)
-    document.namespace.update(names(workplace))
+    document.namespace.update(names(here))
     for example in document.examples():
         with contextlib.suppress(SkipTest):  # the page says why beside the block
             example.evaluate()

@@ -1,5 +1,6 @@
 """A folder in which the commands and the code of the documentation run as they are written, at tiny sizes."""
 
+import contextlib
 import shlex
 import shutil
 from dataclasses import replace
@@ -78,6 +79,8 @@ def build(folder: Path) -> None:
     ouro.mkdir(parents=True)
     write_json(ouro / "config.json", config)
     save_file(weights, ouro / "model.safetensors")
+    with contextlib.chdir(folder):
+        run_block("loopscale train --preset laptop-rope --out runs/rope")
     (folder / "outputs" / "perstep_norm").mkdir(parents=True)
     torch.save(checkpoint(Golden(), "rmsnorm"), folder / "outputs" / "perstep_norm" / "last.pt")
     model = load_model(str(folder / STUDY / CONDITIONS[0] / "seed-42"))

@@ -85,7 +85,7 @@ def test_a_caller_without_gradients_and_in_float64(run_config):
 
 def test_quiet_is_silent_through_the_callers_console_but_not_its_file(run_config, tmp_path, capfd):
     root = logging.getLogger()
-    handlers = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
     for handler in handlers:
         root.addHandler(handler)
     try:

@@ -76,3 +76,11 @@ def test_a_config_file_beats_the_preset_it_names(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "readout: raw" in printed
     assert "corpus: wikitext-2" in printed
+
+
+def test_a_folder_that_is_gone_is_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["audit", "anything"]) == 2
+    assert "the folder you are in cannot be used" in capsys.readouterr().err

@@ -196,3 +196,18 @@ def test_weights_of_two_precisions_keep_the_wider():
 
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     assert build_model(model.config, state, "it").dtype == torch.float32
+
+
+def test_names_without_values_are_told(native):
+    folder, _, weights = native
+    (folder / "model.safetensors").unlink()
+    torch.save({name: tensor.to("meta") for name, tensor in weights.items()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="without values"):
+        load_model(str(folder))
+
+
+def test_a_file_of_another_kind_is_told(tmp_path):
+    for name, words in (("a.gguf", r"llama\.cpp's format"), ("a.txt", "no file of weights")):
+        (tmp_path / name).write_text("text")
+        with pytest.raises(InputError, match=words):
+            load_model(str(tmp_path / name))

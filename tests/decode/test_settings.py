@@ -116,6 +116,16 @@ def test_a_setting_that_cannot_be_followed_is_named(name, way):
     assert getattr(model.generation_config, name) == NAMED[name]
 
 
+@pytest.mark.parametrize("temperature", [None, 1.0])
+@pytest.mark.parametrize("way", WAYS)
+def test_logits_that_are_not_finite_are_told_and_write_nothing(way, temperature):
+    model = model_with()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(InputError, match="logits are not finite"):
+        WAYS[way](model, PROMPT, NEW, temperature=temperature)
+
+
 def test_a_setting_of_a_later_version_is_named():
     with pytest.warns(UserWarning, match="made_up_tomorrow"):
         full_depth_generate(model_with(made_up_tomorrow=3), PROMPT, 2)

@@ -28,7 +28,7 @@ COMMANDS = {
     "report": "write tables, figures and the page of a finished study anew",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +66,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
     from loopscale.cli.options import parser_of
 
+    _require_place()
     args = parser_of(name, words).read(words)
     from transformers.utils import logging
 
@@ -75,6 +76,14 @@ def _run(name: str, words: Sequence[str]) -> int:
     keep_freed_memory()
     with _each_once("loopscale.data.corpora"):  # of several models, read from one text
         return import_module(f"loopscale.cli.{name}").run(args)
+
+
+def _require_place() -> None:
+    """Raise `InputError` where the folder that names are meant from is gone."""
+    try:
+        os.getcwd()  # noqa: PTH109 (imports of the libraries ask so)
+    except OSError as error:
+        raise InputError(f"the folder you are in cannot be used ({error.strerror}): change to another.") from error
 
 
 @contextmanager

@@ -23,6 +23,9 @@ def local_folder(name: str, files: Sequence[str] = DATA_FILES) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
+    if Path(name).is_file():
+        kind = "in llama.cpp's format" if name.endswith(".gguf") else "no file of weights that is read here"
+        raise InputError(f"'{name}' is {kind}: give the folder that holds config.json and the weights.")
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except (HFValidationError, HfHubHTTPError, OSError) as error:  # OSError: no network, or told to stay offline

@@ -124,6 +124,8 @@ def state_dict(content: Any, path: Path) -> Weights:
         nest = next((name for name in NESTS if isinstance(content.get(name), Mapping)), None)
         if nest is None:
             tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            if tensors and any(value.is_meta for value in tensors.values()):
+                raise InputError(f"'{path}' holds names and shapes without values (device meta): save the weights.")
             if tensors:
                 return tensors
             names = ", ".join(sorted(map(str, content))[:6]) or "nothing"

@@ -71,7 +71,9 @@ class Greedy(Sampling):
 
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Take the largest."""
-        return self.processing(logits.to(widened(logits.dtype)), prefixes).argmax(-1, keepdim=True)
+        largest = self.processing(logits.to(widened(logits.dtype)), prefixes).max(-1, keepdim=True)
+        _require_numbers(largest.values)
+        return largest.indices
 
     def judge(
         self, logits: Float[Tensor, "rows vocab"], drafts: Sequence[Proposal | None], prefixes: Sequence[Prefix]
@@ -83,6 +85,7 @@ class Greedy(Sampling):
             margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
         processed = self.processing(logits.to(widened(logits.dtype)), prefixes)
         top, tokens = processed.topk(min(2, logits.shape[-1]), dim=-1)
+        _require_numbers(top[:, :1])
         largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).to(processed.dtype)
         if self.processing.lists:  # what multiplies logits multiplies their rounding; what forbids them is infinite
             finite = processed.masked_fill(processed.isinf(), 0)
@@ -111,7 +114,9 @@ class Sampled(Sampling):
         self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]
     ) -> Float[Tensor, "batch vocab"]:
         """Return the distribution that is sampled from, in float32 or better."""
-        return self.processing(logits.to(widened(logits.dtype)), prefixes).softmax(-1)
+        distribution = self.processing(logits.to(widened(logits.dtype)), prefixes).softmax(-1)
+        _require_numbers(distribution[:, :1])
+        return distribution
 
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Draw one."""
@@ -142,6 +147,15 @@ class Sampled(Sampling):
 
     def _draw(self, weights: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows 1"]:
         return torch.multinomial(weights, 1, generator=self.generator)
+
+
+def _require_numbers(chosen: Tensor) -> None:
+    """Raise `InputError` where logits are not finite: what would be written then means nothing."""
+    if bool((chosen.isnan() | chosen.isposinf()).any()):
+        raise InputError(
+            "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the "
+            "dtype (load the model in float32, or run fewer loops)."
+        )
 
 
 def check_sampling(temperature: float | None, top_k: int | None, top_p: float | None) -> None:

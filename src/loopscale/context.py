@@ -25,6 +25,10 @@ Injected = Float[Tensor, "batch seq width"]  # the prelude may be narrower or wi
 class Recording(Protocol):
     """What collects the states between layers, where a caller asks for them."""
 
+    def begin(self, h: State) -> None:
+        """Keep what the first layer receives."""
+        ...
+
     def add(self, h: State, attention: Tensor | None) -> None:
         """Keep what a layer made, and where its attention looked if that is known."""
         ...

@@ -42,6 +42,9 @@ class AtOnce:
 SHAPES = {"learned": {}, "rope": {"position_embedding": "rope"}, "normed": {"recurrence": "rmsnorm"}}
 SHAPES["reads k, h and e"] = {"recurrence": "mixing", "injection": "add", "readout": {"kind": "power"}}
 
+SHAPES["a prelude"] = {"num_prelude_layers": 2, "injection": "linear", "initial_state": "noise"}
+SHAPES["a prelude read once"] = {"num_prelude_layers": 1, "position_embedding": "rope"}
+
 
 def one_prompt():
     return torch.randint(0, PAD, (1, 5))

@@ -21,6 +21,8 @@ SHAPES = {
     "rope": {"position_embedding": "rope"},
     "gqa": {"position_embedding": "rope", "num_attention_heads": 4, "num_key_value_heads": 2},
     "sandwich": {"norm_placement": "sandwich", "block_norm": "layernorm"},
+    "a prelude": {"num_prelude_layers": 2, "injection": "linear", "initial_state": "noise"},
+    "a prelude read once": {"num_prelude_layers": 1, "position_embedding": "rope"},
     "reads h and e": {"recurrence": "holding", "injection": "add", "readout": {"kind": "power", "alpha": 0.7}},
 }
 

@@ -16,6 +16,7 @@ from tests.helpers import tiny_config, tiny_model
         {"num_attention_heads": 4, "num_key_value_heads": 2},
         {"intermediate_size": 24, "position_embedding": "rope"},
         {"head_dim": 10, "num_key_value_heads": 1, "mlp": "gelu"},
+        {"num_prelude_layers": 1, "injection": "linear"},
     ],
 )
 @pytest.mark.parametrize("exit", [1, 3, 5])

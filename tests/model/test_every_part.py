@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loopscale.decode import speculative_generate
+from loopscale.decode import full_depth_generate, shared_cache, speculative_generate
 from loopscale.model.parts import SLOTS
 from tests.helpers import tiny_model
 
@@ -20,8 +20,19 @@ SIZES = st.fixed_dictionaries(
         "position_embedding": st.sampled_from(["learned", "rope"]),
         "block_norm": st.sampled_from(["rmsnorm", "layernorm"]),
         "num_key_value_heads": st.sampled_from([1, 2]),
+        "num_prelude_layers": st.sampled_from([0, 1]),
+        "initial_state": st.sampled_from(["embedded", "zeros", "noise"]),
+        "qk_norm": st.booleans(),
+        "mlp": st.sampled_from(["swiglu", "gelu"]),
     }
 )
+# what the first loop receives and how the input enters again, with and without layers before the loops
+BEGINNINGS = [
+    {"num_prelude_layers": layers, "initial_state": state, "injection": injection, "position_embedding": position}
+    for layers in (0, 1)
+    for state, injection in (("embedded", "none"), ("embedded", "add"), ("zeros", "linear"), ("noise", "diagonal"))
+    for position in ("learned", "rope")
+]
 MODELS_PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 PENALTIES = [{"kind": "norm", "coefficient": 0.1}, {"kind": "anchor", "coefficient": 0.1, "target": 2.0}]
 
@@ -61,11 +72,27 @@ def test_its_parameters_are_those_that_the_documentation_says(slot, name):
     assert tiny_model(**{slot: name}).num_parameters() - tiny_model(**{slot: first}).num_parameters() == extra
 
 
+def possible(parts, sizes):
+    """Return whether the loops ever see their input."""
+    return sizes["initial_state"] == "embedded" or parts["injection"] != "none"
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(COMBINED, SIZES)
 def test_every_combination_decodes_the_same_with_and_without_a_cache(parts, sizes):
+    assume(possible(parts, sizes))
+    check_decoding(**parts, **sizes)
+
+
+@pytest.mark.parametrize("fields", BEGINNINGS)
+def test_every_beginning_decodes_the_same_with_and_without_a_cache(fields):
+    check_decoding(**fields)
+
+
+def check_decoding(**fields):
+    """Assert that all ways to decode a model of these fields write one text."""
     torch.manual_seed(0)
-    model = tiny_model(**parts, **sizes)
+    model = tiny_model(**fields)
     padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), IDS[:1, :8]], 1)
     batch = torch.cat([IDS[1:], padded])
     mask = torch.ones_like(batch)
@@ -78,14 +105,17 @@ def test_every_combination_decodes_the_same_with_and_without_a_cache(parts, size
         assert torch.equal(cached, static)
         lone = model.generate(IDS[:1, :8], num_loops=loops, max_new_tokens=6, do_sample=False)
         assert torch.equal(cached[1:, 4:], lone)
-    speculated = speculative_generate(model, batch, attention_mask=mask, max_new_tokens=6, pad_token_id=0)
     expected = model.generate(batch, **options)
-    assert torch.equal(speculated.sequences, expected)
+    asked = {"attention_mask": mask, "max_new_tokens": 6, "pad_token_id": 0}
+    assert torch.equal(speculative_generate(model, batch, **asked).sequences, expected)
+    assert torch.equal(full_depth_generate(model, batch, **asked).sequences, expected)
+    assert torch.equal(model.generate(batch, cache=shared_cache(model, 1), **options), expected)
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(COMBINED, SIZES)
 def test_every_combination_is_saved_and_loaded(tmp_path_factory, parts, sizes):
+    assume(possible(parts, sizes))
     folder = tmp_path_factory.mktemp("saved")
     model = tiny_model(**parts, **sizes)
     model.save_pretrained(folder)

@@ -53,6 +53,8 @@ ARCHITECTURE: Mapping[str, Any] = {
     "exit_gate": True,
     "residual": None,
     "injection": "none",
+    "num_prelude_layers": 0,
+    "initial_state": "embedded",
     "attention_bias": False,
     "attention_output_bias": False,
     "qk_norm": False,

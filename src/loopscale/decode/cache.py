@@ -81,7 +81,7 @@ class Slot(CacheLayerMixin):
 
 @final
 class LoopCache(Cache):
-    """One `Slot` per (loop, layer), in the order of the model's `Slots`, all at one cursor."""
+    """One `Slot` per visit of a layer, in the order of the model's `Slots`, all at one cursor."""
 
     def __init__(self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int) -> None:
         config = model.config
@@ -89,13 +89,16 @@ class LoopCache(Cache):
         self.num_loops = num_loops
         heads = config.num_key_value_heads or config.num_attention_heads
         assert config.head_dim is not None  # the config fills it
-        shape = (2, num_loops, batch, heads, capacity, config.head_dim)
+        slot = (batch, heads, capacity, config.head_dim)
         device = execution_device(model)
         kind = device.type  # under autocast keys and values are of its precision
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-        self.buffers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_stack_layers)]
+        like: Any = {"dtype": dtype, "device": device}
+        self.buffers = [torch.zeros((2, num_loops, *slot), **like) for _ in range(config.num_stack_layers)]
+        self.before = [Slot(self.cursor, *torch.zeros((2, *slot), **like)) for _ in range(config.num_prelude_layers)]
         slots = config.slots(num_loops)
-        visits = {
+        visits = {slots.before(i): layer for i, layer in enumerate(self.before)}
+        visits |= {
             slots.at(k, i): Slot(self.cursor, *layer[:, k])
             for k in range(num_loops)
             for i, layer in enumerate(self.buffers)
@@ -110,7 +113,11 @@ class LoopCache(Cache):
 
 @final
 class Front(Cache):
-    """Neighbouring loops of a `LoopCache` as the rows of one batch, (loops * batch, ...): one `Slot` per layer."""
+    """Neighbouring loops of a `LoopCache` as the rows of one batch, (loops * batch, ...): one `Slot` per layer.
+
+    The slots of the layers before the loops keep their places, and rows of their own.
+    """
 
     def __init__(self, cache: LoopCache, first: int, stop: int) -> None:
-        super().__init__(layers=[Slot(cache.cursor, *layer[:, first:stop].flatten(1, 2)) for layer in cache.buffers])
+        core = [Slot(cache.cursor, *layer[:, first:stop].flatten(1, 2)) for layer in cache.buffers]
+        super().__init__(layers=[*cache.before, *core])

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
-from loopscale.decode.session import Session, enough_threads
+from loopscale.decode.session import Session, Window, enough_threads
 from loopscale.errors import unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
-from loopscale.stepping import Call, Logits, Looped, State, Tokens
+from loopscale.stepping import Call, Injected, Logits, Looped, State, Tokens
 
 EXIT_SLOTS = ("recompute", "share_last")
 
@@ -78,7 +78,7 @@ class EarlyExit:
         self.rule = rule
         self.exit_slots = exit_slots
         self.seen = 0
-        self.fed: list[Tokens] = []
+        self.fed: list[tuple[Tokens, Injected | None]] = []  # tokens and their input e
         # what loop k is still to receive of tokens that left just before it. A token that goes on takes those before
         # it along, so that earlier tokens are never behind later ones and the waiting columns end where it stands.
         self.waiting: list[list[State]] = [[] for _ in range(session.num_loops)]
@@ -87,7 +87,7 @@ class EarlyExit:
         """Run the prompt at full depth; return the logits of its last token."""
         session = self.session
         window = session.window(ids, 0)
-        self.fed = [ids]
+        self.fed = [(ids, window.context.injected)]
         z = session.run(session.embed(ids, window), window, 0, session.num_loops)
         self.seen = ids.shape[1]
         session.passes = session.token_loops = 0
@@ -97,7 +97,7 @@ class EarlyExit:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
         session, model, batch = self.session, self.session.model, tokens.shape[0]
         window = session.window(tokens, self.seen)
-        self.fed.append(tokens)
+        self.fed.append((tokens, window.context.injected))
         h = session.embed(tokens, window)
         call = Call(model, tokens, window.context)
         watch = self.rule.watch(call if model.reads_received else model)
@@ -107,8 +107,7 @@ class EarlyExit:
             h = torch.cat([*self.waiting[k], h], 1)
             self.waiting[k] = []
             if h.shape[1] != window.length:
-                ids = torch.cat(self.fed[-h.shape[1] :], 1)  # what waits was fed in steps of one token
-                window = session.window(ids, self.seen + 1 - h.shape[1])
+                window = self._window_of(h.shape[1])
             group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
             read, call.received = _Once(model, z, k), {k: h[:, -1:]}  # a gate reads the carried state
@@ -126,6 +125,12 @@ class EarlyExit:
         self.seen += 1
         assert logits is not None
         return logits
+
+    def _window_of(self, length: int) -> Window:
+        """Return the window of the last so many tokens: what waits was fed in steps of one."""
+        ids, inputs = zip(*self.fed[-length:], strict=True)
+        injected = None if inputs[0] is None else torch.cat(inputs, 1)
+        return self.session.window(torch.cat(ids, 1), self.seen + 1 - length, injected)
 
     def _leave(self, k: int, h: State) -> None:
         """Settle what the deeper loops find of tokens that left after loop k."""

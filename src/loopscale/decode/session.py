@@ -12,7 +12,7 @@ from torch import Tensor
 from loopscale.decode.cache import Front, LoopCache
 from loopscale.hf import attention_implementation, execution_device, mask_of
 from loopscale.model import LoopedForCausalLM
-from loopscale.stepping import Context, Positions, State, Tokens
+from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 SHARED_FROM = 2_000_000  # weights: below, waiting for each other costs threads more than sharing saves them
 
@@ -51,8 +51,8 @@ class Session:
         self.passes = 0
         self.token_loops = 0
 
-    def window(self, ids: Tokens, start: int) -> Window:
-        """Return the window of new tokens in every row, from column `start` on."""
+    def window(self, ids: Tokens, start: int, injected: Injected | None = None) -> Window:
+        """Return the window of new tokens in every row, from column `start` on; their input e is made, or given."""
         mask: Tensor | None = None
         length = ids.shape[1]
         stop = start + length
@@ -62,7 +62,11 @@ class Session:
             mask = self._unpadded(columns.expand(len(self.pads), -1), self.pads, stop)
         elif length > 1 and (start > 0 or self.additive):  # sdpa knows plain causal attention from 0 without a mask
             mask = (self.columns[:stop] <= columns[..., None])[:, None]
-        return Window(start, length, self._context(ids, mask, positions, self.cache))
+        context = self._context(ids, mask, positions, self.cache, injected)
+        if injected is None:
+            self.cache.cursor.move(start, length)
+            context = self.model.model.with_input(context)
+        return Window(start, length, context)
 
     def embed(self, ids: Tokens, window: Window) -> State:
         """Return what loop 0 receives of the window's tokens."""
@@ -79,40 +83,69 @@ class Session:
             z = self.model.step(h, k, window.context)
         return z
 
-    def embed_at(self, ids: Int[Tensor, "batch 1"], columns: Int[Tensor, "batch 1"]) -> State:
-        """Return what loop 0 receives of one token per row, each at its own column."""
-        positions = self._positions(columns - self.pads if self.padded else columns)
-        return self.model.embed(ids, Context(ids, positions=positions))
+    def embed_at(
+        self, ids: Int[Tensor, "batch 1"], columns: Int[Tensor, "batch 1"], stop: int
+    ) -> tuple[State, Injected | None]:
+        """Return what loop 0 receives of one token per row, each at its own column below `stop`, and their input e.
+
+        None in place of e: this model has no use for it later.
+        """
+        self.cache.cursor.spread(columns, stop)
+        context = self.model.model.with_input(self._scattered(ids, columns, stop, self.pads, self.cache))
+        return self.model.embed(ids, context), context.injected
 
     def run_front(
-        self, h: State, ids: Int[Tensor, "rows 1"], loops: range, columns: Int[Tensor, "rows 1"], stop: int
+        self,
+        h: State,
+        injected: Injected | None,
+        ids: Int[Tensor, "rows 1"],
+        loops: range,
+        columns: Int[Tensor, "rows 1"],
+        stop: int,
     ) -> tuple[State, State]:
         """Run neighbouring loops side by side, every loop on one token of its own per row of the batch: one pass.
 
         Returns the states and what they carry on. `h` is what the loops receive, one after another, (loops * batch, 1,
-        hidden), `ids` their tokens; `columns` are where these lie, all below `stop`. No token sees what lies behind it.
+        hidden), `injected` the input of their tokens and `ids` these; `columns` are where they lie, all below `stop`.
+        No token sees what lies behind it.
         """
         self.cache.cursor.spread(columns, stop)
         self.passes += 1
         self.token_loops += len(loops)
-        if self.padded:
-            pads = self.pads.repeat(len(loops), 1)
-            positions, mask = columns - pads, self._unpadded(columns, pads, stop)
-        else:
-            positions, mask = columns, (self.columns[:stop] <= columns)[:, None, None]
         if (at := (loops.start, loops.stop)) not in self.fronts:
             self.fronts[at] = Front(self.cache, *at)
-        context = self._context(ids, mask, positions, self.fronts[at])
+        context = self._scattered(ids, columns, stop, self.pads.repeat(len(loops), 1), self.fronts[at], injected)
         z = self.model.step(h, 0, context)
         return z, self.model.carry(z, 0, context, h)
 
+    def _scattered(
+        self,
+        ids: Int[Tensor, "rows 1"],
+        columns: Int[Tensor, "rows 1"],
+        stop: int,
+        pads: Int[Tensor, "rows 1"],
+        cache: LoopCache | Front,
+        injected: Injected | None = None,
+    ) -> Context:
+        """Return the context of one token per row, each at its own column below `stop`."""
+        if self.padded:
+            positions, mask = columns - pads, self._unpadded(columns, pads, stop)
+        else:
+            positions, mask = columns, (self.columns[:stop] <= columns)[:, None, None]
+        return self._context(ids, mask, positions, cache, injected)
+
     def _context(
-        self, ids: Tokens, allowed: Bool[Tensor, "..."] | None, positions: Positions, cache: LoopCache | Front
+        self,
+        ids: Tokens,
+        allowed: Bool[Tensor, "..."] | None,
+        positions: Positions,
+        cache: LoopCache | Front,
+        injected: Injected | None,
     ) -> Context:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
         mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
         like = self.model.model.like(ids)
-        return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids)
+        return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids, injected)
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""

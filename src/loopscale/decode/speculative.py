@@ -21,7 +21,7 @@ from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, read_exit
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
-from loopscale.stepping import Tokens
+from loopscale.stepping import Injected, Tokens
 
 
 @torch.inference_mode()
@@ -111,6 +111,7 @@ class _Speculation:
         ]
         self.reference = SingleSteps(model, request)
         self.stats = DecodeStats()
+        self.injected: Injected | None = None  # the inputs of the tokens under way, one after another as their loops
 
     def run(self) -> Generation:
         """Run the prompt, then pass after pass."""
@@ -123,6 +124,7 @@ class _Speculation:
         for row, chosen in enumerate(proposals):
             self.wavefronts[row].begin(self._confirm(row, chosen))
         carried, loops = z[:0, -1:], range(1)  # what the loops of the next pass receive: nothing yet
+        self.injected = None if window.context.injected is None else window.context.injected[:0, -1:]
         while self.writer.unfinished:
             carried, loops = self._pass(carried, loops.start + 1)
         self.stats.passes, self.stats.token_loops = session.passes, session.token_loops * len(self.wavefronts)
@@ -143,9 +145,13 @@ class _Speculation:
         tokens = [wavefront.token(k) for k in loops for wavefront in wavefronts]
         columns = [wavefront.columns[k] for k in loops for wavefront in wavefronts]
         ids, at = torch.tensor([tokens, columns], device=device)[..., None]  # (loops * B, 1); one transfer a pass
-        entering = session.embed_at(ids[:batch], at[:batch]) if loops.start == 0 else carried
+        stop, entering, e = max(columns) + 1, carried, self.injected
+        if loops.start == 0:
+            entering, e = session.embed_at(ids[:batch], at[:batch], stop)
         h = shifted(entering, carried, loops, carried_to, batch)
-        z, carried = session.run_front(h, ids, loops, at, max(columns) + 1)  # (loops * B, 1, D)
+        if e is not None and self.injected is not None:  # tokens take their input along
+            self.injected = shifted(e, self.injected, loops, carried_to, batch)
+        z, carried = session.run_front(h, self.injected, ids, loops, at, stop)  # (loops * B, 1, D)
         reading = [k for k in self.exits if k in loops]
         proposed: list[list[Proposal]] = []
         if reading:

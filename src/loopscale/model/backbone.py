@@ -5,6 +5,7 @@ Letters: B batch, T tokens, D hidden.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from loopscale.errors import InputError
 from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
 from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer
 from loopscale.model.config import LoopedConfig
+from loopscale.model.initial import INITIAL_STATES, Noise
 from loopscale.model.parts import CARRIES, INJECTIONS, Part, build_part
-from loopscale.stepping import Context, Positions, State, Tokens
+from loopscale.model.recorder import Recorder
+from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 
 class LoopedPreTrainedModel(PreTrainedModel):
@@ -43,7 +46,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Part):
+        if isinstance(module, Part | Noise):
             module.init_weights()
         elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
             super()._init_weights(module)
@@ -68,9 +71,11 @@ class LoopedModel(LoopedPreTrainedModel):
         self.rotary_emb = None if learned else RotaryEmbedding(config)
         self.dropout = nn.Dropout(config.dropout)
         self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
+        self.prelude = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_prelude_layers))
         self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
+        self.initial_state = INITIAL_STATES[config.initial_state](config)
         self.post_init()
 
     @property
@@ -91,16 +96,19 @@ class LoopedModel(LoopedPreTrainedModel):
         position_ids: Positions | None = None,
         cache: Cache | None = None,
         inputs_embeds: State | None = None,
+        recorder: Recorder | None = None,
     ) -> Context:
-        """Return what every loop of a call on these tokens shares: mask, positions, cache, injected input.
+        """Return what every loop of a call on these tokens shares: mask, positions, cache, and the input e.
 
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens; `position_ids` default to 0, 1, ...
-        after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings.
+        after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings. Layers before the loops run
+        here, once.
         """
         like = self.like(tokens) if inputs_embeds is None else inputs_embeds
         mask = causal_mask(self.config, like, attention_mask, cache, position_ids, slot=0)
         positions = self.positions(like, cache) if position_ids is None else position_ids
-        return self.prepared_context(like, mask, positions, cache, tokens, inputs_embeds)
+        context = self.prepared_context(like, mask, positions, cache, tokens)
+        return self.with_input(replace(context, recorder=recorder), inputs_embeds)
 
     def prepared_context(
         self,
@@ -109,12 +117,20 @@ class LoopedModel(LoopedPreTrainedModel):
         positions: Positions,
         cache: Cache | None,
         tokens: Tokens | None = None,
-        inputs_embeds: State | None = None,
+        injected: Injected | None = None,
     ) -> Context:
-        """Return the same from a mask in the form that attention wants; `like` gives device and precision."""
-        injected = self._enter(tokens, inputs_embeds, positions) if self.reads_injected else None
+        """Return the same from a mask in the form that attention wants, with the input only where it is given.
+
+        `like` gives device and precision.
+        """
         rotary = None if self.rotary_emb is None else self.rotary_emb(like, positions)
         return Context(tokens, injected, attention_mask, positions, rotary, cache)
+
+    def with_input(self, context: Context, inputs_embeds: State | None = None) -> Context:
+        """Return the context with the input e of its tokens, if this model reads it again or makes it with layers."""
+        if not self.reads_injected and not len(self.prelude):
+            return context
+        return replace(context, injected=self._enter(context.tokens, inputs_embeds, context))
 
     def positions(self, h: State, cache: Cache | None = None) -> Positions:
         """Return 0, 1, ... after what the cache has seen."""
@@ -124,10 +140,13 @@ class LoopedModel(LoopedPreTrainedModel):
     def embed(
         self, input_ids: Tokens | None, context: Context | None = None, inputs_embeds: State | None = None
     ) -> State:
-        """Return token plus (learned) position embeddings, (batch, seq, hidden)."""
-        if context is not None and context.injected is not None:
-            return context.injected
-        return self._enter(input_ids, inputs_embeds, None if context is None else context.positions)
+        """Return what the first loop receives, (batch, seq, hidden): the input e, unless `initial_state` says other."""
+        if context is None:
+            context = self.context(input_ids, inputs_embeds=inputs_embeds) if len(self.prelude) else Context(input_ids)
+        e = context.injected
+        if e is None:
+            e = self._enter(input_ids, inputs_embeds, context)
+        return self.initial_state(e, self.positions(e) if context.positions is None else context.positions)
 
     def step(self, h: State, k: int, context: Context | None = None) -> State:
         """Apply the shared stack once. Without a `context`: plain causal attention from position 0."""
@@ -157,8 +176,8 @@ class LoopedModel(LoopedPreTrainedModel):
                 f"{verb} as `context`."
             )
 
-    def _enter(self, tokens: Tokens | None, inputs_embeds: State | None, positions: Positions | None) -> State:
-        """Return what the first loop receives."""
+    def _enter(self, tokens: Tokens | None, inputs_embeds: State | None, context: Context) -> Injected:
+        """Return the input e: token plus (learned) position embeddings, through the layers before the loops."""
         e = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
         if self.embed_positions is not None:
             room = self.config.max_position_embeddings
@@ -167,8 +186,15 @@ class LoopedModel(LoopedPreTrainedModel):
                     f"{e.shape[1]} tokens are more than the {room} positions this model has "
                     "(max_position_embeddings): shorten the input."
                 )
-            e = e + self.embed_positions(self.positions(e) if positions is None else positions)
-        return self.dropout(e)
+            e = e + self.embed_positions(self.positions(e) if context.positions is None else context.positions)
+        e = self.dropout(e)
+        if context.recorder is not None:
+            context.recorder.begin(e)
+        for i, layer in enumerate(self.prelude):
+            e, attention = layer(e, self.slots.before(i), context)
+            if context.recorder is not None:
+                context.recorder.add(e, attention)
+        return e
 
     def like(self, tokens: Tokens | None) -> State:
         """Return a tensor of the embeddings' shape, device and precision, without their memory or their weight."""

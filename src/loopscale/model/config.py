@@ -29,14 +29,16 @@ SIZES = (
 class LoopedConfig(PreTrainedConfig):
     """Sizes and variants of a `LoopedForCausalLM`.
 
-    `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, so that caches and
-    hidden-state indexing in transformers see the virtual depth.
+    `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, and the layers before
+    the loops, so that caches and hidden-state indexing in transformers see the virtual depth.
 
     Args:
         vocab_size: tokens the model knows.
         hidden_size: channels of the state.
         intermediate_size: channels inside the feed-forward block; 4 times the hidden size by default.
         num_stack_layers: layers of the shared stack.
+        num_prelude_layers: layers that run once, before the loops; what they make of the tokens is the input e.
+        initial_state: what the first loop receives: the input (embedded), zeros, or noise, a fixed draw per position.
         num_attention_heads: heads of attention.
         num_key_value_heads: heads of keys and values; as many as heads by default.
         head_dim: channels of one head; hidden_size / num_attention_heads by default.
@@ -88,6 +90,8 @@ class LoopedConfig(PreTrainedConfig):
     hidden_size: int = 512
     intermediate_size: int | None = None
     num_stack_layers: int = 8
+    num_prelude_layers: int = 0
+    initial_state: Literal["embedded", "zeros", "noise"] = "embedded"
     num_attention_heads: int = 8
     num_key_value_heads: int | None = None
     head_dim: int | None = None
@@ -149,7 +153,7 @@ class LoopedConfig(PreTrainedConfig):
 
     @property
     def num_hidden_layers(self) -> int:
-        """Virtual depth: layers of the stack times loops."""
+        """Virtual depth: layers of the stack times loops, and those before the loops."""
         return self.slots().total
 
     @num_hidden_layers.setter
@@ -158,7 +162,8 @@ class LoopedConfig(PreTrainedConfig):
 
     def slots(self, num_loops: int | None = None) -> Slots:
         """Return the cache layout of a call with that many loops (default: `num_loops`)."""
-        return Slots(core=self.num_stack_layers, loops=self.num_loops if num_loops is None else num_loops)
+        loops = self.num_loops if num_loops is None else num_loops
+        return Slots(core=self.num_stack_layers, loops=loops, prelude=self.num_prelude_layers)
 
     def at_depth(self, num_loops: int) -> "LoopedConfig":
         """Return the configuration with another number of loops, for whoever sizes a cache by it."""
@@ -190,6 +195,8 @@ class LoopedConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: give at least 1.")
+        if self.num_prelude_layers < 0:
+            raise InputError(f"num_prelude_layers is {self.num_prelude_layers}: give 0 or more.")
         if self.position_embedding == "rope" and (self.head_dim or 0) % 2:
             raise InputError(
                 f"RoPE turns channels in pairs and needs an even head size, but head_dim is {self.head_dim} (of "
@@ -235,6 +242,11 @@ class LoopedConfig(PreTrainedConfig):
         values = {**{slot: getattr(self, slot) for slot in SLOTS}, "residual": self.residual_part}
         parts = {slot: choose(slot, values[slot], registry)[0] for slot, registry in SLOTS.items()}
         penalties_of(self)
+        if self.initial_state != "embedded" and not parts["injection"].reads_injected:
+            raise InputError(
+                f"initial_state '{self.initial_state}' starts the loops without their input, and injection 'none' "
+                "never brings it in: give an injection, or initial_state embedded."
+            )
         shared = parts["recurrence"].norm_kind
         if self.share_loop_norm and (shared is None or shared != parts["readout"].norm_kind):
             raise InputError(

@@ -60,8 +60,8 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
 
     One layer: 4 D D_q for q and o (D_q = heads times head size), 4 D D_kv for k and v, 6 D I for SwiGLU or 4 D I for
     GELU, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
-    half. A loop is L layers and the matrices of its parts; a readout is 2 D V. Norms and activations are left out: they
-    are not matrix multiplications.
+    half. The layers before the loops count once; a loop is L layers and the matrices of its parts; a readout is 2 D V.
+    Norms and activations are left out: they are not matrix multiplications.
     """
     assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
     assert config.head_dim is not None
@@ -78,9 +78,10 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
             ("readout", config.readout),
         )
     }
+    whole_layer = layer + 2.0 * extra["residual"]  # two branches
     return TokenFlops(
-        embed=0.0,
-        step=config.num_stack_layers * (layer + 2.0 * extra["residual"]) + extra["injection"],  # two branches a layer
+        embed=config.num_prelude_layers * whole_layer,
+        step=config.num_stack_layers * whole_layer + extra["injection"],
         carry=extra["recurrence"],
         readout=2.0 * D * config.vocab_size + extra["readout"],
     )

@@ -5,7 +5,6 @@ Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -183,12 +182,9 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
             cache = DynamicCache(config=self.config.at_depth(K))
         if cache is not None:
             check_depth(cache, self.config.slots(K))
-        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds)
-        h = self.model.embed(input_ids, context, inputs_embeds)
         recorder = recorder_of(self.config, kwargs, self.config.slots(K).total + 1)
-        if recorder is not None:
-            recorder.begin(h)
-            context = replace(context, recorder=recorder)
+        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder)
+        h = self.model.embed(input_ids, context, inputs_embeds)
         supervision = self.supervision
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
         states, exit_inputs, gates = self._run_loops(h, context, read, gradient_loops or K)
@@ -260,7 +256,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
         the head's passes over logits. `options` are torch.compile's.
         """
-        for layer in self.model.layers:
+        for layer in (*self.model.prelude, *self.model.layers):
             layer.compile(fullgraph=True, **options)
         self.head_passes = compiled_passes(**options)
 

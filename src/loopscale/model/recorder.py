@@ -33,7 +33,7 @@ class Recorder:
         self.maps: list[Tensor] | None = [] if attentions else None
 
     def begin(self, h: State) -> None:
-        """Keep what the first loop receives."""
+        """Keep what the first layer receives."""
         self._keep(h)
 
     def add(self, h: State, attention: Tensor | None) -> None:

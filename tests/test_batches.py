@@ -1,5 +1,8 @@
 """Padding in batches: masked, told by the tokens, or refused in words; the figures are those of the bare rows."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from transformers import BatchEncoding
@@ -23,8 +26,9 @@ def mapping(left, right=0, **more):
     return {"input_ids": ids, "attention_mask": mask, **more}
 
 
-PADDED = {
+PADDED: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "a mask on the left": (lambda: mapping(5), {}),
+    "a model that reads input and state again": (lambda: mapping(5), {"injection": "linear", "recurrence": "gated"}),
     "a mask on both sides": (lambda: mapping(3, 2), {}),
     "a tokenizer's own mapping": (lambda: BatchEncoding(mapping(4, labels=mapping(4)["input_ids"])), {}),
     "a pair with its padding known": (

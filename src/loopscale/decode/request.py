@@ -107,7 +107,8 @@ def read_request(
     named = {"eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     sampled = None if temperature is None else {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
     processing, mask = read_settings(model, ids, given, max_new_tokens, named, sampled)
-    mask, pads = _padding(model, ids, mask, max_new_tokens)
+    told = "the mask" if given is not None else "the mask that pad_token_id makes, without an attention_mask,"
+    mask, pads = _padding(model, ids, mask, max_new_tokens, told)
     if streamer is not None and len(pads) > 1:
         raise InputError(f"streaming is for one prompt at a time, not {len(pads)}.")
     eos = model.generation_config.eos_token_id if eos_token_id is None else eos_token_id
@@ -177,7 +178,7 @@ def _check_ids(
 
 
 def _padding(
-    model: LoopedForCausalLM, ids: Tokens, mask: Int[Tensor, "batch width"] | None, max_new_tokens: int
+    model: LoopedForCausalLM, ids: Tokens, mask: Int[Tensor, "batch width"] | None, max_new_tokens: int, told: str
 ) -> tuple[Int[Tensor, "batch width"] | None, list[int]]:
     """Return the mask, where there is padding, and the columns of padding of every row.
 
@@ -190,7 +191,7 @@ def _padding(
     if max(pads) == width:
         raise InputError("the prompt is empty: give at least one token.")
     if mask is not None and bool((mask.diff(dim=1) < 0).any()):
-        raise InputError("the mask hides tokens after a prompt's start: pad on the left alone (padding_side='left').")
+        raise InputError(f"{told} hides tokens after a prompt's start: pad on the left alone (padding_side='left').")
     model.check_positions(width - min(pads) + max_new_tokens - 1)  # the last new token is never fed
     return mask, pads
 

@@ -12,6 +12,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from loopscale.objective import IGNORED, next_tokens
+
+Rows = Float[Tensor, "batch loops"]
+Means = Float[Tensor, " loops"]
+
+
+def token_means(inputs: Mapping[str, Any], losses: Rows, norms: Rows) -> tuple[Means, Means]:
+    """Return means over the tokens of a batch, of what is meaned over every row's: labels that count, real tokens."""
+    shifted, labels, mask = (inputs.get(name) for name in ("shift_labels", "labels", "attention_mask"))
+    if shifted is None and labels is not None:
+        shifted = next_tokens(labels)
+    return _weighted(losses, None if shifted is None else shifted != IGNORED), _weighted(norms, mask)
+
+
+def _weighted(rows: Rows, tokens: Tensor | None) -> Means:
+    """Return the mean of rows that weigh as much as they have tokens."""
+    if tokens is None or tokens.ndim != 2:
+        return rows.mean(0)
+    weights = tokens.sum(1).to(rows)
+    return (weights[:, None] * rows).sum(0) / weights.sum().clamp_min(1)
+
 
 @final
 class LoopSums:

@@ -16,7 +16,7 @@ from loopscale.manifest import told_when_full, write_manifest
 from loopscale.storage import write_json
 from loopscale.train.checkpoints import SUMS_FILE
 from loopscale.train.depth import DepthSchedule, FixedDepth
-from loopscale.train.metrics import LoopSums
+from loopscale.train.metrics import LoopSums, token_means
 
 Fetch = Callable[[], list[bool]]
 
@@ -67,7 +67,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
             self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)
-            losses, norms = (outputs[name].detach().mean(0) for name in ("loop_losses", "loop_norms"))  # (B, K) -> (K,)
+            losses, norms = token_means(inputs, outputs["loop_losses"].detach(), outputs["loop_norms"].detach())
             self.sums.add(losses, norms, [self._supervision.supervises(k, len(losses)) for k in range(len(losses))])
         return (loss, outputs) if return_outputs else loss
 

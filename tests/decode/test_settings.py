@@ -174,7 +174,7 @@ def test_padding_that_cannot_be_told_from_text_is_said():
 
 def test_right_padding_and_masks_of_other_numbers_are_refused():
     rows = torch.tensor([[5, 6, 7, 0, 0], [1, 2, 3, 4, 5]])
-    with pytest.raises(InputError, match="the mask that pad_token_id makes.*pad on the left"):
+    with pytest.raises(InputError, match=r"the mask that pad_token_id makes.*pad on the left"):
         full_depth_generate(model_with(pad_token_id=0), rows, 4)
     with pytest.raises(InputError, match="the mask hides"):
         full_depth_generate(model_with(), rows, 4, attention_mask=(rows != 0).long())

@@ -60,7 +60,7 @@ def token_cross_entropy(
         logits = head(x) if isinstance(head, nn.Module) else F.linear(x, head)
         return _cross_entropy_of(logits.flatten(0, 1), targets).view(labels.shape)
     rows = x.flatten(0, 1)
-    losses = targets.new_empty(len(rows), dtype=widened(weight.dtype))
+    losses = torch.empty(len(rows), dtype=widened(weight.dtype), device=rows.device)
     for chunk in _chunks(len(rows), weight, CHUNK_BYTES):
         losses[chunk] = _cross_entropy_of(F.linear(rows[chunk], weight), targets[chunk])
     return losses.view(labels.shape)
@@ -124,7 +124,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=wide)
         chunks = _chunks(len(labels), head, budget)
         # allocated once: fresh memory for every chunk costs more than what is computed in it
-        logits_, product = head.new_empty(longest(chunks), len(head)), torch.empty_like(head)
+        logits_ = torch.empty(longest(chunks), len(head), dtype=head.dtype, device=head.device)
+        product = torch.empty_like(head)
         for k, chunk in itertools.product(range(len(exits)), chunks):
             rows, logits = exits[k][chunk].to(precision), logits_[: chunk.stop - chunk.start]
             torch.mm(rows, head.T, out=logits)
@@ -170,7 +171,7 @@ def _cross_entropy_of(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, 
     """Return the cross-entropy of every row; without gradients few rows are in float32 or better at once."""
     if torch.is_grad_enabled():
         return logit_cross_entropy(logits, targets)
-    losses = logits.new_empty(len(logits), dtype=widened(logits.dtype))
+    losses = torch.empty(len(logits), dtype=widened(logits.dtype), device=logits.device)
     for block in blocks_of(logits):
         losses[block] = logit_cross_entropy(logits[block], targets[block])
     return losses

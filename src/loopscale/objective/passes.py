@@ -21,8 +21,8 @@ BLOCK_BYTES = 64 * 2**20  # elsewhere: bounds the memory of a block in float32 o
 def differentiate(logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """Return the cross-entropy of every row; overwrite its logits by its gradient by them, softmax - one-hot."""
     blocks, wide = blocks_of(logits), widened(logits.dtype)
-    wide_, p_ = logits.new_empty(2, longest(blocks), logits.shape[1], dtype=wide)
-    losses = logits.new_empty(len(logits), dtype=wide)
+    wide_, p_ = torch.empty(2, longest(blocks), logits.shape[1], dtype=wide, device=logits.device)
+    losses = torch.empty(len(logits), dtype=wide, device=logits.device)
     for rows in blocks:
         block, target, r = logits[rows], targets[rows, None], rows.stop - rows.start
         p = torch.softmax(wide_[:r].copy_(block), -1, out=p_[:r])

@@ -67,6 +67,16 @@ def test_two_processes_make_the_steps_of_one(run_config, two_processes):
     assert abs(lines[0]["loop_losses/3"] - lines[1]["loop_losses/3"]) < 1e-4
 
 
+def test_two_processes_draw_the_same_depths(run_config, two_processes):
+    model = {**MODEL, "num_prelude_layers": 1, "injection": "add", "supervision": "terminal"}
+    asked = {"depth": {"kind": "uniform", "low": 1, "high": 4, "with_gradient": 1}, "max_steps": 3}
+    one = run_config("one", model=model, **asked)
+    train(one, quiet=True)
+    two = run_config("two", model=model, batch_size=2, **asked)
+    two_processes(two)
+    assert same_weights(one, two)
+
+
 def test_two_processes_stop_together_when_one_is_told_to_and_go_on(run_config, two_processes):
     two = run_config("two", model=MODEL, max_steps=3, batch_size=2)
     two_processes(two, killed=1)

@@ -1,4 +1,4 @@
-"""The surface that others build on: every option of every command, every public name of every package.
+"""The surface that others build on: options of commands, public names of packages, signatures of what they name.
 
 It is committed under tests/data/surface, so that a new option or name is a decision. After one:
 
@@ -7,11 +7,14 @@ It is committed under tests/data/surface, so that a new option or name is a deci
 
 import pkgutil
 from argparse import SUPPRESS, Action
+from collections.abc import Iterator
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
+
+import griffe
 
 import loopscale
 from loopscale.cli.main import COMMANDS, usage
@@ -25,7 +28,7 @@ MEND = "if this is meant, write it down by: python -m tests.surface"
 def surfaces() -> dict[str, str]:
     """Return every file's name and what is to stand in it."""
     commands = {f"{name}.txt": command(name) for name in COMMANDS}
-    return {"names.txt": names(), "loopscale.txt": f"{usage()}\n", **commands}
+    return {"names.txt": names(), "signatures.txt": signatures(), "loopscale.txt": f"{usage()}\n", **commands}
 
 
 def names() -> str:
@@ -34,6 +37,30 @@ def names() -> str:
     packages = ["loopscale", *(module.name for module in found if module.ispkg)]
     public = [f"{package}.{name}" for package in packages for name in getattr(import_module(package), "__all__", ())]
     return "".join(f"{name}\n" for name in sorted(public))
+
+
+def signatures() -> str:
+    """Return how every public function is called and what every public class has, one to a line."""
+    package = griffe.load("loopscale", search_paths=[str(Path(loopscale.__path__[0]).parent)], allow_inspection=False)
+    found = {line for name in names().split() for line in _described(name, package)}
+    return "".join(f"{line}\n" for line in sorted(found))
+
+
+def _described(name: str, package: Any) -> Iterator[str]:
+    member = package
+    for part in name.split(".")[1:]:
+        if part not in member.members:  # made at run time, as what a package hands on lazily
+            return
+        member = member.members[part]
+        if member.is_alias:
+            member = member.final_target
+    if member.is_function:
+        yield f"{name}: {member.signature()}"
+    elif member.is_class:
+        own = (one for one in member.members.values() if one.is_public and not one.is_alias)
+        yield from (f"{name}.{one.signature()}" for one in own if one.is_function)
+        own = (one for one in member.attributes.values() if one.is_public and one.annotation is not None)
+        yield from (f"{name}.{one.name}: {one.annotation}" for one in own)
 
 
 def command(name: str) -> str:

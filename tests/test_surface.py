@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.surface import COMMANDS, FOLDER, MEND, command, names, usage
+from tests.surface import COMMANDS, FOLDER, MEND, command, names, signatures, usage
 
 
 def frozen(name):
@@ -11,6 +11,10 @@ def frozen(name):
 
 def test_public_names():
     assert names() == frozen("names.txt"), MEND
+
+
+def test_signatures():
+    assert signatures() == frozen("signatures.txt"), MEND
 
 
 def test_list_of_commands():
@@ -23,4 +27,4 @@ def test_options(name):
 
 
 def test_nothing_is_frozen_that_is_gone():
-    assert {path.stem for path in FOLDER.glob("*.txt")} == {"names", "loopscale", *COMMANDS}
+    assert {path.stem for path in FOLDER.glob("*.txt")} == {"names", "signatures", "loopscale", *COMMANDS}

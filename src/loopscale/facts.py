@@ -102,7 +102,7 @@ def _read_in(context: Context | None, read: ContextReading, z: State, k: int, la
     return read(z, k, labels, context)
 
 
-def _gate_in(context: Context | None, received: Mapping[int, State], gate: ContextGate, z: State, k: int) -> PerToken:
+def _gate_in(context: Context | None, received: Mapping[int, State], gate: ContextGate, z: State, k: int) -> Any:
     return gate(z, k, context, received.get(k))
 
 
@@ -132,7 +132,8 @@ def _exit_losses(model: Looped, z: State, k: int, labels: Labels, context: Conte
     return logit_losses(with_context(model).readout(z, k, context), labels)
 
 
-def _gate_of(model: Looped, z: State, k: int, context: Context | None, received: State | None) -> PerToken:
+# `Any`: what somebody else's gate returns is checked in words where it is first asked
+def _gate_of(model: Looped, z: State, k: int, context: Context | None, received: State | None) -> Any:
     return with_context(model).exit_probability(z, received, k, context)
 
 

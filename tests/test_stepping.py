@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loopscale import InputError, continue_loops, run_loops
-from loopscale.stepping import Call, Context, FourFunctions, InContext, with_context
+from loopscale.call import Call
+from loopscale.stepping import Context, FourFunctions, InContext, with_context
 from tests.adapters.toy_loop import VOCAB, ToyLoop
 from tests.helpers import tiny_model
 

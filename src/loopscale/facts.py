@@ -11,6 +11,7 @@ from typing import Any, final
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.objective import (
     Gate,
@@ -23,7 +24,7 @@ from loopscale.objective import (
 )
 from loopscale.required import require_looped
 from loopscale.state import PerToken
-from loopscale.stepping import Call, Context, Looped, State, with_context
+from loopscale.stepping import Context, Looped, State, with_context
 
 ContextReading = Callable[[State, int, Labels, Context | None], PerToken]  # as `Reading`, of a call's context
 ContextGate = Callable[[State, int, Context | None, State | None], PerToken]  # ... and what loop k received

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from loopscale import InputError, LoopedForCausalLM
+from loopscale.call import Call
 from loopscale.evaluate import formula_flops
-from loopscale.stepping import Call
 from tests.helpers import tiny_config, tiny_model
 
 IDS = torch.arange(24).view(2, 12) * 7 % 31

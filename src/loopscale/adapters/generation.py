@@ -7,9 +7,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopscale.batches import device_of
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.required import require_looped
-from loopscale.stepping import Call, Looped, Tokens
+from loopscale.stepping import Looped, Tokens
 
 NextTokens = Int[Tensor, " batch"]
 

@@ -32,10 +32,11 @@ from loopscale.audit.measurement.streams import Counted
 from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import Reads, facts_of
 from loopscale.objective import Losses
-from loopscale.stepping import Call, Looped, State, evaluating
+from loopscale.stepping import Looped, State, evaluating
 
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
 FLOOR = 1e-6  # of visibility; float32 leaves about 1e-8 to 1e-7 of what a readout hides

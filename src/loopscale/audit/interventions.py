@@ -8,9 +8,10 @@ from loopscale.audit.measurement.checks import checked
 from loopscale.audit.measurement.streams import LoopMeans
 from loopscale.audit.report import ByLoop
 from loopscale.batches import Batches
+from loopscale.call import Call
 from loopscale.facts import Reads, depth_of
 from loopscale.state import direction, norm, radial_step, scale
-from loopscale.stepping import Call, Looped, State, evaluating
+from loopscale.stepping import Looped, State, evaluating
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 

@@ -23,10 +23,11 @@ from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import Facts, Reads, facts_of
 from loopscale.objective import Losses
-from loopscale.stepping import Call, Looped, State, evaluating
+from loopscale.stepping import Looped, State, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
 NO_NULL = "unembedding_null is left out: the head is more than one matrix, or the model does not say which"

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from loopscale.call import Call
 from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
 from loopscale.decode.session import Session, Window, enough_threads
 from loopscale.errors import unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
-from loopscale.stepping import Call, Injected, Logits, Looped, State, Tokens
+from loopscale.stepping import Injected, Logits, Looped, State, Tokens
 
 EXIT_SLOTS = ("recompute", "share_last")
 

@@ -13,9 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.batches import device_of
+from loopscale.call import Call
 from loopscale.facts import TokenFlops, facts_of
 from loopscale.required import require_looped
-from loopscale.stepping import Call, Looped, evaluating
+from loopscale.stepping import Looped, evaluating
 
 REPEATS = 5
 

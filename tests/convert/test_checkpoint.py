@@ -53,6 +53,12 @@ def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder,
         convert_checkpoint(str(ouro_folder), tmp_path / "native")
 
 
+def test_a_tokenizer_that_cannot_be_read_is_told(ouro_folder, tmp_path, caplog):
+    (ouro_folder / "tokenizer.json").write_text("{")
+    convert_checkpoint(str(ouro_folder), tmp_path / "native")
+    assert "written without a tokenizer" in caplog.text
+
+
 def test_another_depth_leaves_the_trained_one(ouro, ouro_folder):
     model: Any = load_model(str(ouro_folder), num_loops=2)
     assert (model.num_loops, model.config.trained_loops) == (2, 3)

@@ -53,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         return _say(name, "interrupted", INTERRUPTED)
+    except Exception as error:
+        if _is_interruption(error):
+            return _say(name, "interrupted", INTERRUPTED)
+        raise
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return whether an interruption led to the error: some libraries catch all that is raised while they start."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _run(name: str, words: Sequence[str]) -> int:

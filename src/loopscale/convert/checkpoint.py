@@ -1,5 +1,6 @@
 """Conversion of a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's, written whole or not at all."""
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import write_json
+
+logger = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
 
@@ -208,10 +211,14 @@ TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
 
 
 def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:
-    """Write the tokenizer of `source` into `folder`, if there is one. Raises `InputError` if it has more tokens."""
+    """Write the tokenizer of `source` into `folder`, if one can be read; else say so.
+
+    Raises `InputError` if it has more tokens than the model.
+    """
     try:
         tokenizer = read_tokenizer(source)
-    except InputError:
+    except InputError as error:
+        logger.warning("written without a tokenizer: %s", error)
         return
     if (needed := vocabulary_size(tokenizer)) > vocab_size:
         raise InputError(f"the tokenizer of '{source}' has ids up to {needed - 1}, and its model {vocab_size} rows.")

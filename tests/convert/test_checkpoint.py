@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from typing import Any
 
@@ -57,6 +58,14 @@ def test_a_tokenizer_that_cannot_be_read_is_told(ouro_folder, tmp_path, caplog):
     (ouro_folder / "tokenizer.json").write_text("{")
     convert_checkpoint(str(ouro_folder), tmp_path / "native")
     assert "written without a tokenizer" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_told(golden, tmp_path, caplog):
+    model = golden.model("rmsnorm")
+    torch.nn.init.constant_(model.lm_head.weight, math.nan)
+    model.save_pretrained(tmp_path / "broken")
+    convert_checkpoint(str(tmp_path / "broken"), tmp_path / "native")
+    assert "not finite (" in caplog.text
 
 
 def test_another_depth_leaves_the_trained_one(ouro, ouro_folder):

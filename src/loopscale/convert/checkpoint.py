@@ -167,6 +167,8 @@ def convert_checkpoint(source: str, destination: str | Path, to: str = "native",
     if Path(source).exists() and destination.exists() and Path(source).samefile(destination):
         raise InputError(f"'{source}' is source and destination: name another folder to write to.")
     model = read_as_native(source)
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        logger.warning("weights of '%s' are not finite (%s): nothing it computes will be", source, broken[0])
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed conversion left
     try:

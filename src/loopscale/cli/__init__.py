@@ -1,1 +1,1 @@
-"""The command line: one thin file per command, each with `add_arguments(parser)` and `run(args) -> exit status`."""
+"""The command line: one thin file per command with `run(args) -> exit status`; options stand in `options`."""

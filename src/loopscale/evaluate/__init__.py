@@ -1,4 +1,4 @@
-"""What each exit is worth, what it costs, and when to stop: depth curve, frontier, calibrated halting."""
+"""What each exit is worth and what it costs: depth curve, frontier. Names of `loopscale.halting` are handed on."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

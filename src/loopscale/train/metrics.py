@@ -4,7 +4,8 @@ One transfer per line instead of one per step; what is summed when a run stops g
 line it would have made is made when the run goes on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, final
 
 import torch
@@ -15,23 +16,33 @@ from torch.nn.functional import pad
 from loopscale.objective import IGNORED, next_tokens
 
 Rows = Float[Tensor, "batch loops"]
-Means = Float[Tensor, " loops"]
+Sums = Float[Tensor, "figure sum_and_weight loops"]  # cross-entropy and norm; summed over tokens, and how many
 
 
-def token_means(inputs: Mapping[str, Any], losses: Rows, norms: Rows) -> tuple[Means, Means]:
-    """Return means over the tokens of a batch, of what is meaned over every row's: labels that count, real tokens."""
+def token_sums(inputs: Mapping[str, Any], losses: Rows, norms: Rows, seen: Sequence[bool] | None = None) -> Sums:
+    """Return sums over the tokens of a batch of what is meaned over every row's, (2, 2, K), and their numbers.
+
+    Labels that count weigh the losses, real tokens the norms. `seen` are the exits whose losses are known (all).
+    """
     shifted, labels, mask = (inputs.get(name) for name in ("shift_labels", "labels", "attention_mask"))
     if shifted is None and labels is not None:
         shifted = next_tokens(labels)
-    return _weighted(losses, None if shifted is None else shifted != IGNORED), _weighted(norms, mask)
+    sums = torch.stack([_summed(losses, None if shifted is None else shifted != IGNORED), _summed(norms, mask)])
+    if seen is not None and not all(seen):
+        sums = torch.stack([torch.where(_mask(tuple(seen), sums.device), sums[0], 0.0), sums[1]])
+    return sums
 
 
-def _weighted(rows: Rows, tokens: Tensor | None) -> Means:
-    """Return the mean of rows that weigh as much as they have tokens."""
-    if tokens is None or tokens.ndim != 2:
-        return rows.mean(0)
-    weights = tokens.sum(1).to(rows)
-    return (weights[:, None] * rows).sum(0) / weights.sum().clamp_min(1)
+@lru_cache(64)
+def _mask(seen: tuple[bool, ...], device: torch.device) -> Bool[Tensor, " loops"]:
+    """Return it on the device: copied once, for every copy makes an accelerator wait."""
+    return torch.tensor(seen, device=device)
+
+
+def _summed(rows: Rows, tokens: Tensor | None) -> Float[Tensor, "sum_and_weight loops"]:
+    """Return the sum of rows that weigh as much as they have tokens, or alike, and the weights' own."""
+    weights = torch.ones_like(rows[:, 0]) if tokens is None or tokens.ndim != 2 else tokens.sum(1).to(rows)
+    return torch.stack([(weights[:, None] * rows).sum(0), weights.sum().expand(rows.shape[1])])
 
 
 @final
@@ -40,27 +51,15 @@ class LoopSums:
 
     def __init__(self) -> None:
         self.loss: Tensor | None = None  # summed over steps, on the device
-        self.loops: Float[Tensor, "2 loops"] | None = None  # cross-entropy and norm, summed over micro-batches
-        self.counts: list[list[int]] = [[], []]  # how many were summed, of either and every loop
+        self.loops: Sums | None = None
         self.logged_loss = 0.0  # of the lines before, over the whole run
         self.since = 0  # the step of the last line
-        self._masks: dict[tuple[bool, ...], Tensor] = {}
 
-    def add(self, losses: Float[Tensor, " loops"], norms: Float[Tensor, " loops"], seen: list[bool]) -> None:
-        """Add what one micro-batch gave; `seen` are the exits that its loss saw."""
-        metrics = torch.stack([self._of_seen(losses.detach(), seen), norms.detach()])
-        K, before = len(seen), 0 if self.loops is None else self.loops.shape[1]
-        if self.loops is None:
-            self.loops = metrics
-        elif before == K:
-            self.loops = self.loops + metrics
-        else:
-            widest = max(before, K)
-            self.loops = pad(self.loops, (0, widest - before)) + pad(metrics, (0, widest - K))
-        for counts, counted in zip(self.counts, (seen, [True] * K), strict=True):
-            counts += [0] * (K - len(counts))
-            for k, one in enumerate(counted):
-                counts[k] += one
+    def add(self, sums: Sums) -> None:
+        """Add what one micro-batch gave (`token_sums`)."""
+        if self.loops is not None and (missing := sums.shape[2] - self.loops.shape[2]):
+            self.loops, sums = pad(self.loops, (0, max(0, missing))), pad(sums, (0, max(0, -missing)))
+        self.loops = sums if self.loops is None else self.loops + sums
 
     def add_loss(self, loss: Float[Tensor, ""]) -> None:
         """Add the loss of one micro-batch, its share of the step's."""
@@ -70,43 +69,34 @@ class LoopSums:
         """Return, on the device, which of loss, gradient, norms and losses of the loops are finite so far."""
         assert self.loss is not None and self.loops is not None  # a step was made
         ends = [self.loss, self.loss if grad_norm is None else grad_norm.to(self.loss)]
-        return torch.isfinite(torch.cat([torch.stack(ends), self.loops.flip(0).flatten().to(self.loss)]))
+        return torch.isfinite(torch.cat([torch.stack(ends), self.loops[:, 0].flip(0).flatten().to(self.loss)]))
 
-    def line(self, step: int, sums: tuple[float, list[list[float]]]) -> dict[str, float]:
-        """Return the log line of the steps since the last: mean loss, and mean figures of every loop.
+    def line(self, step: int, sums: tuple[float, list[list[list[float]]]]) -> dict[str, float]:
+        """Return the log line of the steps since the last: mean loss, and means over tokens of every loop's figures.
 
-        `sums` are the loss and the loops' figures as plain numbers, meaned over processes.
+        `sums` are the loss and the loops' sums as plain numbers, meaned over processes.
         """
-        loss, (losses, norms) = sums
+        loss, loops = sums
         means = {"loss": loss / max(1, step - self.since)}
-        for name, values, counts in (("losses", losses, self.counts[0]), ("norms", norms, self.counts[1])):
-            means |= {f"loop_{name}/{k}": v / n for k, (v, n) in enumerate(zip(values, counts, strict=True), 1) if n}
+        for name, (values, weights) in zip(("losses", "norms"), loops, strict=True):
+            means |= {f"loop_{name}/{k}": v / n for k, (v, n) in enumerate(zip(values, weights, strict=True), 1) if n}
         return means
 
     def start_anew(self, step: int, loss: float) -> None:
         """Begin the next line after `step`; `loss` is what the line just made had summed."""
         self.logged_loss += loss
         self.loss = self.loops = None
-        self.counts, self.since = [[], []], step
+        self.since = step
 
-    def to_dict(self, sums: tuple[float, list[list[float]]] | None) -> dict[str, Any]:
+    def to_dict(self, sums: tuple[float, list[list[list[float]]]] | None) -> dict[str, Any]:
         """Return plain values for a checkpoint, with the present sums meaned over processes."""
-        kept = {"logged_loss": self.logged_loss, "since": self.since, "counts": self.counts}
+        kept = {"logged_loss": self.logged_loss, "since": self.since}
         return kept if sums is None else {**kept, "loss": sums[0], "loops": sums[1]}
 
     def take_up(self, kept: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what `to_dict` returned."""
         self.logged_loss, self.since = float(kept["logged_loss"]), int(kept["since"])
-        self.counts = [list(map(int, counts)) for counts in kept["counts"]]
         if "loss" in kept:
             self.loss = torch.tensor(kept["loss"], device=device)
+        if "loops" in kept and "counts" not in kept:  # version 0.1 summed means of micro-batches: they cannot be added
             self.loops = torch.tensor(kept["loops"], device=device)
-
-    def _of_seen(self, losses: Tensor, seen: list[bool]) -> Tensor:
-        """Return the losses with 0 for exits that were not computed, which are NaN."""
-        if all(seen):
-            return losses
-        key = tuple(seen)
-        if key not in self._masks:
-            self._masks[key] = torch.tensor(seen, device=losses.device)
-        return torch.where(self._masks[key], losses, 0.0)

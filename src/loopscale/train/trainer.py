@@ -16,7 +16,7 @@ from loopscale.manifest import told_when_full, write_manifest
 from loopscale.storage import write_json
 from loopscale.train.checkpoints import SUMS_FILE
 from loopscale.train.depth import DepthSchedule, FixedDepth
-from loopscale.train.metrics import LoopSums, token_means
+from loopscale.train.metrics import LoopSums, token_sums
 
 Fetch = Callable[[], list[bool]]
 
@@ -67,8 +67,9 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
             self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)
-            losses, norms = token_means(inputs, outputs["loop_losses"].detach(), outputs["loop_norms"].detach())
-            self.sums.add(losses, norms, [self._supervision.supervises(k, len(losses)) for k in range(len(losses))])
+            losses, norms = outputs["loop_losses"].detach(), outputs["loop_norms"].detach()
+            seen = [self._supervision.supervises(k, losses.shape[1]) for k in range(losses.shape[1])]
+            self.sums.add(token_sums(inputs, losses, norms, seen))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -102,14 +103,13 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
             }
         return line
 
-    def gathered_sums(self) -> tuple[float, list[list[float]]] | None:
-        """Return loss and figures of the loops since the last line as plain numbers, meaned over processes."""
+    def gathered_sums(self) -> tuple[float, list[list[list[float]]]] | None:
+        """Return loss and sums of the loops since the last line as plain numbers, meaned over processes."""
         if self.sums.loss is None or self.sums.loops is None:
             return None
         together = torch.cat([self.sums.loss.reshape(1).to(self.sums.loops), self.sums.loops.flatten()])
-        loss, *loops = self.accelerator.reduce(together, "mean").tolist()
-        K = len(loops) // 2
-        return loss, [loops[:K], loops[K:]]
+        together = self.accelerator.reduce(together, "mean")
+        return float(together[0]), together[1:].view(self.sums.loops.shape).tolist()
 
     def judge_step(self, step: int) -> None:
         """Raise `Diverged` if a step was not finite: this one on a CPU, the one before on an accelerator."""

@@ -18,8 +18,8 @@ from benchmarks.exits import curve_cost
 from benchmarks.growth import by_length, by_loops, by_vocabulary
 from benchmarks.shapes import SHAPES, device
 from benchmarks.training import against_plain, trainer_overhead
-from loopscale.allocator import keep_freed_memory
-from loopscale.environment import environment
+from loopscale.system.allocator import keep_freed_memory
+from loopscale.system.environment import environment
 
 PARTS = ("training", "growth", "trainer", "curve", "audit", "decode")
 

@@ -30,10 +30,10 @@ from loopscale.decode import (
     shared_cache,
     speculative_generate,
 )
-from loopscale.environment import environment
 from loopscale.evaluate import CalibratedRule, rule_named
 from loopscale.load import load_model, load_tokenizer_of
 from loopscale.model import LoopedForCausalLM
+from loopscale.system.environment import environment
 
 PROMPT = 32
 THRESHOLDS = (0.5, 0.7, 0.9)  # of max_probability; `loopscale evaluate` calibrates one for a quality instead

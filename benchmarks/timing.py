@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from loopscale.allocator import keep_freed_memory
+from loopscale.system.allocator import keep_freed_memory
 
 Step = Callable[[], Any]
 CALLS, SECONDS = 2, 4.0  # of one contestant in a round, at least

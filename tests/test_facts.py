@@ -7,6 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from loopscale import InputError
 from loopscale.audit import audit, intervene, loop_curves, search
+from loopscale.errors import require_looped
 from loopscale.evaluate import (
     RULES,
     CalibratedRule,
@@ -25,7 +26,6 @@ from loopscale.evaluate import (
 )
 from loopscale.facts import Facts, depth_of, facts_of
 from loopscale.objective import ExitGate, Losses, PerLoop, Terminal
-from loopscale.required import require_looped
 from loopscale.study.topics.audit import record_of
 from tests.audit.test_foreign_models import Base
 from tests.helpers import tiny_model

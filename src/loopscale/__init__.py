@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from loopscale.errors import InputError
-from loopscale.registration import register_soon
+from loopscale.system.registration import register_soon
 
 if TYPE_CHECKING:
     from loopscale.model import LoopedConfig, LoopedForCausalLM

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loopscale.call import Call
-from loopscale.errors import InputError
+from loopscale.errors import InputError, require_looped
 from loopscale.objective import (
     Gate,
     Labels,
@@ -22,7 +22,6 @@ from loopscale.objective import (
     build_supervision,
     logit_losses,
 )
-from loopscale.required import require_looped
 from loopscale.state import PerToken
 from loopscale.stepping import Context, Looped, State, with_context
 

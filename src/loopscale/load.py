@@ -17,10 +17,10 @@ from loopscale.convert import (
     read_tokenizer,
 )
 from loopscale.errors import InputError
-from loopscale.manifest import MANIFEST, damage
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
 from loopscale.stepping import Looped
+from loopscale.system.manifest import MANIFEST, damage
 
 __all__ = ["load_model", "load_tokenizer_of", "require_native"]
 

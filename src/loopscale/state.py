@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscale.precision import widened
 from loopscale.stepping import State
+from loopscale.system.precision import widened
 
 PerToken = Float[Tensor, "batch seq"]
 

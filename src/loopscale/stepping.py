@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscale.context import Context, Injected, Logits, Positions, State, Tokens
-from loopscale.required import require_looped
+from loopscale.errors import require_looped
 
 __all__ = [
     "Context",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loopscale.audit import audit, mean, scale
-from loopscale.audit.curves import power_law
+from loopscale.audit.loop_steps import power_law
 from loopscale.audit.measurement.derivatives import alignment, exit_gradient, push
 from loopscale.state import angular_step, radial_step
 from tests.helpers import tiny_model

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.cli.main import main
 from loopscale.errors import InputError
-from loopscale.provenance import provenance
+from loopscale.system.provenance import provenance
 from tests.cli.runs import TEXT, saved_run
 
 

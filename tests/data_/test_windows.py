@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.data import Corpus, Tokens, Windows, batches, collate, load_data, load_tokenizer, tokenize
 from loopscale.data import tokens as tokens_module
-from loopscale.data.cache import build_once, default_cache_dir
+from loopscale.data.disk_cache import build_once, default_cache_dir
 from loopscale.data.encoding import PIECE_CHARACTERS
 from loopscale.errors import InputError
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from loopscale.errors import InputError
 from loopscale.evaluate import FrontierPoint, Measured, Speed, TokenFlops, differences, dominated, frontier
 from loopscale.evaluate.curve import DepthCurve
-from loopscale.evaluate.frontier import points_table
+from loopscale.evaluate.pareto import points_table
 
 
 def _point(flops, perplexity, **more):

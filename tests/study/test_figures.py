@@ -5,7 +5,7 @@ import pytest
 
 from loopscale.display import write_figure
 from loopscale.study import TOPICS
-from loopscale.study.curves import by_depth
+from loopscale.study.drawing import by_depth
 from loopscale.study.grid import condition_styles
 from loopscale.study.results import Failed
 from loopscale.study.topics import audit

@@ -16,7 +16,7 @@ from loopscale.study.grid import PAPER, named_conditions
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import preset_run, write_config
 from loopscale.train.checkpoints import last_checkpoint
-from loopscale.train.folder import only_one
+from loopscale.train.run_folder import only_one
 from tests.helpers import TINY
 
 CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]

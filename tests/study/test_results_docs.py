@@ -1,10 +1,10 @@
 from dataclasses import fields
 from pathlib import Path
 
-from loopscale.environment import environment
 from loopscale.study import TOPICS, ConditionResult, Judgement, Results, Run, judged
 from loopscale.study.grid import STATED
 from loopscale.study.report import claims_table
+from loopscale.system.environment import environment
 
 DOCS = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 

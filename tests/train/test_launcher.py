@@ -3,7 +3,7 @@
 import pytest
 
 from loopscale import InputError
-from loopscale.launcher import RANKS, check_ranks, own_settings
+from loopscale.system.launcher import RANKS, check_ranks, own_settings
 from loopscale.train import train
 
 WHOLE = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

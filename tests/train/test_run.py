@@ -14,7 +14,7 @@ from loopscale import InputError
 from loopscale.load import load_model
 from loopscale.train import check_folder, train
 from loopscale.train.checkpoints import last_checkpoint
-from loopscale.train.folder import only_one, write_config
+from loopscale.train.run_folder import only_one, write_config
 
 
 class KillAt(TrainerCallback):

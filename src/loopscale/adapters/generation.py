@@ -8,8 +8,7 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.call import Call
-from loopscale.errors import InputError
-from loopscale.required import require_looped
+from loopscale.errors import InputError, require_looped
 from loopscale.stepping import Looped, Tokens
 
 NextTokens = Int[Tensor, " batch"]

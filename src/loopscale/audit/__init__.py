@@ -2,11 +2,11 @@
 
 from loopscale.audit.blind_directions import FoundDirection, SearchReport, search
 from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null
-from loopscale.audit.curves import LoopCurves, PowerLaw, loop_curves
+from loopscale.audit.findings import AuditReport, CoordinateReport, ScaleStats
 from loopscale.audit.interventions import Interventions, intervene
+from loopscale.audit.loop_steps import LoopCurves, PowerLaw, loop_curves
 from loopscale.audit.measurement.checks import check_verbs
-from loopscale.audit.report import AuditReport, CoordinateReport, ScaleStats
-from loopscale.audit.session import audit
+from loopscale.audit.procedure import audit
 from loopscale.audit.static import static_verdict, static_warning
 from loopscale.audit.verdict import Thresholds, Verdict
 from loopscale.audit.watching.controller import ScaleController

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopscale.audit.blind_directions import SearchReport
-from loopscale.audit.curves import LoopCurves
+from loopscale.audit.findings import AuditReport, CoordinateReport
 from loopscale.audit.interventions import Interventions
-from loopscale.audit.report import AuditReport, CoordinateReport
+from loopscale.audit.loop_steps import LoopCurves
 from loopscale.audit.verdict import Kind, Verdict
 from loopscale.display import Column, Table, draw_label, number, readable_top, signed, styled, write_figure
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loopscale.audit.findings import ByLoop
 from loopscale.audit.measurement.checks import checked
 from loopscale.audit.measurement.streams import LoopMeans
-from loopscale.audit.report import ByLoop
 from loopscale.batches import Batches
 from loopscale.call import Call
 from loopscale.facts import Reads, depth_of

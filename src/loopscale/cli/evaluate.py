@@ -13,7 +13,6 @@ from loopscale.batches import Batch, inputs_and_labels
 from loopscale.cli.messages import check_outputs
 from loopscale.cli.subject import Subject, labels, measured_subject
 from loopscale.display import console, file_name, tracker, write_figure
-from loopscale.environment import environment
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
     RULES,
@@ -37,11 +36,12 @@ from loopscale.evaluate import (
     token_flops,
 )
 from loopscale.evaluate.display import depth_figure, depth_table, difference_table, frontier_figure, frontier_table
-from loopscale.evaluate.frontier import points_table
+from loopscale.evaluate.pareto import points_table
 from loopscale.halting.calibrated import fingerprint
 from loopscale.halting.display import halting_figure, halting_table, halting_time_table
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
+from loopscale.system.environment import environment
 
 LEVELS: tuple[Level, ...] = ("sequence", "token")
 FEWEST_WINDOWS = 4  # half of them to calibrate on

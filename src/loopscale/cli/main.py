@@ -81,7 +81,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     args = parser_of(name, words).read(words)
     from transformers.utils import logging
 
-    from loopscale.allocator import keep_freed_memory
+    from loopscale.system.allocator import keep_freed_memory
 
     logging.disable_progress_bar()  # of loading weights; a run's own stays
     keep_freed_memory()

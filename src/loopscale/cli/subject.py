@@ -24,13 +24,13 @@ from loopscale.data import (
     require_vocabulary,
     tokenize,
 )
-from loopscale.data.load import token_notes
+from loopscale.data.loading import token_notes
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
 from loopscale.load import load_model, load_tokenizer_of
-from loopscale.provenance import Provenance, provenance
 from loopscale.stepping import Looped
+from loopscale.system.provenance import Provenance, provenance
 
 SEQUENCE_LENGTH = 256  # at most, where no run says and the model has more positions
 SPLITS = ("valid", "train", "all")

@@ -9,7 +9,7 @@ from loopscale.convert.checkpoint import (
     load_weight_file,
     read_as_native,
 )
-from loopscale.convert.folder import local_folder, read_config
+from loopscale.convert.checkpoint_folder import local_folder, read_config
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import from_readout_blind_spot, load_readout_blind_spot

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
-from loopscale.convert.folder import CONFIG, local_folder, read_config
-from loopscale.convert.names import plain_names
+from loopscale.convert.checkpoint_folder import CONFIG, local_folder, read_config
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
+from loopscale.convert.prefixes import plain_names
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.convert.tokenizer import read_tokenizer
 from loopscale.convert.weights import (

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from loopscale.convert.folder import local_folder
+from loopscale.convert.checkpoint_folder import local_folder
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint
 from loopscale.convert.weights import TORCH_ENDINGS, is_weight_file, read_torch
 from loopscale.data import words_tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from loopscale.data import hub
-from loopscale.data.cache import digest
+from loopscale.data.disk_cache import digest
 from loopscale.data.folders import printable, read_folder, walk
 from loopscale.data.readers import Source, existing, read_file
 from loopscale.errors import InputError, unknown

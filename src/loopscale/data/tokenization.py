@@ -15,8 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from loopscale.data import hub
-from loopscale.data.cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.corpora import Corpus
+from loopscale.data.disk_cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.encoding import BYTES, pieces, vocabulary_size
 from loopscale.data.readers import existing
 from loopscale.display import progress_bar

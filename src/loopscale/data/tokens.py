@@ -13,8 +13,8 @@ import pyarrow as pa
 from jaxtyping import UInt
 from transformers import PreTrainedTokenizerFast
 
-from loopscale.data.cache import build_once, default_cache_dir, digest, remove
 from loopscale.data.corpora import Corpus, Split
+from loopscale.data.disk_cache import build_once, default_cache_dir, digest, remove
 from loopscale.data.encoding import control_tokens, count_controls, encode, end_of_text, pieces, vocabulary_size
 from loopscale.data.tokenization import fingerprint
 from loopscale.display import progress_bar

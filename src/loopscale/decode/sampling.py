@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loopscale.decode.settings import Prefix, Processing
 from loopscale.errors import InputError
-from loopscale.precision import widened
+from loopscale.system.precision import widened
 
 # The two largest logits are a near tie within this many rounding steps (of the dtype, at the largest logit). A pass
 # over several tokens moved logits by at most 10 steps in float32 and 2 in bfloat16 (docs/decode.md).

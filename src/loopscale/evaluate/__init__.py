@@ -12,7 +12,7 @@ from loopscale.evaluate.cost import (
     token_flops,
 )
 from loopscale.evaluate.curve import DepthCurve, ExitPoint, SafeRange, depth_curve, depth_curves
-from loopscale.evaluate.frontier import (
+from loopscale.evaluate.pareto import (
     Difference,
     FrontierPoint,
     Measured,

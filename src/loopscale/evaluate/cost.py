@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from loopscale.batches import device_of
 from loopscale.call import Call
+from loopscale.errors import require_looped
 from loopscale.facts import TokenFlops, facts_of
-from loopscale.required import require_looped
 from loopscale.stepping import Looped, evaluating
 
 REPEATS = 5

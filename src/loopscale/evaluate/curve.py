@@ -15,9 +15,9 @@ from loopscale.call import Call
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.facts import Reads, facts_of
-from loopscale.precision import perplexity
 from loopscale.state import norm
 from loopscale.stepping import Looped, evaluating
+from loopscale.system.precision import perplexity
 
 SAFE_RELATIVE_PERPLEXITY = 1.01
 PAST_TRAINING = 3  # the curve goes to this many times the trained depth

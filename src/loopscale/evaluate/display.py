@@ -10,7 +10,7 @@ from loopscale.display import Column, Table, draw_label, number, percent, readab
 from loopscale.display.figure import MARKS
 from loopscale.evaluate.cost import Speed
 from loopscale.evaluate.curve import DepthCurve, SafeRange
-from loopscale.evaluate.frontier import Cost, Difference, FrontierPoint, Measured, dominated
+from loopscale.evaluate.pareto import Cost, Difference, FrontierPoint, Measured, dominated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

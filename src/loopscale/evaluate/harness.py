@@ -20,7 +20,7 @@ from torch import Tensor
 from loopscale.data import encode_prompt, end_of_text
 from loopscale.errors import InputError
 from loopscale.halting.calibrated import CalibratedRule
-from loopscale.halting.run import halted_logits
+from loopscale.halting.halted_run import halted_logits
 from loopscale.stepping import Looped
 
 

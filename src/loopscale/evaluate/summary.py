@@ -6,7 +6,7 @@ from loopscale.batches import Batches, inputs_and_labels
 from loopscale.display import Track, untracked
 from loopscale.evaluate.cost import REPEATS, measure_speed, token_flops
 from loopscale.evaluate.curve import depth_curves
-from loopscale.evaluate.frontier import Measured
+from loopscale.evaluate.pareto import Measured
 from loopscale.facts import facts_of
 from loopscale.stepping import Looped
 from loopscale.storage import plain

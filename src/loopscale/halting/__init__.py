@@ -1,5 +1,6 @@
 """Halting: when a token may stop looping. Rules, their calibration, the bound for all of them, and what it saves."""
 
+from loopscale.halting.bound import OraclePoint, oracle
 from loopscale.halting.calibrated import CalibratedRule, fingerprint
 from loopscale.halting.calibration import (
     Calibration,
@@ -10,10 +11,9 @@ from loopscale.halting.calibration import (
     calibrate,
     evaluate_halting,
 )
-from loopscale.halting.oracle import OraclePoint, oracle
-from loopscale.halting.report import best_savers, run_halting
+from loopscale.halting.comparison import best_savers, run_halting
+from loopscale.halting.halted_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.halting.rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
-from loopscale.halting.run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.halting.trace import ExitTrace, trace_exits
 
 __all__ = [

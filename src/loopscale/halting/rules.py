@@ -16,8 +16,8 @@ from torch import Tensor
 
 from loopscale.errors import InputError, unknown
 from loopscale.facts import Reads, facts_of
-from loopscale.precision import widened
 from loopscale.stepping import Logits, Looped, State
+from loopscale.system.precision import widened
 
 Scores = Float[Tensor, "batch seq"]
 Real = Bool[Tensor, "batch seq"]  # which tokens do not fill a row

@@ -40,9 +40,9 @@ from loopscale.objective import (
     next_tokens,
     penalties_of,
 )
-from loopscale.precision import widened
 from loopscale.state import row_norms
 from loopscale.stepping import Context, Logits, Positions, State, Tokens
+from loopscale.system.precision import widened
 
 
 class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin):

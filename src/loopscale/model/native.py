@@ -2,10 +2,9 @@
 
 from typing import Any, TypeGuard
 
-from loopscale.errors import InputError
+from loopscale.errors import InputError, require_looped
 from loopscale.hf import wrapped_model
 from loopscale.model.looped import LoopedForCausalLM
-from loopscale.required import require_looped
 
 
 def is_native(model: Any) -> TypeGuard[LoopedForCausalLM]:

@@ -1,6 +1,6 @@
 """The loss of a looped model: supervision of its exits, penalties, head. Pure functions of states and labels."""
 
-from loopscale.objective.exits import exits_loss
+from loopscale.objective.all_exits import exits_loss
 from loopscale.objective.head import (
     IGNORED,
     fused_cross_entropy,

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from loopscale.errors import InputError
 from loopscale.hf import does_more_than_its_class
 from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
-from loopscale.precision import widened
+from loopscale.system.precision import widened
 
 IGNORED = -100
 CHUNK_BYTES = 128 * 2**20

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loopscale.precision import widened
+from loopscale.system.precision import widened
 
 Passes = Callable[[Tensor, Tensor], Tensor]
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from loopscale import display
-from loopscale.environment import environment
 from loopscale.errors import InputError
 from loopscale.storage import read_json, write_json
+from loopscale.system.environment import environment
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
 
 from .document import run_from

@@ -11,11 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from loopscale.allocator import keep_freed_memory
 from loopscale.data import Data
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import plain, read_json, write_json
+from loopscale.system.allocator import keep_freed_memory
 from loopscale.train import Trained, read_run, train
 
 from .results import Failed

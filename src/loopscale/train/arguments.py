@@ -13,7 +13,7 @@ from loopscale.hf import cpu_multiplies_bf16
 from loopscale.model import LoopedForCausalLM
 from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
-from loopscale.train.depth import Depth, DepthSchedule
+from loopscale.train.depth_schedules import Depth, DepthSchedule
 
 KEPT_CHECKPOINTS = 2  # the last, and the one to fall back to if it is damaged
 

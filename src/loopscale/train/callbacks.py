@@ -14,12 +14,12 @@ from rich.text import Text
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.display import console, duration
-from loopscale.process import in_main_thread
 from loopscale.storage import write_json
+from loopscale.system.process import in_main_thread
 from loopscale.train.arguments import precision
 from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
-from loopscale.train.folder import SECONDS_FILE, seconds_before
+from loopscale.train.run_folder import SECONDS_FILE, seconds_before
 
 
 @final

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from loopscale.errors import InputError
-from loopscale.manifest import MANIFEST, damage
+from loopscale.system.manifest import MANIFEST, damage
 
 logger = logging.getLogger(__name__)
 

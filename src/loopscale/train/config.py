@@ -9,7 +9,7 @@ from typing import Any, Literal
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
 from loopscale.storage import from_json
-from loopscale.train.depth import DepthSchedule, build_schedule
+from loopscale.train.depth_schedules import DepthSchedule, build_schedule
 
 # the least that numbers of `TrainConfig` may be, and those that must be above 0
 LEAST: Mapping[str, int] = {

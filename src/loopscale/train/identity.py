@@ -14,7 +14,7 @@ from loopscale.errors import InputError
 from loopscale.storage import check_writable
 from loopscale.train.checkpoints import CHECKPOINTS, checkpoints, step_of
 from loopscale.train.config import MODEL_FIELDS, RunConfig
-from loopscale.train.folder import RUN_FILE, RunRecord, finished, read_record_of_run, started
+from loopscale.train.run_folder import RUN_FILE, RunRecord, finished, read_record_of_run, started
 
 # what may differ between the start and the resumption of a run
 FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")

@@ -16,17 +16,19 @@ from loopscale.audit import ScaleMonitor, static_warning
 from loopscale.data import Data, collate, load_data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
-from loopscale.launcher import own_settings
-from loopscale.manifest import damage, told_when_full, write_manifest
 from loopscale.model import LoopedForCausalLM
-from loopscale.process import borrowed
 from loopscale.storage import parse_json, write_json
+from loopscale.system.launcher import own_settings
+from loopscale.system.manifest import damage, told_when_full, write_manifest
+from loopscale.system.process import borrowed
 from loopscale.train.arguments import precision, reached_parameters, training_arguments
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
 from loopscale.train.execution import execute, keep_batch
-from loopscale.train.folder import (
+from loopscale.train.identity import check_corpus, check_folder, check_machine, check_start
+from loopscale.train.initialisation import GivenWeights, inference_tokenizer, new_model
+from loopscale.train.run_folder import (
     DONE_FILE,
     RunRecord,
     finished,
@@ -35,10 +37,8 @@ from loopscale.train.folder import (
     started,
     write_config,
 )
-from loopscale.train.folder import read_record_of_run as record_of
-from loopscale.train.identity import check_corpus, check_folder, check_machine, check_start
+from loopscale.train.run_folder import read_record_of_run as record_of
 from loopscale.train.trainer import Diverged, LoopedTrainer
-from loopscale.train.weights import GivenWeights, inference_tokenizer, new_model
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.hf import StagedCheckpoints
-from loopscale.manifest import told_when_full, write_manifest
 from loopscale.storage import write_json
+from loopscale.system.manifest import told_when_full, write_manifest
 from loopscale.train.checkpoints import SUMS_FILE
-from loopscale.train.depth import DepthSchedule, FixedDepth
+from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
 
 Fetch = Callable[[], list[bool]]

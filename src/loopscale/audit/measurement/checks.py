@@ -10,9 +10,8 @@ from torch import Tensor
 from loopscale.audit.coordinates import Coordinate
 from loopscale.batches import Batches, Window, windows_of
 from loopscale.call import Call
-from loopscale.errors import InputError
+from loopscale.errors import VERBS, InputError, require_looped
 from loopscale.facts import facts_of
-from loopscale.required import VERBS, require_looped
 from loopscale.stepping import Looped, State
 
 

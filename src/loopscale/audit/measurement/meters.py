@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate
+from loopscale.audit.findings import ByLoop, CoordinateReport, ScaleStats
 from loopscale.audit.measurement.derivatives import alignment, comparable, push
 from loopscale.audit.measurement.streams import Counted, LoopMeans, Sample
-from loopscale.audit.report import ByLoop, CoordinateReport, ScaleStats
 from loopscale.audit.verdict import Thresholds, Verdict, judge, retention_per_loop
 from loopscale.errors import InputError
 from loopscale.objective import Losses

@@ -1,6 +1,6 @@
 """Folders to documents: one walk, splits by name, and a word on everything that is not read."""
 
 from loopscale.data.folders.reading import Folder, read_folder
-from loopscale.data.folders.walk import printable, walk
+from loopscale.data.folders.traversal import printable, walk
 
 __all__ = ["Folder", "printable", "read_folder", "walk"]

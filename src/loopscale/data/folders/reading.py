@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from loopscale.data.folders.splits import split_by_name
-from loopscale.data.folders.walk import Walk, listed, walk, without_twins
+from loopscale.data.folders.traversal import Walk, listed, walk, without_twins
 from loopscale.data.readers import (
     CODE_ENDINGS,
     PAGE_ENDINGS,

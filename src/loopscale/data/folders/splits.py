@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, final
 
-from loopscale.data.folders.walk import Walk, listed
+from loopscale.data.folders.traversal import Walk, listed
 from loopscale.data.readers import CODE_ENDINGS, PAGE_ENDINGS, endings
 from loopscale.errors import InputError
 

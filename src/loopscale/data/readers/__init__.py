@@ -1,6 +1,6 @@
 """Files to documents: plain text, JSON, CSV, parquet and Arrow, compressed or not."""
 
-from loopscale.data.readers.names import (
+from loopscale.data.readers.file_names import (
     CODE_ENDINGS,
     PAGE_ENDINGS,
     READ_ENDINGS,

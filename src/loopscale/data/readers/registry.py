@@ -6,8 +6,8 @@ from pathlib import Path
 
 from loopscale.data.readers.columns import read_arrow, read_parquet
 from loopscale.data.readers.csv_rows import read_csv
+from loopscale.data.readers.file_names import ARROW_ENDINGS, CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS
 from loopscale.data.readers.json_rows import read_json
-from loopscale.data.readers.names import ARROW_ENDINGS, CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS
 from loopscale.data.readers.rows import NoText, Rows
 from loopscale.data.readers.signatures import ARROW_FILE, ARROW_STREAM, PARQUET, table_of
 from loopscale.data.readers.source import Source

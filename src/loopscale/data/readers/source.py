@@ -11,7 +11,7 @@ from typing import final
 
 import pyarrow as pa
 
-from loopscale.data.readers.names import COMPRESSIONS, endings
+from loopscale.data.readers.file_names import COMPRESSIONS, endings
 from loopscale.data.readers.signatures import compression_of, refuse_foreign
 from loopscale.errors import InputError
 

@@ -19,9 +19,9 @@ from loopscale.batches import Batch
 from loopscale.data import Data
 from loopscale.display import Column, Table
 from loopscale.model import LoopedForCausalLM
-from loopscale.precision import perplexity
 from loopscale.stepping import Looped
 from loopscale.storage import from_json, plain
+from loopscale.system.precision import perplexity
 
 from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
 from ..results import Results, Run

@@ -12,7 +12,7 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.storage import from_json, plain
 
 from ..cells import columns_of_conditions, over_seeds, seeds_said
-from ..curves import LINES, by_depth
+from ..drawing import LINES, by_depth
 from ..results import Results, Run
 from ..topic import Claim, Drawing, Topic, at_most, finite, per_seed, valid_batches
 

@@ -8,7 +8,7 @@ import numpy as np
 from loopscale.audit.display import ANGULAR_AXES, draw_angular_steps
 from loopscale.display import styled
 
-from ..curves import LINES
+from ..drawing import LINES
 from ..grid import condition_styles
 from ..results import Results, Run
 from ..topic import Claim, Drawing, Topic, above, at_least, at_most, finite, per_seed, ratio_of_perplexities, within

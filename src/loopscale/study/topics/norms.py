@@ -9,7 +9,7 @@ from loopscale.display import Table, draw_label, mean_and_spread, number, readab
 
 from .. import published
 from ..cells import by_condition, columns_of_conditions, count_of, mean_of, over_seeds, seeds_said
-from ..curves import LINES, by_depth
+from ..drawing import LINES, by_depth
 from ..grid import condition_styles
 from ..results import Results, Run
 from ..topic import Claim, Drawing, Topic, at_least, below, finite, per_seed

@@ -9,7 +9,7 @@ from loopscale.evaluate.display import frontier_figure
 
 from .. import published
 from ..cells import mean_of
-from ..curves import LINES
+from ..drawing import LINES
 from ..grid import condition_styles
 from ..results import ConditionResult, Results, Run
 from ..topic import TIMES, Claim, Drawing, Topic, against, below, finite, per_seed, ratio_of_perplexities

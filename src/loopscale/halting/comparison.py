@@ -1,4 +1,4 @@
-"""Report of halting: rules calibrated on one split and measured on another, as plain values."""
+"""Comparison of halting rules, calibrated on one split and measured on another, as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,10 +9,10 @@ import torch
 from loopscale.batches import Batches, windows_of
 from loopscale.display import Track, untracked
 from loopscale.facts import facts_of
+from loopscale.halting.bound import oracle
 from loopscale.halting.calibration import HaltingResult, RelativePerplexity, Target, calibrate, evaluate_halting
-from loopscale.halting.oracle import oracle
+from loopscale.halting.halted_run import time_halting
 from loopscale.halting.rules import RULES, HaltingRule, Level
-from loopscale.halting.run import time_halting
 from loopscale.halting.trace import trace_exits
 from loopscale.stepping import Looped
 from loopscale.storage import plain

@@ -1,4 +1,4 @@
-"""Curves over the loops, one line per condition, past the trained depth too."""
+"""Drawing of curves over the loops, one line per condition, past the trained depth too."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Session of one audit: which variables of a looped model's state does its loss control? One pass over the batches."""
+"""Procedure of an audit: which variables of a looped model's state does its loss control? One pass over the batches."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
+from loopscale.audit.findings import AuditReport, CoordinateReport
 from loopscale.audit.measurement.checks import (
     check_coordinates,
     checked,
@@ -20,7 +21,6 @@ from loopscale.audit.measurement.derivatives import telling
 from loopscale.audit.measurement.meters import CoordinateMeter, ScaleMeter
 from loopscale.audit.measurement.streams import Counted, LoopMeans
 from loopscale.audit.measurement.training_losses import told_losses
-from loopscale.audit.report import AuditReport, CoordinateReport
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
 from loopscale.call import Call

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.call import Call
-from loopscale.errors import InputError
+from loopscale.errors import InputError, require_looped
 from loopscale.evaluate.cost import REPEATS, interleaved_times
 from loopscale.halting.calibrated import CalibratedRule
 from loopscale.halting.rules import Exit, Real, Scores
-from loopscale.required import require_looped
 from loopscale.stepping import Logits, Looped, Tokens, evaluating
 
 Batches = Sequence[tuple[Tensor, Tensor]]  # input ids, and which of them are tokens

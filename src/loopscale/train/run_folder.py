@@ -12,9 +12,9 @@ from uuid import uuid4
 import psutil
 from filelock import FileLock, Timeout
 
-from loopscale.environment import environment
 from loopscale.errors import InputError
 from loopscale.storage import REST, parse_json, read_json, write_json
+from loopscale.system.environment import environment
 from loopscale.train.checkpoints import CHECKPOINTS, last_checkpoint
 from loopscale.train.config import RunConfig
 

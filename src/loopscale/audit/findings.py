@@ -1,4 +1,4 @@
-"""What an audit returns: plain dataclasses that become JSON."""
+"""Findings of an audit: plain dataclasses that become JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 import math
 
-from loopscale.precision import perplexity
+from loopscale.system.precision import perplexity
 
 
 def test_a_perplexity_overflows_to_infinity_and_keeps_what_is_no_number():

@@ -80,7 +80,7 @@ def main():
 
 def test_every_entry_asks():
     # in a process of its own: under pytest, types are checked before any code of ours runs
-    code = "from tests.test_required import main; main()"
+    code = "from tests.test_errors import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loopscale.audit.findings import ByLoop
 from loopscale.audit.measurement.checks import checked, runs_past_trained_depth
 from loopscale.audit.measurement.derivatives import comparable
 from loopscale.audit.measurement.streams import LoopMeans
-from loopscale.audit.report import ByLoop
 from loopscale.batches import Batches
 from loopscale.facts import depth_of
 from loopscale.state import angular_step, norm, radial_step, scale

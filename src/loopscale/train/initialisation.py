@@ -14,7 +14,7 @@ from loopscale.data.encoding import end_of_text
 from loopscale.errors import InputError
 from loopscale.load import load_model, load_tokenizer_of
 from loopscale.model import LoopedForCausalLM
-from loopscale.provenance import provenance
+from loopscale.system.provenance import provenance
 from loopscale.train.config import MODEL_FIELDS, RunConfig, preset_run
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("loopscale", "torch", "transformers", "accelerate", "datasets")
+SOURCE = Path(__file__).parents[1]  # of the whole library
 
 
 def environment() -> dict[str, Any]:
@@ -19,7 +20,7 @@ def environment() -> dict[str, Any]:
     `source_revision` is the git commit of the checkout that this package was imported from, `source_dirty`
     whether its files differ from that commit.
     """
-    revision = _revision(Path(__file__).parent)
+    revision = _revision(SOURCE)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "gpu_count": torch.cuda.device_count(),
         "source_revision": revision,
-        "source_dirty": None if revision is None else bool(_git(Path(__file__).parent, "status", "--porcelain", ".")),
+        "source_dirty": None if revision is None else bool(_git(SOURCE, "status", "--porcelain", ".")),
     }
 
 

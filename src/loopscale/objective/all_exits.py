@@ -17,7 +17,7 @@ from loopscale.objective.head import (
 )
 from loopscale.objective.passes import Passes, differentiate
 from loopscale.objective.supervision import Count, Gates, Supervision, TokenLosses
-from loopscale.precision import widened
+from loopscale.system.precision import widened
 
 
 def exits_loss(

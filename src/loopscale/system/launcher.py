@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 
 from loopscale.errors import InputError
-from loopscale.process import environment_restored
+from loopscale.system.process import environment_restored
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Oracle: the bound for every halting rule, the best choice of exits by someone who knows the labels."""
+"""Bound of every halting rule: the oracle, the best choice of exits by someone who knows the labels."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from loopscale.halting.calibration import Target
 from loopscale.halting.rules import Level
 from loopscale.halting.trace import ExitTrace
-from loopscale.precision import perplexity
+from loopscale.system.precision import perplexity
 
 DEAREST = 1e4  # nats per loop: nobody pays it, unless an exit explodes
 NEVER = 1e30  # nats of a token at an exit that has no finite loss

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from loopscale.allocator import keep_freed_memory
+from loopscale.system.allocator import keep_freed_memory
 
 FAULTS = """
 import resource, sys, torch
-from loopscale.allocator import keep_freed_memory
+from loopscale.system.allocator import keep_freed_memory
 assert sys.argv[1] == "default" or keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(12):

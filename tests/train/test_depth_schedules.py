@@ -9,7 +9,7 @@ import torch
 from loopscale import InputError
 from loopscale.train import DEPTHS, FixedDepth, RunConfig, train
 from loopscale.train.arguments import unreached
-from loopscale.train.depth import build_schedule
+from loopscale.train.depth_schedules import build_schedule
 from tests.helpers import tiny_config, tiny_model
 from tests.train.test_resumption import KillAt, history, weights
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from loopscale import environment as module
-from loopscale.environment import environment
+import loopscale
+from loopscale.system import environment as module
+from loopscale.system.environment import environment
 
 
 def test_facts_are_plain_and_true():
@@ -16,6 +17,10 @@ def test_facts_are_plain_and_true():
     assert facts["python"] == platform.python_version()
     assert facts["torch"] == torch.__version__ and facts["torch_threads"] == torch.get_num_threads()
     assert facts["date"].endswith("+00:00")
+
+
+def test_the_source_is_that_of_the_whole_library():
+    assert Path(loopscale.__file__).parent == module.SOURCE
 
 
 def test_nothing_tells_where_it_ran():
@@ -35,7 +40,7 @@ def source(folder, monkeypatch):
     package = folder / "pkg"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(module, "__file__", str(package / "environment.py"))
+    monkeypatch.setattr(module, "SOURCE", package)
     return package
 
 

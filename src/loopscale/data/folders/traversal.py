@@ -1,4 +1,4 @@
-"""Walk of a folder: one, with one set of rules, for whoever reads a folder.
+"""Traversal of a folder: one, with one set of rules, for whoever reads a folder.
 
 What a system, an editor or a download leaves lying about is no text; a link is followed once, so that loops end and
 nothing is read twice. Whatever is passed over is kept with its reason, for somebody will look for it.

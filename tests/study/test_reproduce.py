@@ -2,23 +2,28 @@ import json
 import math
 import os
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import StringIO
 
 import pytest
+import torch
 from rich.console import Console
 
 from loopscale import InputError
 from loopscale.cli.main import main
+from loopscale.model import LoopedForCausalLM
+from loopscale.storage import plain, write_json
 from loopscale.study import Failed, load, worker
 from loopscale.study.executor import Job, LocalExecutor, process_environment
-from loopscale.study.grid import PAPER, named_conditions
+from loopscale.study.grid import GRIDS, PAPER, RATE, SCALE_CONTROL, edited, named_conditions, read_grid
 from loopscale.study.reproduce import plan, reproduce
-from loopscale.train import preset_run, write_config
+from loopscale.train import preset_run, read_run, write_config
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run_folder import only_one
 from tests.helpers import TINY
+from tests.study.conftest import made_up_run
 
+LISTS = ("perplexity", "cross_entropy", "norm", "perplexity_by_depth", "norm_by_depth")
 CHOSEN = ["per_loop-rmsnorm", "terminal-raw"]
 
 
@@ -33,6 +38,24 @@ class InProcess:
             self.executed.append(job.name)
             assert worker.main(job.folder) == 0
             tick()
+
+
+class Pretending(InProcess):
+    """Trains nothing, and writes what a run with a loss of that many nats writes."""
+
+    def __init__(self, nats) -> None:
+        super().__init__()
+        self.nats = nats
+
+    def execute(self, jobs, tick):
+        for job in jobs:
+            self.executed.append(job.name)
+            config = read_run(job.folder)
+            run = made_up_run("per_loop-rmsnorm", config.train.seed)
+            losses = (self.nats(config),) * config.model["num_loops"]
+            figures = {f.name: getattr(run, f.name)[: len(losses)] for f in fields(run) if f.name in LISTS}
+            facts = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in (*LISTS, "measured")}
+            write_json(job.folder / worker.RESULT_FILE, plain({**facts, **figures, "cross_entropy": losses}))
 
 
 @pytest.fixture
@@ -70,7 +93,7 @@ def test_the_grid_is_the_papers_seven_and_the_inter_loop_norm():
 
 
 def test_seeds_come_one_whole_comparison_after_the_other(base, tmp_path):
-    names = [run.name for run in plan(base(), CHOSEN, [1, 2, 1], tmp_path)]
+    names = [run.name for run in plan(base(), named_conditions(CHOSEN), [1, 2, 1], tmp_path)]
     assert names == [f"{c}/seed-{s}" for s in (1, 2) for c in ("terminal-raw", "per_loop-rmsnorm")]
 
 
@@ -107,7 +130,8 @@ def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
 
 
 def test_an_executor_that_is_asked_to_end_leaves_no_process_behind(base, tmp_path):
-    run = plan(replace(base(), train=replace(base().train, max_steps=10_000)), CHOSEN[:1], [1], tmp_path / "out")[0]
+    endless = replace(base(), train=replace(base().train, max_steps=10_000))
+    run = plan(endless, named_conditions(CHOSEN[:1]), [1], tmp_path / "out")[0]
     write_config(run.config)
     folder = run.config.folder
 
@@ -174,7 +198,7 @@ def test_the_command_says_by_its_status_that_a_run_diverged(study, diverge, monk
     results = study()
     for name in lost:
         results = diverge(results, name)
-    monkeypatch.setattr("loopscale.cli.reproduce.reproduce", lambda *args: results)
+    monkeypatch.setattr("loopscale.cli.reproduce.reproduce", lambda *args, **kwargs: results)
     assert main(["reproduce", "--preset", "laptop", "--out", str(tmp_path / "out")]) == status
 
 
@@ -214,3 +238,68 @@ def test_a_study_on_another_text_is_refused(base, tmp_path):
 def test_the_executor_never_starts_more_than_its_width():
     assert LocalExecutor.for_machine(1).processes == 1
     assert LocalExecutor.for_machine(8, 3).processes == 3
+
+
+def test_a_scale_control_entry_is_as_large_as_the_blind_model_and_trains_one_way_to_control_it():
+    assert GRIDS["scale-control"] is SCALE_CONTROL and SCALE_CONTROL["none"] == {}
+    run = preset_run("laptop")
+    sizes = {}
+    for name, edit in SCALE_CONTROL.items():
+        config = edited(run, edit).model_config(256)
+        with torch.device("meta"):
+            sizes[name] = LoopedForCausalLM(config).num_parameters()
+    assert all(abs(size / sizes["none"] - 1) < 0.02 for size in sizes.values()), sizes
+    assert len({json.dumps(edited(run, edit).to_dict(), sort_keys=True) for edit in SCALE_CONTROL.values()}) == len(
+        sizes
+    )
+
+
+def test_every_condition_is_tuned_by_its_first_seed_and_the_others_train_at_its_best_rate(base, tmp_path):
+    executor = Pretending(lambda config: abs(config.train.learning_rate - (0.1 if "readout" in config.model else 0.3)))
+    rates = (0.1, 0.3)
+    results = run_study(
+        base(), tmp_path / "study", executor, conditions=["none", "raw"], seeds=(1, 2), rates=rates, grid=SCALE_CONTROL
+    )
+    first = [f"{name}@{rate}/seed-1" for name in ("none", "raw") for rate in rates]
+    assert executor.executed == [*first, "none@0.3/seed-2", "raw@0.1/seed-2"]
+    assert [run.seed for run in results.runs("none@0.3")] == [1, 2] and len(results.runs("none@0.1")) == 1
+    assert results.conditions["none@0.3"].model[RATE] == 0.3
+
+
+def test_a_grid_of_a_file_is_every_mix_of_its_values(base, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("readout: [raw, {kind: power, alpha: 0.5}]\ntrain.clip: [1.0, 2.0]\n")
+    grid = read_grid(path)
+    assert list(grid) == [
+        f"readout={readout},clip={clip}" for readout in ("raw", "kindpower,alpha0.5") for clip in ("1.0", "2.0")
+    ]
+    run = edited(base(), list(grid.values())[-1])
+    assert (run.model["readout"], run.train.clip) == ({"kind": "power", "alpha": 0.5}, 2.0)
+    out = tmp_path / "study"
+    run_study(base(), out, Pretending(lambda config: 2.0), grid=grid)
+    assert list(load(out / "results.json").conditions) == list(grid)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("reedout: [raw]", "did you mean 'readout'"),
+        ("readout: raw", "give a list of its values"),
+        ("- 1", "holds no grid"),
+        (None, "no grid at"),
+    ],
+)
+def test_a_file_that_is_no_grid_is_one_sentence(tmp_path, text, said):
+    path = tmp_path / "grid.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_grid(path)
+
+
+def test_runs_of_another_grid_in_the_folder_are_named(base, tmp_path):
+    out, said = tmp_path / "study", StringIO()
+    executor, console = Pretending(lambda config: 2.0), Console(file=said, width=200)
+    run_study(base(), out, executor, conditions=CHOSEN[:1])
+    results = reproduce(base(), out, ["none"], console=console, executor=executor, grid=SCALE_CONTROL)
+    assert list(results.conditions) == ["none"] and "not of this grid, left out: per_loop-rmsnorm" in said.getvalue()

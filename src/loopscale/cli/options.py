@@ -63,6 +63,19 @@ def reproduce(parser: Parser, words: Sequence[str]) -> None:
         "--conditions", nargs="+", default=None, help="conditions to train (all of the grid by default)"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one run of each condition per seed")
+    parser.add_argument(
+        "--grid",
+        type=str,
+        default="paper",
+        help="paper, scale-control (what keeps scale in bounds, and its cost), or a YAML file: field: [values], ...",
+    )
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        type=float,
+        default=None,
+        help="learning rates: all of them with the first seed, each condition's best with the others",
+    )
     parser.add_argument("--processes", type=int, default=None, help="runs at once (GPUs, or cores without one)")
     parser.add_argument("--out", type=str, default=None, help="folder of the study (runs/PRESET by default)")
     add_run_arguments(parser, words)

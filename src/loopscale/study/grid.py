@@ -1,21 +1,34 @@
-"""Grids of conditions: each a small edit of one base configuration.
+"""Grids of conditions: each a small edit of one base run.
 
-A further condition is one line; a further grid one mapping in `GRIDS`.
+A further condition is one line; a further grid one mapping in `GRIDS`, or a YAML file (`read_grid`).
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
 from loopscale.display import Style, fresh_styles
-from loopscale.errors import unknown
-from loopscale.model import LoopedConfig
+from loopscale.errors import InputError, unknown
+from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.storage import to_json
+from loopscale.train import MODEL_FIELDS, RunConfig, TrainConfig
 
 from .results import Results
 
 PENALTY = 0.01  # the paper's coefficient
+TRAINING = "train."  # begins the name of an edited field of the training; the others are fields of the model
+EQUAL = "equal"  # an `intermediate_size` with which the model has as many parameters as the base
+RATE = "train.learning_rate"
 
-Edit = Mapping[str, Any]  # fields of the model's configuration
+Edit = Mapping[str, Any]  # fields of the model's configuration, and of the training
 Grid = Mapping[str, Edit]
 
 #: The seven conditions of arXiv 2606.24898, and the inter-loop norm as an eighth.
@@ -30,7 +43,34 @@ PAPER: Grid = {
     "per_loop-rmsnorm-normed": {"supervision": "per_loop", "readout": "rmsnorm", "recurrence": "rmsnorm"},
 }
 
-GRIDS: Mapping[str, Grid] = {"paper": PAPER}
+#: What may keep the scale of a looped state in bounds, one way each; `none` is the blind model.
+SCALE_CONTROL: Grid = {
+    "none": {},
+    "layernorm": {"readout": "layernorm"},
+    "raw": {"readout": "raw"},
+    "final_rmsnorm": {"readout": "final_rmsnorm"},
+    "power": {"readout": {"kind": "power", "alpha": 0.5}},
+    "penalty-0.001": {"norm_penalty_coef": 0.001},
+    "penalty-0.01": {"norm_penalty_coef": 0.01},
+    "penalty-0.1": {"norm_penalty_coef": 0.1},
+    "anchor": {"penalties": [{"kind": "anchor", "coefficient": 0.01, "target": 1.0}]},
+    "controller": {"train.monitor_every": 10, "train.scale_target": 1.0},
+    "inter_loop_norm": {"recurrence": "rmsnorm"},
+    "inter_loop_norm-sandwich": {"recurrence": "rmsnorm", "residual": "sandwich"},
+    "sandwich": {"residual": "sandwich"},
+    "post_add": {"residual": "post_add"},
+    "layer_scale": {"residual": "layer_scale"},
+    "scaled": {"residual": "scaled"},
+    "deepnorm": {"residual": "deepnorm"},
+    "damped": {"recurrence": "damped"},
+    "gated": {"recurrence": "gated"},
+    "inject-add": {"injection": "add"},
+    "inject-linear": {"injection": "linear", "intermediate_size": EQUAL},
+    "inject-diagonal": {"injection": "diagonal", "intermediate_size": EQUAL},
+    "inject-orthogonal": {"injection": "orthogonal"},
+}
+
+GRIDS: Mapping[str, Grid] = {"paper": PAPER, "scale-control": SCALE_CONTROL}
 
 #: Fields that every condition of a document states, edited or not.
 STATED = ("supervision", "readout", "recurrence", "norm_penalty_coef")
@@ -50,9 +90,95 @@ def edited_fields(grid: Grid = PAPER) -> set[str]:
     return {field for edit in grid.values() for field in edit}
 
 
+def edited(base: RunConfig, edit: Edit) -> RunConfig:
+    """Return the run of a condition."""
+    model = {name: value for name, value in edit.items() if not name.startswith(TRAINING)}
+    training = {name.removeprefix(TRAINING): edit[name] for name in edit.keys() - model.keys()}
+    if model.get("intermediate_size") == EQUAL:
+        model["intermediate_size"] = _equal_size(base, {**model, "intermediate_size": None})
+    return replace(base.with_model(**model), train=replace(base.train, **training))
+
+
+def _equal_size(base: RunConfig, edit: Edit) -> int:
+    """Return the size of the feed-forward blocks with which the edited model is as large as the base."""
+    ours, theirs = base.with_model(**edit).model_config(None), base.model_config(None)
+    usual = theirs.intermediate_size or 0
+    larger, smaller = _parameters(ours, usual), _parameters(ours, usual - 1)
+    return usual - round((larger - _parameters(theirs, usual)) / (larger - smaller))
+
+
+def _parameters(config: LoopedConfig, intermediate_size: int) -> int:
+    return _counted(to_json({**config.to_dict(), "intermediate_size": intermediate_size}))
+
+
+@lru_cache
+def _counted(config: str) -> int:
+    with torch.device("meta"):
+        return int(LoopedForCausalLM(LoopedConfig(**json.loads(config))).num_parameters())
+
+
+def at_rate(name: str, rate: float) -> str:
+    """Return the name of a condition at a learning rate of its own."""
+    return f"{name}@{rate:g}"
+
+
+def split_rate(name: str) -> tuple[str, float | None]:
+    """Return the condition that a name stands for, and its own learning rate where it has one."""
+    condition, _, rate = name.rpartition("@")
+    try:
+        return (condition, float(rate)) if condition else (name, None)
+    except ValueError:
+        return name, None
+
+
+def edit_of(name: str, grid: Grid) -> Edit | None:
+    """Return the edit that a condition's name stands for, None where the grid has none."""
+    if name in grid:
+        return grid[name]
+    condition, rate = split_rate(name)
+    return {**grid[condition], RATE: rate} if condition in grid and rate is not None else None
+
+
+def grid_named(name: str) -> Grid:
+    """Return a grid by its name, or that of a YAML file. Raises `InputError` where there is neither."""
+    if name in GRIDS:
+        return GRIDS[name]
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise unknown("grid", name, GRIDS)
+    return read_grid(path)
+
+
+def read_grid(path: Path) -> Grid:
+    """Return the grid of a YAML file: every mix of the values it lists for fields (`train.` begins those of training).
+
+    Raises `InputError` for a file that is none, an unknown field and a field without a list of values.
+    """
+    try:
+        listed = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"no grid at {path}: give a YAML file of fields with the values of each.") from error
+    if not isinstance(listed, dict) or not listed:
+        raise InputError(f"{path} holds no grid: give fields, each with a list of values, as readout: [raw, rmsnorm].")
+    known = [*(f.name for f in MODEL_FIELDS), *(f"{TRAINING}{f.name}" for f in fields(TrainConfig))]
+    for field, values in listed.items():
+        if field not in known:
+            raise unknown(f"field of {path}", str(field), known)
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{path}: '{field}' is {values!r}: give a list of its values.")
+    edits = [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
+    return {_name_of(edit): edit for edit in edits}
+
+
+def _name_of(edit: Edit) -> str:
+    """Return a condition's name, which is that of a folder too."""
+    words = (f"{field.removeprefix(TRAINING)}={to_json(value)}" for field, value in edit.items())
+    return re.sub(r"[^\w.=,+-]+", "", ",".join(words))
+
+
 def stated_fields(config: LoopedConfig, edit: Edit) -> dict[str, Any]:
     """Return what a document says of a condition's model: the stated fields and those that it edits."""
-    return {field: getattr(config, field) for field in dict.fromkeys((*STATED, *edit))}
+    return {field: getattr(config, field, edit.get(field)) for field in dict.fromkeys((*STATED, *edit))}
 
 
 def condition_styles(results: Results) -> dict[str, Style]:

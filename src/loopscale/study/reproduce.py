@@ -3,7 +3,8 @@
 `<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ from loopscale.train import RunConfig, check_corpus, check_folder, differences, 
 
 from .document import run_from
 from .executor import Executor, Job, LocalExecutor
-from .grid import PAPER, edited_fields, named_conditions, stated_fields
+from .grid import (
+    PAPER,
+    Edit,
+    Grid,
+    at_rate,
+    edit_of,
+    edited,
+    edited_fields,
+    named_conditions,
+    split_rate,
+    stated_fields,
+)
 from .live import LiveTable
 from .report import PAGE, render, write_report
 from .results import ConditionResult, Results
@@ -46,14 +58,32 @@ class StudyRun:
         return (self.config.folder / RESULT_FILE).exists()
 
 
-def plan(base: RunConfig, conditions: Sequence[str] | None, seeds: Sequence[int], out: Path) -> list[StudyRun]:
-    """Return the runs of the grid, seed by seed, so that one whole comparison is done first."""
+def plan(base: RunConfig, conditions: Mapping[str, Edit], seeds: Sequence[int], out: Path) -> list[StudyRun]:
+    """Return the runs of the conditions, seed by seed, so that one whole comparison is done first."""
     runs = []
     for seed in dict.fromkeys(seeds):
-        for name, fields in named_conditions(conditions).items():
-            config = replace(base.with_model(**fields), train=replace(base.train, seed=seed))
-            runs.append(StudyRun(name, replace(config, out=str(out / name / f"seed-{seed}"))))
+        for name, edit in conditions.items():
+            config = edited(base, edit)
+            config = replace(config, train=replace(config.train, seed=seed), out=str(out / name / f"seed-{seed}"))
+            runs.append(StudyRun(name, config))
     return runs
+
+
+def at_rates(conditions: Mapping[str, Edit], rates: Sequence[float], grid: Grid) -> dict[str, Edit]:
+    """Return every condition at every learning rate, or as it is where none is given."""
+    names = [at_rate(name, rate) for name in conditions for rate in rates] or list(conditions)
+    return {name: edit for name in names if (edit := edit_of(name, grid)) is not None}
+
+
+def at_best_rates(conditions: Iterable[str], rates: Sequence[float], grid: Grid, results: Results) -> dict[str, Edit]:
+    """Return every condition at the rate with which the last exit of its first run is best."""
+
+    def loss(name: str) -> float:
+        nats = results.runs(name)[0].cross_entropy[-1] if results.runs(name) else math.inf
+        return nats if math.isfinite(nats) else math.inf
+
+    best = [min((at_rate(name, rate) for rate in rates), key=loss) for name in conditions]
+    return {name: edit for name in best if (edit := edit_of(name, grid)) is not None}
 
 
 def reproduce(
@@ -64,44 +94,53 @@ def reproduce(
     processes: int | None = None,
     executor: Executor | None = None,
     console: Console | None = None,
+    grid: Grid = PAPER,
+    rates: Sequence[float] = (),
 ) -> Results:
     """Train what is not trained yet, then judge and report everything in `out`.
+
+    With `rates` every condition is trained at each of these learning rates with the first seed, and at the best of them
+    with the others.
 
     Raises `InputError` for bad input, before anything is written, and for a run that fails.
     """
     screen = console or display.console()
-    for name in sorted(base.model.keys() & edited_fields()):
+    for name in sorted(base.model.keys() & edited_fields(grid)):
         raise InputError(f"model.{name} is what the conditions differ in: choose by --conditions, or train one model.")
-    runs = plan(base, conditions, seeds, out)
+    wanted, seeds = named_conditions(conditions, grid), tuple(dict.fromkeys(seeds))
+    runs = plan(base, at_rates(wanted, rates, grid), seeds[:1] if rates else seeds, out)
     check_study(base, out)
     for run in runs:
         check_folder(run.config)
     with screen.status("reading the corpus"):
         data = load_run_data(base)
-    for folder in {run.config.folder for run in (*runs, *finished_runs(base, out))}:
+    for folder in {run.config.folder for run in (*runs, *finished_runs(base, out, grid))}:
         check_corpus(folder, data)
-    pending = [run for run in runs if not run.finished]
-    jobs = [Job(run.name, run.config.folder) for run in pending]
-    executor = executor or LocalExecutor.for_machine(len(jobs), processes)
+    if others := sorted(name for name in _conditions_in(out) if edit_of(name, grid) is None):
+        screen.print(Text(f"not of this grid, left out: {', '.join(others)}"), soft_wrap=True)
     write_json(out / STUDY_FILE, identity(base))
-    for run in pending:
-        write_config(run.config)
     corpus = {
         "name": data.corpus.name,
         "sha256": data.corpus.sha256,
         "tokenizer": base.data.tokenizer,
         "vocab_size": data.vocab_size,
     }
+
+    def collected() -> Results:
+        return collect(base, finished_runs(base, out, grid), corpus, out, grid)
+
     try:
-        with LiveTable(screen, [(run.name, run.config.folder) for run in runs]) as live:
-            executor.execute(jobs, live.tick)
+        _execute(runs, processes, executor, screen)
+        if rates and seeds[1:]:
+            best = at_best_rates(wanted, rates, grid, collected())
+            _execute(plan(base, best, seeds[1:], out), processes, executor, screen)
     except (InputError, KeyboardInterrupt):
-        if finished := finished_runs(base, out):
-            write_report(collect(base, finished, corpus, out), out)
+        if finished := collected().all_runs:
+            write_report(collected(), out)
             screen.print(Text(f"report of the {len(finished)} finished runs: {out / PAGE}"), soft_wrap=True)
         screen.print("the same command goes on where it was", soft_wrap=True)
         raise
-    results = write_report(collect(base, finished_runs(base, out), corpus, out), out)
+    results = write_report(collected(), out)
     render(screen, results)
     if lost := [run.checkpoint for run in results.all_runs if run.diverged]:
         words = f"diverged: {', '.join(lost)}: try a lower train.learning_rate or train.clip"
@@ -110,15 +149,34 @@ def reproduce(
     return results
 
 
-def finished_runs(base: RunConfig, out: Path) -> list[StudyRun]:
+def _execute(runs: Sequence[StudyRun], processes: int | None, executor: Executor | None, screen: Console) -> None:
+    """Run what is not finished, on this machine unless told otherwise."""
+    for run in runs:
+        check_folder(run.config)
+    pending = [run for run in runs if not run.finished]
+    for run in pending:
+        write_config(run.config)
+    jobs = [Job(run.name, run.config.folder) for run in pending]
+    with LiveTable(screen, [(run.name, run.config.folder) for run in runs]) as live:
+        (executor or LocalExecutor.for_machine(len(jobs), processes)).execute(jobs, live.tick)
+
+
+def finished_runs(base: RunConfig, out: Path, grid: Grid = PAPER) -> list[StudyRun]:
     """Return every run of the study that is finished, those of earlier calls included, in the grid's order."""
-    folders = [path.parent for path in out.glob(f"*/seed-*/{RESULT_FILE}")]
-    seeds = sorted({int(folder.name.removeprefix("seed-")) for folder in folders})
-    conditions = {folder.parent.name for folder in folders} & PAPER.keys()
-    return [run for run in plan(base, sorted(conditions), seeds, out) if run.finished]
+    seeds = sorted({int(path.parent.name.removeprefix("seed-")) for path in out.glob(f"*/seed-*/{RESULT_FILE}")})
+    places = {name: place for place, name in enumerate(grid)}
+    known = {name: edit for name in _conditions_in(out) if (edit := edit_of(name, grid)) is not None}
+    names = sorted(known, key=lambda name: (places[name if name in grid else split_rate(name)[0]], split_rate(name)))
+    return [run for run in plan(base, {name: known[name] for name in names}, seeds, out) if run.finished]
 
 
-def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any], out: Path) -> Results:
+def _conditions_in(out: Path) -> set[str]:
+    return {path.parent.parent.name for path in out.glob(f"*/seed-*/{RESULT_FILE}")}
+
+
+def collect(
+    base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any], out: Path, grid: Grid = PAPER
+) -> Results:
     """Return the results of every finished run."""
     conditions: dict[str, ConditionResult] = {}
     for run in runs:
@@ -127,7 +185,7 @@ def collect(base: RunConfig, runs: Sequence[StudyRun], corpus: Mapping[str, Any]
         document["checkpoint"] = run.config.folder.relative_to(out).as_posix()
         before = conditions.get(run.condition)
         conditions[run.condition] = ConditionResult(
-            model=stated_fields(run.config.model_config(None), PAPER[run.condition]),
+            model=stated_fields(run.config.model_config(None), edit_of(run.condition, grid) or {}),
             runs=(*(before.runs if before else ()), run_from(document, run.name)),
         )
     return Results(

@@ -1,7 +1,7 @@
 """Topics of the report, in the order of their claims. A further subject is one module and its line here."""
 
 from ..topic import Topic
-from . import audit, depth, exits, growth, halting, norms, worth
+from . import audit, control, depth, exits, growth, halting, norms, worth
 
 TOPICS: tuple[Topic, ...] = (
     norms.TOPIC,
@@ -11,4 +11,5 @@ TOPICS: tuple[Topic, ...] = (
     audit.TOPIC,
     growth.TOPIC,
     halting.TOPIC,
+    control.TOPIC,
 )

@@ -4,7 +4,7 @@ A model says them by a method `facts()`. A model of four plain functions says no
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, final
 
@@ -52,7 +52,8 @@ class Facts:
     way in which it is read; `trained` as the loss saw it. head: the weight of a head that is one plain matrix. flops:
     operations per token of windows of a length. gate: probability of leaving at a loop, (z, k, context, what the loop
     received). padding: the token that fills rows, where it is no other thing besides. configured: by the settings of
-    this library, which remedies may then name.
+    this library, which remedies may then name. parts: the channels of a state that is several states side by side, by
+    name; each is then audited on its own as well.
     """
 
     trained_depth: int
@@ -65,6 +66,7 @@ class Facts:
     gate: ContextGate | None = None
     padding: int | None = None
     configured: bool = False
+    parts: Mapping[str, slice] = field(default_factory=dict)
 
 
 def facts_of(model: Looped | Any) -> Facts:
@@ -109,8 +111,8 @@ def _gate_in(context: Context | None, received: Mapping[int, State], gate: Conte
 def default_facts(model: Looped | Any) -> Facts:
     """Return what can be known of a model that does not say it.
 
-    Its attributes `trained_loops`, `supervision` (a name or a `Supervision`) and `positions` count where it has them:
-    by default the loops that it runs, `per_loop` without a penalty, and no limit.
+    Its attributes `trained_loops`, `supervision` (a name or a `Supervision`), `positions` and `parts` (of its state)
+    count where it has them: by default the loops that it runs, `per_loop` without a penalty, no limit, and one part.
     """
     trained = getattr(model, "trained_loops", None)
     depth = trained if isinstance(trained, int) else model.num_loops
@@ -125,7 +127,18 @@ def default_facts(model: Looped | Any) -> Facts:
         positions=positions if isinstance(positions, int) else None,
         gate=partial(_gate_of, model) if callable(getattr(model, "exit_probability", None)) else None,
         padding=padding_of(model),
+        parts=_parts_of(model),
     )
+
+
+def _parts_of(model: object) -> Mapping[str, slice]:
+    """Return the parts of the state that a model names. Raises `InputError` for what are none."""
+    told = getattr(model, "parts", None)
+    if told is None:
+        return {}
+    if not isinstance(told, Mapping) or not all(isinstance(channels, slice) for channels in told.values()):
+        raise InputError(f"{type(model).__name__}.parts is {told!r}: give a slice of the state's channels by name.")
+    return told
 
 
 def _exit_losses(model: Looped, z: State, k: int, labels: Labels, context: Context | None) -> PerToken:

@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import LogitsProcessorList
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -153,11 +153,13 @@ def causal_mask(
     cache: Cache | None,
     position_ids: Tensor | None,
     slot: int,
+    sliding: bool = False,
 ) -> AttentionMask:
     """Return the mask for the attention implementation, after what the cache has seen at `slot`."""
     # the cache by position: its keyword changed its name; `position_ids` only if the caller has them: transformers
     # would look through them for packed sequences, which syncs
-    return create_causal_mask(config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
+    create = create_sliding_window_causal_mask if sliding else create_causal_mask
+    return create(config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
 
 
 def mask_of(config: PreTrainedConfig, allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Tensor:

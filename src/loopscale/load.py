@@ -5,8 +5,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from loopscale.adapters.hrm import load_hrm
 from loopscale.adapters.huginn import load_huginn
-from loopscale.adapters.injected import InjectedLoop
+from loopscale.adapters.inkling import load_inkling
+from loopscale.adapters.live import LiveLoop
 from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
 from loopscale.convert import (
     FOLDERS,
@@ -25,11 +27,15 @@ from loopscale.system.manifest import MANIFEST, damage
 __all__ = ["load_model", "load_tokenizer_of", "require_native"]
 
 Config = Mapping[str, Any]
-LiveLoader = Callable[[str, Config, bool], InjectedLoop]  # name, config, trust_remote_code
+LiveLoader = Callable[[str, Config, bool], LiveLoop]  # name, config, trust_remote_code
 
 # the kind that a config.json names -> the loader of the live model; those that become native models are in FOLDERS
 LIVE: Mapping[str, LiveLoader] = {
+    "hrm_text": lambda name, config, trust: load_hrm(name),
     "huginn_raven": load_huginn,
+    **dict.fromkeys(
+        ("inkling2_loop", "inkling2_loop_text"), lambda name, config, trust: load_inkling(name, config["model_type"])
+    ),
     "ParcaeConfig": lambda name, config, trust: load_parcae(local_folder(name, ("*.json", *WEIGHT_FILES)), config),
 }
 
@@ -37,8 +43,8 @@ LIVE: Mapping[str, LiveLoader] = {
 def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool = False) -> Looped:
     """Return the model of a folder, a hub id, a `.pt` file of the paper's code or one file of weights, in eval mode.
 
-    Ours, the paper's and Ouros come as a native `LoopedForCausalLM`; a Huginn or a Parcae as the live model behind the
-    four verbs (`InjectedLoop`), which has no cache. `num_loops` sets another depth. `trust_remote_code` lets the code
+    Ours, the paper's and Ouros come as a native `LoopedForCausalLM`; others as the live model behind the four verbs
+    (`LiveLoop`), which has no cache. `num_loops` sets another depth. `trust_remote_code` lets the code
     that comes with a checkpoint run, where it needs that.
 
     Raises `InputError` where nothing is there, or where it is not a looped model this library knows.

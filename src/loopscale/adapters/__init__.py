@@ -4,11 +4,14 @@ from importlib import import_module
 from typing import Any
 
 from loopscale.adapters.generation import stream_plainly
+from loopscale.adapters.hrm import HrmText
 from loopscale.adapters.huginn import Huginn
 from loopscale.adapters.injected import InjectedLoop
+from loopscale.adapters.inkling import Inkling
+from loopscale.adapters.live import LiveLoop
 from loopscale.adapters.parcae import Parcae
 
-__all__ = ["Huginn", "InjectedLoop", "Parcae", "stream_plainly"]
+__all__ = ["HrmText", "Huginn", "InjectedLoop", "Inkling", "LiveLoop", "Parcae", "stream_plainly"]
 
 MOVED = ("load_model", "load_tokenizer_of", "require_native")  # to `loopscale.load`
 

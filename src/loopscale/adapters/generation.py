@@ -9,7 +9,7 @@ from torch import Tensor
 from loopscale.batches import device_of
 from loopscale.call import Call
 from loopscale.errors import InputError, require_looped
-from loopscale.stepping import Looped, Tokens
+from loopscale.stepping import Context, Looped, TakesContext, Tokens
 
 NextTokens = Int[Tensor, " batch"]
 
@@ -20,16 +20,19 @@ def stream_plainly(
     max_new_tokens: int,
     num_loops: int | None = None,
     eos_token_id: int | None = None,
+    attention_mask: Tensor | None = None,
 ) -> Iterator[NextTokens]:
     """Yield the greedy next tokens of every row, one (batch,) tensor per step, without a cache.
 
-    A row that has ended goes on with `eos_token_id`; the stream ends when all have. The text is exact, and its cost
-    grows with the square of its length: models of this library's own kind have `generate`, which caches.
+    `attention_mask` (batch, seq) says where prompts are padded, on their left. A row that has ended goes on with
+    `eos_token_id`; the stream ends when all have. The text is exact, and its cost grows with the square of its length:
+    models of this library's own kind have `generate`, which caches.
 
-    Raises `InputError` for an empty prompt, no token to add, or fewer than 1 loop.
+    Raises `InputError` for an empty prompt, no token to add, fewer than 1 loop, or padding that cannot be honoured.
     """
     require_looped(model)
     input_ids = input_ids.to(device_of(model))
+    mask = None if attention_mask is None else _left_padded(model, attention_mask.to(input_ids.device))
     depth = model.num_loops if num_loops is None else num_loops
     if input_ids.numel() == 0:
         raise InputError("the prompt is empty: give at least one token.")
@@ -38,7 +41,7 @@ def stream_plainly(
     ended = torch.zeros_like(input_ids[:, 0], dtype=torch.bool)
     for _ in range(max_new_tokens):
         with torch.no_grad():
-            call = Call(model, input_ids)
+            call = Call(model, input_ids, _context(model, input_ids, mask))
             for z in call.states(depth):
                 last = z
             tokens = call.readout(last, depth - 1)[:, -1].argmax(-1)
@@ -49,3 +52,23 @@ def stream_plainly(
         if ended.all():
             return
         input_ids = torch.cat([input_ids, tokens[:, None]], 1)
+        mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+
+
+def _left_padded(model: Looped, mask: Tensor) -> Tensor | None:
+    """Return the mask, None where nothing is padded. Raises `InputError` where the next token would follow padding."""
+    if bool(mask.bool().all()):
+        return None
+    if not bool(mask[:, -1].bool().all()):
+        raise InputError("prompts are padded on their right, where the text goes on: pad them on their left.")
+    if not isinstance(model, TakesContext):
+        raise InputError(
+            f"{type(model).__name__} has no context(tokens, attention_mask), which padded prompts need: give prompts "
+            "of one length."
+        )
+    return mask
+
+
+def _context(model: Looped, input_ids: Tokens, mask: Tensor | None) -> Context | None:
+    """Return the context of padded prompts; None leaves it to the call."""
+    return None if mask is None else model.context(input_ids, mask)  # type: ignore[attr-defined]

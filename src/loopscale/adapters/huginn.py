@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from loopscale.adapters.injected import Injected, InjectedLoop
+from loopscale.adapters.repairs import keep_former_cache, load_whole, name_ties
 from loopscale.errors import InputError
 from loopscale.objective import Terminal
 from loopscale.stepping import Logits, State, Tokens
@@ -28,15 +29,17 @@ MODEL_TYPE = "huginn_raven"
 class Huginn(InjectedLoop):
     """The four verbs of a live `RavenForCausalLM`, through its public methods.
 
-    The initial state is zero (`initialize_state` with scale 0), where the model itself draws one. The live model
-    ignores attention masks, so there is no padding. `core_block_forward` is its `iterate_one_step` with gradients,
-    which an audit needs. No cache is passed to the coda, so probing an exit leaves nothing behind.
+    The initial state is zero (`initialize_state` with scale 0), where the model itself draws one. Its own code ignores
+    attention masks; here padded rows are shifted to begin with their first token. `core_block_forward` is its
+    `iterate_one_step` with gradients, which an audit needs. No cache is passed to the coda, so probing an exit leaves
+    nothing behind.
     """
 
     family = "Huginn"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        keep_former_cache(type(model))
         self.num_loops = self.trained_loops = self.model.config.mean_recurrence
         self.positions = self.model.config.block_size
         self.supervision = Terminal()
@@ -66,17 +69,10 @@ def load_huginn(name: str, config: Mapping[str, Any], trust_remote_code: bool) -
     Raises `InputError` otherwise.
     """
     model_class = _model_class(name, config, trust_remote_code)
-    if isinstance(
-        model_class._tied_weights_keys, list
-    ):  # written for transformers 4; 5 wants to know what ties to what
-        model_class._tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
+    name_ties(model_class, {"lm_head.weight": "transformer.wte.weight"})
     # its config class passes tie_embeddings on under the other name, and cannot take both
     values = {key: value for key, value in config.items() if key not in {"tie_word_embeddings", "model_type"}}
-    try:
-        model = model_class.from_pretrained(name, config=model_class.config_class(**values))
-    except Exception as error:  # whatever its code raises
-        raise InputError(f"the weights of '{name}' cannot be read: {type(error).__name__}: {error}") from error
-    return Huginn(model.eval())
+    return Huginn(load_whole(model_class, name, config=model_class.config_class(**values)))
 
 
 def _model_class(name: str, config: Mapping[str, Any], trust_remote_code: bool) -> Any:

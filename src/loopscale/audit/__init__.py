@@ -1,7 +1,7 @@
 """Which state variables does the loss control? Measurements, verdicts and a monitor for any looped model."""
 
 from loopscale.audit.blind_directions import FoundDirection, SearchReport, search
-from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null
+from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unembedding_null, within
 from loopscale.audit.findings import AuditReport, CoordinateReport, ScaleStats
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.audit.loop_steps import LoopCurves, PowerLaw, loop_curves
@@ -37,4 +37,5 @@ __all__ = [
     "static_verdict",
     "static_warning",
     "unembedding_null",
+    "within",
 ]

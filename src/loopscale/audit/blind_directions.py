@@ -207,7 +207,8 @@ def _push_probes(
 
 def _measure(v: Tensor, fit: Moments, held_out: Moments, null: float, thresholds: Thresholds) -> FoundDirection:
     def figures(moments: Moments) -> tuple[float, float]:
-        return float(v @ moments.visible @ v) ** 0.5, float(v @ moments.retained @ v)
+        seen = max(float(v @ moments.visible @ v), 0.0)  # less than none is rounding
+        return seen**0.5, float(v @ moments.retained @ v)
 
     visibility, retention = figures(held_out)
     error = held_out.retention_se(v)

@@ -5,7 +5,7 @@ Letters: D hidden.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -139,8 +139,43 @@ class Subspace(Coordinate):
         return (z @ basis) @ basis.T
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Within(Coordinate):
+    """A coordinate of one part of a state that is several states side by side: only that part's channels move."""
+
+    inner: Coordinate
+    part: str
+    channels: slice
+
+    def __post_init__(self) -> None:
+        """Take over what the coordinate says of itself."""
+        told = ("unit", "positive", "remedy", "settings_remedy", "one_loop_remedy")
+        vars(self).update({word: getattr(self.inner, word) for word in told}, name=f"{self.inner.name}[{self.part}]")
+
+    def value(self, z: State) -> PerToken:
+        """Return the coordinate of the part."""
+        return self.inner.value(z[..., self.channels])
+
+    def tangent(self, z: State) -> State:
+        """Return its field in the part, zeros elsewhere."""
+        moved = torch.zeros_like(z)
+        moved[..., self.channels] = self.inner.tangent(z[..., self.channels])
+        return moved
+
+
 scale = Scale()
 mean = Mean()
+
+
+def within(coordinate: Coordinate | Any, part: str, channels: slice | Any) -> Within:
+    """Return a coordinate, such as `scale`, of the channels of one part of the state: it is called `scale[part]`.
+
+    Raises `InputError` for what is no coordinate or no slice.
+    """
+    if not isinstance(coordinate, Coordinate) or not isinstance(channels, slice):
+        raise InputError(f"part '{part}' needs a coordinate and a slice of channels, got {coordinate!r}, {channels!r}.")
+    return Within(coordinate, part, channels)
 
 
 def direction(v: Vector, name: str = "direction") -> Direction:

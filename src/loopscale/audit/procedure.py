@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null
+from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null, within
 from loopscale.audit.findings import AuditReport, CoordinateReport
 from loopscale.audit.measurement.checks import (
     check_coordinates,
@@ -48,9 +48,9 @@ def audit(
     """Measure visibility, retention and drift of every coordinate, and judge it, in one pass over `batches`.
 
     `batches` yields LongTensors (batch, seq + 1), or pairs (input_ids, labels). `coordinates` default to scale, mean
-    and, where the LM head is one matrix, the directions that it hardly maps. What the training loss saw is what the
-    model says in its `facts()`; for another model say it here (default: `per_loop` without a penalty). The model is put
-    in eval mode meanwhile.
+    and, where the LM head is one matrix, the directions that it hardly maps; a state that has parts is audited whole
+    and part by part (`scale[high]`). What the training loss saw is what the model says in its `facts()`; for another
+    model say it here (default: `per_loop` without a penalty). The model is put in eval mode meanwhile.
 
     Definitions follow arXiv 2606.24898: visibility is lemma 1's, retention lemma 2's.
 
@@ -86,7 +86,7 @@ def audit(
         cross_entropy=run.cross_entropy.means(),
         scale=run.scale.stats(),
         coordinates=reports,
-        notes=(*(() if goes_on else (ENDS,)), *headless, *_notes(reports)),
+        notes=(*(() if goes_on else (ENDS,)), *headless, *_unread_parts(facts, reports), *_notes(reports)),
     )
 
 
@@ -156,6 +156,18 @@ def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:
         yield f"left out of {which}, as nothing but rounding or too small to divide by: tokens, {counts}"
 
 
+def _unread_parts(facts: Facts, reports: Mapping[str, CoordinateReport]) -> Iterator[str]:
+    """Yield a note for every part of the state that no loss reads at all, whatever is moved in it."""
+    for part in facts.parts:
+        own = [report for name, report in reports.items() if name.endswith(f"[{part}]")]
+        if own and not any(any(figures) for report in own for figures in (report.visibility, *report.seen.values())):
+            yield f"no exit reads the part '{part}': what it holds is felt in the next loop alone"
+
+
 def default_coordinates(facts: Facts) -> Sequence[Coordinate]:
-    """Return scale and mean, and where the LM head is one matrix the directions that it maps to nearly nothing."""
-    return [scale, mean] if facts.head is None else [scale, mean, unembedding_null(facts.head)]
+    """Return scale and mean, both of every part of a state that has parts, and the head's null space if it is known.
+
+    That is what the LM head maps to nearly nothing, where it is one matrix.
+    """
+    parts = [within(c, name, channels) for name, channels in facts.parts.items() for c in (scale, mean)]
+    return [scale, mean, *parts, *(() if facts.head is None else [unembedding_null(facts.head)])]

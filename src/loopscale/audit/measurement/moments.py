@@ -90,4 +90,4 @@ def null_visibility(fitted: int, held_out: int, hidden: int) -> float:
         return total / count
 
     least = torch.linalg.eigh(moment(fitted))[1][:, 0]
-    return float(least @ moment(held_out) @ least) ** 0.5
+    return max(float(least @ moment(held_out) @ least), 0.0) ** 0.5

@@ -9,10 +9,9 @@ import torch
 from loopscale.audit import audit, mean, scale, static_verdict, static_warning
 from loopscale.mechanism import Effect
 from loopscale.model import CARRIES, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
-from loopscale.objective import PENALTIES
+from loopscale.objective import PENALTIES, SUPERVISIONS
 from tests.helpers import tiny_config, tiny_model
 
-SUPERVISIONS = ["terminal", "per_loop", "exit_gate"]
 PENALISED = [None, *([kind] for kind in PENALTIES)]
 EVERY = list(product(READOUTS, CARRIES, RESIDUALS, INJECTIONS, SUPERVISIONS, PENALISED))
 
@@ -77,7 +76,7 @@ def test_few_configurations_are_left_to_the_weights():
     verdicts = [
         static_verdict(tiny_config(readout=readout, recurrence=carry, supervision=supervision))
         for readout, carry, supervision in product(
-            ["raw", "rmsnorm", "layernorm"], ["residual", "rmsnorm"], SUPERVISIONS
+            ["raw", "rmsnorm", "layernorm"], ["residual", "rmsnorm"], ["terminal", "per_loop", "exit_gate"]
         )
     ]
     assert all(found["scale"].verdict != "undecided" for found in verdicts)
@@ -95,11 +94,14 @@ def test_few_configurations_are_left_to_the_weights():
         ({"readout": "final_rmsnorm", "supervision": "terminal"}, "blind_spot"),
         ({"readout": "final_rmsnorm", "num_loops": 1}, "blind_spot"),
         ({"exit_gate": True}, "blind_spot"),  # a gate that no loss trains
+        ({"readout": "final_rmsnorm", "supervision": "annealed"}, "blind_spot"),  # as training ends
+        ({"readout": "raw", "supervision": "annealed"}, "visible"),
         ({"readout": "raw"}, "visible"),
         ({"readout": "final_rmsnorm"}, "visible"),
         ({"norm_penalty_coef": 0.01}, "visible"),
         ({"penalties": ["norm"]}, "visible"),
         ({"supervision": "exit_gate"}, "visible"),
+        ({"supervision": {"kind": "batch_exit_gate", "prior": "geometric"}}, "visible"),
         ({"recurrence": "rmsnorm"}, "removed"),
         ({"recurrence": {"kind": "rmsnorm"}}, "removed"),
         ({"recurrence": "rmsnorm", "supervision": "exit_gate"}, "removed"),

@@ -71,6 +71,7 @@ def test_no_rows_have_no_loss():
         build_supervision("per_loop"),
         build_supervision("per_loop", [0.0, 1.0, 3.0]),
         build_supervision("exit_gate", entropy_coef=0.1),
+        build_supervision({"kind": "batch_exit_gate", "prior": "geometric"}),
     ],
 )
 def test_loss_and_gradients_equal_autograd_through_plain_exits(supervision):

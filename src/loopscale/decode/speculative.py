@@ -70,7 +70,7 @@ def _drafting_exits(model: LoopedForCausalLM, num_loops: int, draft_loops: int, 
     taught = [k < trained and model.supervision.supervises(k, trained) for k in range(num_loops)]
     if not taught[draft_loops - 1]:
         warnings.warn(
-            f"exit {draft_loops} was not trained ({model.config.supervision} supervision of {trained} loops): its "
+            f"exit {draft_loops} was not trained ({model.supervision.name} supervision of {trained} loops): its "
             "drafts will be poor and decoding slow. The text is the same.",
             stacklevel=3,
         )

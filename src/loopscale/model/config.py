@@ -14,10 +14,9 @@ from loopscale.errors import InputError, unknown
 from loopscale.mechanism import choose
 from loopscale.model.parts import SLOTS
 from loopscale.model.slots import Slots
-from loopscale.objective import penalties_of
+from loopscale.objective import SUPERVISIONS, penalties_of
 
 PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
-Supervision = Literal["terminal", "per_loop", "exit_gate"]
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_stack_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "trained_loops", "max_position_embeddings"),
@@ -60,11 +59,12 @@ class LoopedConfig(PreTrainedConfig):
         readout: what the LM head sees: the state normalised (rmsnorm, layernorm), raw, normalised at the final exit
             alone (final_rmsnorm), ...
         share_loop_norm: the inter-loop norm and the readout's norm are one, as in Ouro.
-        supervision: which exits the loss sees: the last, every one, or every one by an exit gate.
+        supervision: which exits the loss sees: the last (terminal), every one (per_loop), every one and then the last
+            (annealed), or every one by an exit gate (exit_gate, batch_exit_gate).
         loop_weights: weights of the exits under per_loop; equal by default.
         norm_penalty_coef: lambda of the norm penalty (arXiv 2606.24898: 0.01); 0 is none.
         penalties: losses of the state beside the exits', each a name or a mapping with its coefficient.
-        exit_gate: the model has a gate that says where to leave; always under supervision exit_gate.
+        exit_gate: the model has a gate that says where to leave; always under supervision by a gate.
         exit_threshold: cumulative exit probability at which a gated model was made to leave (Ouro; 1: full depth).
         entropy_coef: beta of supervision exit_gate (Ouro).
         tie_word_embeddings: the LM head is the embedding.
@@ -112,7 +112,7 @@ class LoopedConfig(PreTrainedConfig):
     recurrence: PartChoice = "residual"
     readout: PartChoice = "rmsnorm"
     share_loop_norm: bool = False
-    supervision: Supervision = "per_loop"
+    supervision: PartChoice = "per_loop"
     loop_weights: list[float] | None = None
     norm_penalty_coef: float = 0.0
     penalties: list[Any] | None = None
@@ -140,7 +140,7 @@ class LoopedConfig(PreTrainedConfig):
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.trained_loops is None:
             self.trained_loops = self.num_loops
-        if self.supervision == "exit_gate":
+        if choose("supervision", self.supervision, SUPERVISIONS)[0].gated:
             self.exit_gate = True
         kwargs.pop("num_hidden_layers", None)
         self._check_sizes()

@@ -147,6 +147,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         supervised_exits_only: bool = False,
         num_items_in_batch: Tensor | int | None = None,
         gradient_loops: int | None = None,
+        progress: float | None = None,
         cache: Cache | None = None,
         **kwargs: Unpack[Keywords],
     ) -> LoopedOutput:
@@ -156,7 +157,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         Trainers take every label named in it for required), are already the next tokens; -100 is ignored.
         `supervised_exits_only` leaves out what a training step does not need: exits that the loss does not see, and
         the logits. The gradient goes through the last `gradient_loops` loops (default: all); earlier ones keep no
-        activations. In training the last loop that runs is read as the final one. `cache` and `past_key_values` are
+        activations. `progress` is the share of training that is done, for a supervision that changes on the way. In
+        training the last loop that runs is read as the final one. `cache` and `past_key_values` are
         two names of one thing: transformers uses the first from 5.24 on. Without `use_cache` a cache is made where the
         config says so, except in training. `output_hidden_states` and `output_attentions` are transformers'. Raises
         `InputError` for fewer than 1 loop or more tokens than positions.
@@ -185,7 +187,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         recorder = recorder_of(self.config, kwargs, self.config.slots(K).total + 1)
         context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder)
         h = self.model.embed(input_ids, context, inputs_embeds)
-        supervision = self.supervision
+        supervision = self.supervision.at(progress)
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
         states, exit_inputs, gates = self._run_loops(h, context, read, gradient_loops or K)
         loss = loop_losses = None

@@ -14,6 +14,9 @@ from loopscale.objective.losses import ExitLoss, Gate, GateLoss, Labels, Loss, L
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
 from loopscale.objective.penalties import PENALTIES, NormPenalty, Penalty, Weighted, penalties_of
 from loopscale.objective.supervision import (
+    SUPERVISIONS,
+    Annealed,
+    BatchExitGate,
     ExitGate,
     PerLoop,
     Supervision,
@@ -25,6 +28,9 @@ from loopscale.objective.supervision import (
 __all__ = [
     "IGNORED",
     "PENALTIES",
+    "SUPERVISIONS",
+    "Annealed",
+    "BatchExitGate",
     "ExitGate",
     "ExitLoss",
     "Gate",

@@ -15,7 +15,7 @@ from torch import Tensor
 from loopscale.errors import InputError
 from loopscale.mechanism import Effect
 from loopscale.objective.penalties import Penalty
-from loopscale.objective.supervision import ExitGate, Supervision
+from loopscale.objective.supervision import Supervision
 from loopscale.stepping import State
 
 Labels = Int[Tensor, "batch seq"]
@@ -78,8 +78,8 @@ class ExitLoss(Loss):
     name: str = "cross-entropy"
 
     def looks(self, k: int) -> bool:
-        """Return whether exit k is supervised."""
-        return self.supervision.supervises(k, self.num_loops)
+        """Return whether exit k is supervised when training ends: what no loss sees then is free from then on."""
+        return self.supervision.at(1.0).supervises(k, self.num_loops)
 
     def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return the gradient of exit k's cross-entropy, and that of every token."""
@@ -182,7 +182,7 @@ class Losses:
     @classmethod
     def of(cls, num_loops: int, supervision: Supervision, penalties: Sequence[Penalty] = ()) -> "Losses":
         """Return the losses of a supervision and some penalties."""
-        gates = (GateLoss(num_loops),) if isinstance(supervision, ExitGate) else ()
+        gates = (GateLoss(num_loops),) if supervision.gated else ()
         return cls(
             ExitLoss(supervision, num_loops), (*(PenaltyLoss(penalty, num_loops) for penalty in penalties), *gates)
         )

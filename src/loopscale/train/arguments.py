@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import torch
 from transformers import TrainingArguments
@@ -94,8 +95,8 @@ def unreached(model: LoopedForCausalLM, depths: Collection[Depth]) -> tuple[set[
     reached: list[set[str]] = []
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for depth in depths:
-            asked = {"num_loops": depth.loops, "gradient_loops": depth.with_gradient}
+        for depth, progress in product(depths, (0.0, 1.0) if model.supervision.changes else (None,)):
+            asked = {"num_loops": depth.loops, "gradient_loops": depth.with_gradient, "progress": progress}
             loss = model(input_ids=ids, shift_labels=ids, supervised_exits_only=True, **asked).loss
             grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             reached.append({name for name, grad in zip(named, grads, strict=True) if grad is not None})

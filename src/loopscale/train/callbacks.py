@@ -173,4 +173,6 @@ def in_words(line: Mapping[str, Any]) -> str:
         values = [value for key, value in line.items() if key.startswith(f"loop_{name}/")]
         if values:
             words.append(f"{name} {' '.join(format(value, form) for value in values)}")
+    if share := line.get("terminal_share"):
+        words.append("terminal" if share == 1 else f"terminal {share:.0%}")
     return " ".join(words)

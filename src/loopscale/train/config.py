@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
+from loopscale.objective import Supervision, build_supervision
 from loopscale.storage import from_json
 from loopscale.train.depth_schedules import DepthSchedule, build_schedule
 
@@ -155,6 +156,12 @@ class RunConfig:
     def schedule(self) -> DepthSchedule:
         """The loops of every step."""
         return build_schedule(self.train.depth, self.model_config(None), self.train.seed)
+
+    @property
+    def supervision(self) -> Supervision:
+        """Which exits the loss sees, and when."""
+        model = self.model_config(None)
+        return build_supervision(model.supervision, model.loop_weights, model.entropy_coef)
 
     @property
     def folder(self) -> Path:

@@ -130,8 +130,12 @@ def _check_length(before: RunConfig, now: RunConfig) -> None:
             f"{said}, and the schedule {now.train.schedule} depends on it, from the first step on: keep it, or choose "
             "another --out."
         )
-    if now.schedule.needs_length:
-        raise InputError(f"{said}, and the growth of train.depth depends on it: keep it, or choose another --out.")
+    for needs, what in (
+        (now.schedule.needs_length, "the growth of train.depth"),
+        (now.supervision.changes, f"the supervision {now.supervision.name}"),
+    ):
+        if needs:
+            raise InputError(f"{said}, and {what} depends on it: keep it, or choose another --out.")
     reached = max((step_of(path) for path in checkpoints(now.folder)), default=0)
     if now.train.max_steps is not None and now.train.max_steps < reached:
         raise InputError(f"{said}, and {now.folder} is at step {reached} already: give that many or more.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.hf import StagedCheckpoints
+from loopscale.objective import Terminal
 from loopscale.storage import write_json
 from loopscale.system.manifest import told_when_full, write_manifest
 from loopscale.train.checkpoints import SUMS_FILE
@@ -68,7 +69,8 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         if training:
             self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)
             losses, norms = outputs["loop_losses"].detach(), outputs["loop_norms"].detach()
-            seen = [self._supervision.supervises(k, losses.shape[1]) for k in range(losses.shape[1])]
+            supervision, K = self._supervision.at(asked.get("progress")), losses.shape[1]
+            seen = [supervision.supervises(k, K) for k in range(K)]
             self.sums.add(token_sums(inputs, losses, norms, seen))
         return (loss, outputs) if return_outputs else loss
 
@@ -84,7 +86,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         The closing line speaks of the whole run, also where it was resumed.
         """
         if "loss" in logs and (sums := self.gathered_sums()) is not None:
-            logs |= self.sums.line(self.state.global_step, sums)
+            logs |= self.sums.line(self.state.global_step, sums) | self._terminal_share()
             self.sums.start_anew(self.state.global_step, sums[0])
         elif "train_runtime" in logs:
             logs |= self.closing_line(self.state.global_step)
@@ -159,9 +161,23 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
     def _asked_in_training(self) -> dict[str, Any]:
         depth = self._schedule.depth(self.state.global_step + 1, self.state.max_steps)
         asked: dict[str, Any] = {"supervised_exits_only": True}
+        if self._supervision.changes:
+            asked["progress"] = self._progress(self.state.global_step + 1)
         if depth.loops != self._looped.num_loops:
             asked["num_loops"] = depth.loops
         return asked if depth.with_gradient == depth.loops else {**asked, "gradient_loops": depth.with_gradient}
+
+    def _progress(self, step: int) -> float:
+        """Return the share of training that was done before a step."""
+        return (step - 1) / self.state.max_steps
+
+    def _terminal_share(self) -> dict[str, float]:
+        """Return how many of the steps since the last line saw the last exit alone, where that changes."""
+        steps = range(self.sums.since + 1, self.state.global_step + 1)
+        if not self._supervision.changes or not steps:
+            return {}
+        terminal = [self._supervision.at(self._progress(step)).name == Terminal.name for step in steps]
+        return {"terminal_share": sum(terminal) / len(terminal)}
 
     def _hear_gradients(self) -> None:
         """Keep the norm of every step's gradient: the Trainer hands it to no callback."""

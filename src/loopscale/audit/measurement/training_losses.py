@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from loopscale.errors import InputError
 from loopscale.facts import Facts
-from loopscale.objective import Losses, NormPenalty, PerLoop, Weighted, build_supervision
+from loopscale.objective import Annealed, Losses, NormPenalty, PerLoop, Weighted, build_supervision
 
 
 def told_losses(
@@ -20,7 +20,7 @@ def told_losses(
     own, K = facts.losses, facts.trained_depth
     rule, penalties = own.exits.supervision, own.penalties
     if supervision is not None or loop_weights is not None:
-        if loop_weights is None and isinstance(rule, PerLoop):
+        if loop_weights is None and isinstance(rule, PerLoop | Annealed):
             loop_weights = rule.weights
         rule = build_supervision(supervision or rule.name, loop_weights)
     if loop_weights is not None and len(loop_weights) != K:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from loopscale.cli.main import main as command_line
 from loopscale.cli.options import parser_of
 from loopscale.convert import to_ouro
-from loopscale.data import batches, load_data
+from loopscale.data import Corpus, batches, load_data, load_tokenizer
 from loopscale.halting import RULES, CalibratedRule
 from loopscale.load import load_model
 from loopscale.storage import write_json
@@ -50,7 +51,14 @@ TINY = {
     "evaluate": ["--limit=4", "--repeats=1", "--speed_batch_sizes=1"],
     "generate": ["--max_new_tokens=4"],
 }
-NOT_DOWNLOADED = {"wikitext-2": "my_notes/", "wikitext-103": "my_notes/"}
+NOT_DOWNLOADED = {
+    **{"wikitext-2": "my_notes/", "wikitext-103": "my_notes/"},
+    **{"HuggingFaceTB/SmolLM2-135M-Instruct": "pretrained", "10:20": "1:2"},
+}
+PRETRAINED = {
+    **{"vocab_size": 256, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64},
+    **{"num_hidden_layers": 2, "max_position_embeddings": 128},
+}
 HOURS = {"reproduce"}  # only parsed: a study has tests of its own
 BLIND_SPOT = 3
 ELSEWHERE = {"ollama", "llama-cli", "llama-server", "docker", "torchrun"}  # programs that are not ours to run
@@ -81,6 +89,8 @@ def build(folder: Path) -> None:
     save_file(weights, ouro / "model.safetensors")
     with contextlib.chdir(folder):
         run_block("loopscale train --preset laptop-rope --out runs/rope")
+    LlamaForCausalLM(LlamaConfig(**PRETRAINED)).save_pretrained(folder / "pretrained")
+    load_tokenizer("bytes", Corpus.of("text", ["a"], ["a"])).save_pretrained(folder / "pretrained")
     (folder / "outputs" / "perstep_norm").mkdir(parents=True)
     torch.save(checkpoint(Golden(), "rmsnorm"), folder / "outputs" / "perstep_norm" / "last.pt")
     model = load_model(str(folder / STUDY / CONDITIONS[0] / "seed-42"))

@@ -22,6 +22,7 @@ COMMANDS = {
     "reproduce": "train the paper's conditions and judge its claims",
     "audit": "say which state variables a model's loss controls",
     "convert": "turn a looped model made elsewhere into a folder of ours",
+    "retrofit": "turn a pretrained model into a looped one",
     "export": "write a model as a GGUF file for llama.cpp and Ollama",
     "evaluate": "say how good every exit is, what it costs, and when to stop early",
     "generate": "write on from a prompt, at any depth, faster by self-speculation",

@@ -134,6 +134,23 @@ def export(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
+def retrofit(parser: Parser, words: Sequence[str]) -> None:
+    """Turn a pretrained model into a looped one: layers before the core run once, the core is looped, the rest follows.
+
+    With one loop it is the original, logits and text. Llama, Mistral, Qwen 2 and 3, SmolLM 2 and 3, from a folder, the
+    hub or a GGUF file; what a looped model cannot compute is refused by name. It is healed as any model is trained:
+    loopscale train --init_from OUT.
+    """
+    parser.add_argument("source", type=str, help="folder, hub id or GGUF file of a pretrained model")
+    parser.add_argument("out", type=str, help="the folder to write")
+    parser.add_argument("--core", type=str, required=True, help="layers to loop, FIRST:END counted from 0, as in 10:20")
+    parser.add_argument("--num_loops", type=int, default=4, help="times the core is applied")
+    kind = "by name, or as a mapping with its arguments"
+    parser.add_argument("--injection", type=dict[str, Any] | str, default="none", help=f"the input in a loop, {kind}")
+    parser.add_argument("--recurrence", type=dict[str, Any] | str, default="residual", help=f"between loops, {kind}")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+
+
 def evaluate(parser: Parser, words: Sequence[str]) -> None:
     """Say how good every exit of looped models is, what it costs, and when it is safe to stop early.
 
@@ -196,7 +213,8 @@ def report(parser: Parser, words: Sequence[str]) -> None:
 
 
 OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
-    declare.__name__: declare for declare in (train, reproduce, audit, convert, export, evaluate, generate, report)
+    declare.__name__: declare
+    for declare in (train, reproduce, audit, convert, retrofit, export, evaluate, generate, report)
 }
 
 

@@ -1,7 +1,6 @@
 """Conversion of a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's, written whole or not at all."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from loopscale.convert.build import build_config, build_model, quietly
 from loopscale.convert.checkpoint_folder import CONFIG, local_folder, read_config
+from loopscale.convert.destination import check_destination, written_whole
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.prefixes import plain_names
@@ -106,6 +106,7 @@ def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
 
 
 FolderLoader = Callable[[Path, Path | None], LoopedForCausalLM]
+TokenizerReader = Callable[[str], PreTrainedTokenizerBase]
 
 # model_type -> how its folder becomes a native model
 FOLDERS: Mapping[str, FolderLoader] = {
@@ -158,28 +159,13 @@ def convert_checkpoint(source: str, destination: str | Path, to: str = "native",
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
     destination = Path(destination)
-    if Path.cwd().is_relative_to(destination.resolve()):
-        raise InputError(f"'{destination}' is the folder you are in, or above it: name another one to write to.")
-    if destination.exists() and not overwrite:
-        raise InputError(
-            f"'{destination}' exists: name another folder, or pass --overwrite (overwrite=True) to replace it."
-        )
-    if Path(source).exists() and destination.exists() and Path(source).samefile(destination):
-        raise InputError(f"'{source}' is source and destination: name another folder to write to.")
+    check_destination(source, destination, overwrite)
     model = read_as_native(source)
     if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
         logger.warning("weights of '%s' are not finite (%s): nothing it computes will be", source, broken[0])
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed conversion left
-    try:
-        partial.mkdir(parents=True)
-        TARGETS[to](model, partial)
-        write_tokenizer(source, partial, model.config.vocab_size)
-        _replace(destination, partial)
-    except OSError as error:
-        raise InputError(f"cannot write '{destination}': {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with written_whole(destination) as folder:
+        TARGETS[to](model, folder)
+        write_tokenizer(source, folder, model.config.vocab_size)
     return destination
 
 
@@ -212,28 +198,16 @@ TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
 }
 
 
-def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:
-    """Write the tokenizer of `source` into `folder`, if one can be read; else say so.
+def write_tokenizer(source: str, folder: Path, vocab_size: int, read: TokenizerReader = read_tokenizer) -> None:
+    """Write the tokenizer of `source` into `folder`, if `read` finds one; else say so.
 
     Raises `InputError` if it has more tokens than the model.
     """
     try:
-        tokenizer = read_tokenizer(source)
+        tokenizer = read(source)
     except InputError as error:
         logger.warning("written without a tokenizer: %s", error)
         return
     if (needed := vocabulary_size(tokenizer)) > vocab_size:
         raise InputError(f"the tokenizer of '{source}' has ids up to {needed - 1}, and its model {vocab_size} rows.")
     tokenizer.save_pretrained(folder)
-
-
-def _replace(destination: Path, whole: Path) -> None:
-    """Put `whole` in the place of `destination`, whose old content is there until that moment."""
-    old = destination.with_name(f".{destination.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if destination.is_dir():
-        destination.replace(old)
-    else:
-        destination.unlink(missing_ok=True)
-    whole.replace(destination)
-    shutil.rmtree(old, ignore_errors=True)

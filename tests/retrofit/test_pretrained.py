@@ -1,0 +1,64 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from loopscale import InputError
+from loopscale.cli.main import main
+from loopscale.data import Corpus, load_tokenizer
+from loopscale.load import load_model
+from loopscale.retrofit import retrofit
+from tests.retrofit.originals import LAYERS, original, prompts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("original") / "model"
+    original().save_pretrained(path)
+    load_tokenizer("words", Corpus.of("text", ["a b c d"], ["a b"]), vocab_size=64).save_pretrained(path)
+    return path
+
+
+def test_a_folder_becomes_one_of_ours_with_tokenizer_and_record(folder, tmp_path, capsys):
+    words = ["retrofit", str(folder), str(tmp_path / "out"), "--core", f"2:{LAYERS}", "--num_loops", "3"]
+    assert main([*words, "--injection", "{kind: diagonal, rule: zoh}"]) == 0
+    assert "3 layers looped 3 times, 2 layers before" in capsys.readouterr().out
+    ids = prompts(2)
+    model = load_model(str(tmp_path / "out"))
+    expected = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+    assert torch.allclose(model(ids, num_loops=1).logits, expected, atol=1e-4)
+    tokenizers = [AutoTokenizer.from_pretrained(path) for path in (folder, tmp_path / "out")]
+    assert tokenizers[0]("a b c")["input_ids"] == tokenizers[1]("a b c")["input_ids"]
+    record = json.loads((tmp_path / "out" / "retrofit.json").read_text())
+    assert (record["first"], record["last"], record["num_loops"]) == (2, LAYERS, 3)
+    assert main(words) == 2  # it exists
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_bad_input_is_one_sentence(folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    for words, told in (
+        ([str(folder), out, "--core", "ten:20"], "give FIRST:END"),
+        ([str(folder), out, "--core", "1:99"], "not a range of the model's"),
+        ([str(folder), out, "--core", f"0:{LAYERS}", "--num_loops", "0"], "at least 1"),
+        ([str(folder), out, "--core", f"0:{LAYERS}", "--injection", "liner"], "did you mean 'linear'"),
+        ([str(tmp_path / "no"), out, "--core", "0:1"], "no model at"),
+        ([str(tmp_path / "no.gguf"), out, "--core", "0:1"], "no GGUF file at"),
+        ([str(folder), out], "--core must be given"),
+    ):
+        capsys.readouterr()
+        assert main(["retrofit", *words]) == 2
+        error = capsys.readouterr().err
+        assert told in error, error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_kinds_are_refused_before_their_weights_are_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody_knows", "num_experts": 4}))
+    with pytest.raises(InputError, match="num_experts 4"):
+        retrofit(str(tmp_path), (0, 1))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody_knows"}))
+    with pytest.raises(InputError, match="'nobody_knows' has no looped form"):
+        retrofit(str(tmp_path), (0, 1))

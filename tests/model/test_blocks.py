@@ -1,10 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from loopscale import InputError
 from loopscale.model.blocks import in_compute_precision, plain_causal_attention
-from tests.helpers import tiny_model
+from tests.helpers import tiny_config, tiny_model
 
 IDS = torch.arange(24).view(2, 12) * 7 % 31
 GPT2 = {
@@ -127,3 +130,18 @@ def randomize(model):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
+
+
+def test_scaled_embeddings_are_those_of_larger_ones_and_heard_everywhere():
+    scaled, plain = (tiny_model(embedding_scale=s, tie_word_embeddings=False).eval() for s in (4.0, 1.0))
+    ids = torch.randint(0, 31, (2, 7))
+    with torch.no_grad():
+        plain.load_state_dict(scaled.state_dict())
+        plain.model.embed_tokens.weight *= 4
+        torch.testing.assert_close(scaled(ids).logits, plain(ids).logits)
+        embeds = scaled.model.embed_tokens(ids)
+        torch.testing.assert_close(scaled(inputs_embeds=embeds).logits, scaled(ids).logits)
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "do_sample": False}
+    assert torch.equal(scaled.generate(ids, **options), plain.generate(ids, **options))
+    with pytest.raises(InputError, match="embedding_scale is 0"):
+        tiny_config(embedding_scale=0.0)

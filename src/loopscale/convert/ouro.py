@@ -60,6 +60,7 @@ ARCHITECTURE: Mapping[str, Any] = {
     "qk_norm": False,
     "mlp": "swiglu",
     "mlp_bias": False,
+    "embedding_scale": 1.0,
 }
 ROPE_THETA = 1e6
 SOURCE = "the Ouro checkpoint"

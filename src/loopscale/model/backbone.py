@@ -179,6 +179,8 @@ class LoopedModel(LoopedPreTrainedModel):
     def _enter(self, tokens: Tokens | None, inputs_embeds: State | None, context: Context) -> Injected:
         """Return the input e: token plus (learned) position embeddings, through the layers before the loops."""
         e = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
+        if self.config.embedding_scale != 1:
+            e = e * self.config.embedding_scale
         if self.embed_positions is not None:
             room = self.config.max_position_embeddings
             if e.shape[1] > room:

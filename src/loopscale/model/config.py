@@ -68,6 +68,7 @@ class LoopedConfig(PreTrainedConfig):
         exit_threshold: cumulative exit probability at which a gated model was made to leave (Ouro; 1: full depth).
         entropy_coef: beta of supervision exit_gate (Ouro).
         tie_word_embeddings: the LM head is the embedding.
+        embedding_scale: embedded tokens are multiplied by it (Huginn: the square root of the hidden size).
         dropout: share dropped of embeddings and block outputs.
         rms_norm_eps: epsilon of every norm.
         init: torch's default initialisation, the paper's, or normal.
@@ -120,6 +121,7 @@ class LoopedConfig(PreTrainedConfig):
     exit_threshold: float = 1.0
     entropy_coef: float = 0.05
     tie_word_embeddings: bool = True
+    embedding_scale: float = 1.0
     dropout: float = 0.1
     rms_norm_eps: float = 1e-6
     init: Literal["torch_default", "normal"] = "torch_default"
@@ -222,6 +224,8 @@ class LoopedConfig(PreTrainedConfig):
         for name in ("norm_penalty_coef", "entropy_coef", "rms_norm_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        if not 0 < self.embedding_scale < math.inf:
+            raise InputError(f"embedding_scale is {self.embedding_scale}: give a number above 0.")
         if self.loop_weights is not None and not (
             all(0 <= weight < math.inf for weight in self.loop_weights) and any(self.loop_weights)
         ):

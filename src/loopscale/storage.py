@@ -7,6 +7,7 @@ not finite is `null` everywhere, because JSON has no other word for it.
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -25,6 +26,7 @@ T = TypeVar("T")
 #: Metadata of the dataclass field that takes the keys which the class does not know.
 REST: Mapping[str, Any] = {"rest": True}
 REMEDY = "give a file that loopscale wrote"
+STAGED = re.compile(r"\..+\.json\.\d+")
 DEEPEST = 200  # levels of lists and objects
 
 EXPECTED = {
@@ -78,6 +80,18 @@ def write_json(path: Path, value: Any) -> None:
         with suppress(OSError):
             staging.unlink()
         raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
+
+
+def is_staging(path: Path) -> bool:
+    """Return whether a file is what a killed process left of `write_json`."""
+    return STAGED.fullmatch(path.name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left of `write_json` in a folder where nobody else writes now."""
+    for path in [path for path in folder.iterdir() if is_staging(path)] if folder.is_dir() else []:
+        with suppress(OSError):
+            path.unlink()
 
 
 def read_json(path: Path, kind: type[T] | GenericAlias, remedy: str = REMEDY) -> T:

@@ -291,10 +291,12 @@ def test_a_lock_that_was_removed_does_not_let_a_second_process_in(run_config):
     owner = config.folder / "checkpoints" / ".owner.json"
     with only_one(config.folder):
         said = json.loads(owner.read_text())
+    owner.parent.mkdir()  # it went with the lock
     owner.write_text(json.dumps({"pid": os.getppid(), "began": psutil.Process(os.getppid()).create_time()}))
     with pytest.raises(InputError, match=rf"another process is training .*process {os.getppid()}"):
         train(config, quiet=True)
-    owner.write_text(json.dumps({**said, "pid": os.getppid()}))  # of a process that has died, whose number lives on
+    past = {**said, "pid": os.getppid(), "began": said["began"] - 3600}
+    owner.write_text(json.dumps(past))  # of a process that has died, whose number lives on
     assert train(config, quiet=True).steps == 6
 
 

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from loopscale.cli.options import PARTS
 from loopscale.display import console
 from loopscale.errors import InputError
-from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, started, train
+from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, train
 from loopscale.train.checkpoints import last_checkpoint
 
 EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
@@ -18,7 +18,6 @@ def run(args: Namespace) -> int:
     """Train, and say what came out."""
     config = replace(run_config(args, args.out), init_from=args.init_from)
     out = console(quiet=os.environ.get("RANK", "0") != "0")
-    was_done = started(config.folder) and last_checkpoint(config.folder) is None
     trained = train(config)
     if trained is None:
         out.print(f"stopped and saved: the same command goes on from {config.out}", soft_wrap=True)
@@ -31,7 +30,7 @@ def run(args: Namespace) -> int:
             soft_wrap=True,
         )
         return 1
-    if was_done:
+    if trained.earlier:
         out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps", soft_wrap=True)
     else:
         out.print(

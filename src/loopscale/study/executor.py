@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,8 +16,19 @@ from typing import Protocol, final, runtime_checkable
 import torch
 
 from loopscale.errors import InputError
+from loopscale.storage import read_json
 
 LOG_FILE = "log.txt"
+FAILURE_FILE = "failure.json"
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """Why a job's process ended, in its own words: the log beside it may hold those of others."""
+
+    pid: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,9 @@ class LocalExecutor:
                 for place, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[place]
+                        _let_go(process)
                         if process.returncode:
-                            raise InputError(_failure(job, process.returncode))
+                            raise InputError(_failure(job, process.pid, process.returncode))
                 tick()
                 time.sleep(0.2)
         finally:
@@ -83,17 +95,23 @@ class LocalExecutor:
                 process.send_signal(signal.SIGTERM)
             for _, process in running.values():
                 process.wait()
+                _let_go(process)
 
     def _start(self, job: Job, place: int) -> subprocess.Popen[bytes]:
         with (job.folder / LOG_FILE).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "loopscale.study.worker", str(job.folder)],
                 env=process_environment(place, self.processes),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written: it closes when we end, however we end, and so does the job
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C reaches the executor alone, which asks its processes to save
             )
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def process_environment(place: int, processes: int) -> dict[str, str]:
@@ -125,8 +143,19 @@ def _ends_are_interruptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _failure(job: Job, status: int) -> str:
-    """Return what the job's own last line says."""
+def _failure(job: Job, pid: int, status: int) -> str:
+    """Return why a job failed: by its own word, else by the signal that ended it or the last line of its log."""
     path = job.folder / LOG_FILE
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
-    return f"run {job.name} failed (status {status}): {lines[-1] if lines else 'no output'} (whole log: {path})"
+    return f"run {job.name} failed (status {status}): {_reason(job, pid, status, path)} (whole log: {path})"
+
+
+def _reason(job: Job, pid: int, status: int, log: Path) -> str:
+    with suppress(InputError):
+        failure = read_json(job.folder / FAILURE_FILE, Failure)
+        if failure.pid == pid:
+            return failure.why
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"its process was ended by {name}" + (", as a system short of memory does" if name == "SIGKILL" else "")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "no output"

@@ -14,9 +14,11 @@ from rich.text import Text
 
 from loopscale import display
 from loopscale.errors import InputError
-from loopscale.storage import read_json, write_json
+from loopscale.storage import is_staging, read_json, sweep, write_json
 from loopscale.system.environment import environment
+from loopscale.system.lock import only_one
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
+from loopscale.train.run_folder import only_one as only_one_trains
 
 from .document import run_from
 from .executor import Executor, Job, LocalExecutor
@@ -38,6 +40,7 @@ from .results import ConditionResult, Results
 from .worker import RESULT_FILE, read_report
 
 STUDY_FILE = "study.json"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,24 @@ def reproduce(
     With `rates` every condition is trained at each of these learning rates with the first seed, and at the best of them
     with the others.
 
-    Raises `InputError` for bad input, before anything is written, and for a run that fails.
+    Raises `InputError` for bad input, before anything is written, for a run that fails, and while another process
+    does so there.
     """
+    with only_one(out / LOCK, f"reproducing in {out}", "wait for it or stop it, or choose another --out"):
+        return _reproduced(base, out, conditions, seeds, processes, executor, console, grid, rates)
+
+
+def _reproduced(
+    base: RunConfig,
+    out: Path,
+    conditions: Sequence[str] | None,
+    seeds: Sequence[int],
+    processes: int | None,
+    executor: Executor | None,
+    console: Console | None,
+    grid: Grid,
+    rates: Sequence[float],
+) -> Results:
     screen = console or display.console()
     for name in sorted(base.model.keys() & edited_fields(grid)):
         raise InputError(f"model.{name} is what the conditions differ in: choose by --conditions, or train one model.")
@@ -112,6 +131,7 @@ def reproduce(
     check_study(base, out)
     for run in runs:
         check_folder(run.config)
+    sweep(out)
     with screen.status("reading the corpus"):
         data = load_run_data(base)
     for folder in {run.config.folder for run in (*runs, *finished_runs(base, out, grid))}:
@@ -155,7 +175,8 @@ def _execute(runs: Sequence[StudyRun], processes: int | None, executor: Executor
         check_folder(run.config)
     pending = [run for run in runs if not run.finished]
     for run in pending:
-        write_config(run.config)
+        with only_one_trains(run.config.folder):
+            write_config(run.config)
     jobs = [Job(run.name, run.config.folder) for run in pending]
     with LiveTable(screen, [(run.name, run.config.folder) for run in runs]) as live:
         (executor or LocalExecutor.for_machine(len(jobs), processes)).execute(jobs, live.tick)
@@ -208,7 +229,7 @@ def identity(base: RunConfig) -> dict[str, Any]:
 def check_study(base: RunConfig, out: Path) -> None:
     """Check that `out` is free or belongs to this study. Raises `InputError` where it belongs to another."""
     path = out / STUDY_FILE
-    if not path.exists() and out.is_dir() and any(out.iterdir()):
+    if not path.exists() and out.is_dir() and any(p.name != LOCK and not is_staging(p) for p in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no study: choose another --out.")
     if not path.exists() or not any(started(folder) for folder in out.glob("*/seed-*")):
         return

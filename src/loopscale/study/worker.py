@@ -4,8 +4,12 @@
 """
 
 import math
+import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,13 @@ from loopscale.storage import plain, read_json, write_json
 from loopscale.system.allocator import keep_freed_memory
 from loopscale.train import Trained, read_run, train
 
+from .executor import FAILURE_FILE, Failure
 from .results import Failed
 from .topics import TOPICS, depth
 
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.json"
+FAILED = 2
 STOPPED = 75  # the process was asked to stop and saved (EX_TEMPFAIL)
 
 
@@ -102,9 +108,35 @@ def _facts(trained: Trained) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    keep_freed_memory()
+def end_with_parent() -> None:
+    """Ask this process to save and stop once who started it is gone: its end of our standard input closes then."""
+
+    def wait() -> None:
+        with suppress(OSError, ValueError):
+            while os.read(0, 1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def run(folder: Path) -> int:
+    """Return the exit status of `main`, with a failure in words in `failure.json`."""
+    failure = folder / FAILURE_FILE
     try:
-        sys.exit(main(Path(sys.argv[1])))
-    except InputError as error:
-        sys.exit(f"{error}")
+        failure.unlink(missing_ok=True)
+        return main(folder)
+    except (InputError, OSError) as error:
+        why = (
+            str(error) if isinstance(error, InputError) else f"cannot read or write {error.filename}: {error.strerror}"
+        )
+        with suppress(InputError):
+            write_json(failure, Failure(os.getpid(), why))
+        print(why, file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    keep_freed_memory()
+    sys.exit(run(Path(sys.argv[1])))

@@ -11,7 +11,7 @@ from typing import Any
 from loopscale.data import Data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
-from loopscale.storage import check_writable
+from loopscale.storage import check_writable, is_staging
 from loopscale.train.checkpoints import CHECKPOINTS, checkpoints, step_of
 from loopscale.train.config import MODEL_FIELDS, RunConfig
 from loopscale.train.run_folder import RUN_FILE, RunRecord, finished, read_record_of_run, started
@@ -34,7 +34,7 @@ def check_folder(config: RunConfig) -> bool:
         return False
     if not path.exists():
         if config.folder.is_dir() and any(
-            p.name != CHECKPOINTS or started(config.folder) for p in config.folder.iterdir()
+            (p.name != CHECKPOINTS or started(config.folder)) and not is_staging(p) for p in config.folder.iterdir()
         ):
             raise InputError(f"{config.folder} is not empty and holds no loopscale run: choose another --out.")
         return False

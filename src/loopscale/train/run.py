@@ -17,7 +17,7 @@ from loopscale.data import Data, collate, load_data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
-from loopscale.storage import parse_json, write_json
+from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings
 from loopscale.system.manifest import damage, told_when_full, write_manifest
 from loopscale.system.process import borrowed
@@ -47,7 +47,8 @@ logger = logging.getLogger(__name__)
 class Trained:
     """What a run left: the model in eval mode, its data, the optimizer steps and seconds it took, and the log lines.
 
-    Where it `diverged`, that says at which step and how; the model is as it was before that step.
+    Where it `diverged`, that says at which step and how; the model is as it was before that step. `earlier` is whether
+    it was over before this call, which trained nothing then.
     """
 
     model: LoopedForCausalLM
@@ -56,6 +57,7 @@ class Trained:
     seconds: float
     history: list[dict[str, Any]]
     diverged: str | None = None
+    earlier: bool = False
 
 
 def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
@@ -85,19 +87,19 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     """
     with borrowed(quiet), own_settings(precision(config), config.train.compile):
         args = training_arguments(config)
-        check_folder(config)
+        check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
         with args.main_process_first(desc="tokenizing"):
             data = load_run_data(config, quiet)
-        check_corpus(config.folder, data)
-        if finished(config.folder):
-            return _finished(config, data, args)
-        check_machine(config.folder, args.world_size, precision(config))
-        _check_windows(config, data, args.world_size)
-        model, given = _first_weights(config, data)
         with only_one(config.folder) if args.should_save else nullcontext():
-            check_folder(config)  # once more, now that nobody else writes there
+            if args.should_save:
+                sweep(config.folder)
+            check_folder(config)
+            check_corpus(config.folder, data)
             if finished(config.folder):
                 return _finished(config, data, args)
+            check_machine(config.folder, args.world_size, precision(config))
+            _check_windows(config, data, args.world_size)
+            model, given = _first_weights(config, data)
             return _train(config, model, data, args, callbacks, given, quiet)
 
 
@@ -210,7 +212,7 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
         model = LoopedForCausalLM.from_pretrained(source).to(args.device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no whole model: remove the folder to train anew.") from error
-    return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged)
+    return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged, earlier=True)
 
 
 def _check_windows(config: RunConfig, data: Data, processes: int) -> None:

@@ -1,19 +1,14 @@
 """Folder of a run: its record, and the lock against a second process."""
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 from uuid import uuid4
 
-import psutil
-from filelock import FileLock, Timeout
-
-from loopscale.errors import InputError
 from loopscale.storage import REST, parse_json, read_json, write_json
+from loopscale.system import lock
 from loopscale.system.environment import environment
 from loopscale.train.checkpoints import CHECKPOINTS, last_checkpoint
 from loopscale.train.config import RunConfig
@@ -21,8 +16,6 @@ from loopscale.train.config import RunConfig
 RUN_FILE = "run.json"
 DONE_FILE = "training.json"
 SECONDS_FILE = "seconds.json"  # of the parts of a run before it was stopped
-LOCK_FILE = ".lock"  # among the checkpoints, which go when the run is done
-OWNER_FILE = ".owner.json"
 
 
 @final
@@ -111,47 +104,8 @@ def seconds_before(folder: Path) -> float:
         return 0.0
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes. Raises `InputError`, naming the other, if one trains there."""
-    place = folder / CHECKPOINTS
-    place.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(place / LOCK_FILE, timeout=0), place / OWNER_FILE
-    with suppress(NotImplementedError, OSError):  # a file system without locks: what is left is the owner's word
-        try:
-            lock.acquire()
-        except Timeout:
-            raise _in_use(folder, _owner(owner)) from None
-    other = _owner(owner)
-    if other is not None and other != os.getpid():  # the lock's file was removed meanwhile, or means nothing here
-        lock.release()
-        raise _in_use(folder, other)
-    write_json(owner, _self())
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            owner.unlink()
-        lock.release()
-        with suppress(OSError):
-            if finished(folder) and not any(path.name != LOCK_FILE for path in place.iterdir()):
-                shutil.rmtree(place)
-
-
-def _self() -> dict[str, Any]:
-    return {"pid": os.getpid(), "began": psutil.Process().create_time()}
-
-
-def _owner(path: Path) -> int | None:
-    """Return the process that says it trains here, if it is still there."""
-    try:
-        said = parse_json(path.read_text(encoding="utf-8"), str(path))
-        there = psutil.Process(int(said["pid"])).create_time() == said["began"]
-        return int(said["pid"]) if there else None
-    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
-        return None
-
-
-def _in_use(folder: Path, owner: int | None) -> InputError:
-    who = "" if owner is None else f" (process {owner})"
-    return InputError(f"another process is training in {folder}{who}: wait for it or stop it, or choose another --out.")
+def only_one(folder: Path) -> AbstractContextManager[None]:
+    """Hold a run's folder against other processes. Raises `InputError`, naming the other, if one trains there."""
+    return lock.only_one(
+        folder / CHECKPOINTS, f"training in {folder}", "wait for it or stop it, or choose another --out"
+    )

@@ -40,6 +40,7 @@ __all__ = [
     "cpu_multiplies_bf16",
     "does_more_than_its_class",
     "execution_device",
+    "in_backward",
     "mask_of",
     "one_cache_name",
     "prepared_generation",
@@ -111,6 +112,11 @@ def execution_device(model: nn.Module) -> torch.device:
         if told is not None:
             return torch.device(told)
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
+def in_backward() -> bool:
+    """Return whether this thread is in a backward pass, where gradient checkpointing runs forwards again."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def wrapped_model(model: Any) -> Any:

@@ -56,26 +56,29 @@ def test_run_halting_has_a_row_per_level_and_rule(model, target):
     windows = text(windows=40)
     found = run_halting(model, [windows[:20]], [windows[20:]], target, batch_sizes=(4, 20), repeats=1)
     found = json.loads(json.dumps(found, allow_nan=False))
-    names = [name for name, rule in RULES.items() if rule.applies_to(model)]
-    rows = [(row["rule"]["level"], row["rule"]["rule"]) for row in found["results"]]
+    names = [name for name, rule in RULES.items() if rule.applies_to(model) and name != "fixed_exit"]
+    first, *rows = [(row["rule"]["level"], row["rule"]["rule"]) for row in found["results"]]
+    assert first == ("sequence", "fixed_exit")
     assert rows == [(level, name) for level in ("sequence", "token") for name in names]
     for row in found["results"]:
         CalibratedRule.from_dict(row["rule"])
         assert 1 <= row["selected_loops"]["value"] <= row["executed_loops"]["value"] + 1e-9 <= model.num_loops + 1e-6
     assert {time["batch_size"] for time in found["times"]} <= {4, 20}
-    best = {
-        level: min(r["executed_loops"]["value"] for r in found["results"] if r["kept"] and r["rule"]["level"] == level)
-        for level in {time["rule"]["level"] for time in found["times"]}
-    }
-    timed = {time["rule"]["level"]: time["executed_loops"] for time in found["times"] if time["batch_size"] == 20}
-    assert timed == pytest.approx(best)
+    kept = [(row["rule"]["level"], row["executed_loops"]["value"]) for row in found["results"][1:] if row["kept"]]
+    best = {level: min(loops for of, loops in kept if of == level) for level, _ in kept}
+    fixed, *others = [time for time in found["times"] if time["batch_size"] == 20]
+    assert {time["rule"]["level"]: time["executed_loops"] for time in others} == pytest.approx(best)
+    assert fixed["rule"]["rule"] == "fixed_exit" and fixed["loop_saving_over_fixed"] == 0
+    for time in others:
+        assert time["loop_saving_over_fixed"] == pytest.approx(1 - time["executed_loops"] / fixed["executed_loops"])
+        assert time["time_saving_over_fixed"] == pytest.approx(1 - time["seconds"] / fixed["seconds"])
 
 
 def test_everything_is_timed_if_asked():
     windows = text(windows=10)
     rules = [RULES["entropy"], RULES["state_change"]]
     found = run_halting(tiny_model(), [windows], [windows], rules=rules, levels=("token",), time_all=True, repeats=1)
-    assert [time["rule"]["rule"] for time in found["times"]] == ["entropy", "state_change"]
+    assert [time["rule"]["rule"] for time in found["times"]] == ["fixed_exit", "entropy", "state_change"]
 
 
 def test_what_json_cannot_say_becomes_none():

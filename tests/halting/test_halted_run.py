@@ -13,7 +13,8 @@ from loopscale.evaluate import (
     time_halting,
     trace_exits,
 )
-from loopscale.halting.calibration import Calibration, MeanLoops, select
+from loopscale.halting import Calibration, MeanLoops
+from loopscale.halting.calibration import select
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 
@@ -51,7 +52,7 @@ def _exits(model, ids):
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])
-@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"fixed_exit"}))
 @pytest.mark.parametrize("which", [*VARIANTS, "injecting"])
 def test_every_token_leaves_once_with_the_logits_of_its_exit(which, name, level):
     model, rule, windows = _models()[which], RULES[name], text(windows=9)
@@ -112,6 +113,17 @@ def test_a_rule_that_never_stops_costs_nothing(name, monkeypatch):
     with torch.no_grad():
         (left,) = halted_exits(model, windows[:, :-1], CalibratedRule(RULES[name], math.inf, "sequence", LOOPS))
     assert left.k == LOOPS - 1 and left.tokens.all()
+
+
+@pytest.mark.parametrize(("name", "decoded"), [("fixed_exit", 5), ("entropy", 5), ("kl", 10)])
+def test_exits_before_the_first_are_only_looked_at_to_compare_with(name, decoded, monkeypatch):
+    model, windows, rows = Injecting(num_loops=LOOPS), text(windows=5), []
+    readout = model.readout
+    monkeypatch.setattr(model, "readout", lambda z, k: rows.append(len(z)) or readout(z, k))
+    rule = CalibratedRule(RULES[name], -1e30, "token", LOOPS, first_exit=3)
+    with torch.no_grad():
+        (left,) = halted_exits(model, windows[:, :-1], rule)
+    assert (left.k, sum(rows)) == (2, decoded)
 
 
 def test_rules_of_different_depths_are_not_timed_together():

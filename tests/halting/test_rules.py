@@ -105,11 +105,12 @@ def test_a_sequence_stops_by_its_mean_and_a_token_by_itself():
     threshold=st.floats(allow_nan=False) | st.just(math.inf),
     level=st.sampled_from(["sequence", "token"]),
     loops=st.integers(1, 64),
+    first=st.integers(1, 64),
 )
-def test_a_rule_survives_json(name, threshold, level, loops):
+def test_a_rule_survives_json(name, threshold, level, loops, first):
     if threshold == -math.inf:
         return
-    rule = CalibratedRule(RULES[name], threshold, level, loops)
+    rule = CalibratedRule(RULES[name], threshold, level, loops, first_exit=min(first, loops))
     assert CalibratedRule.from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False))) == rule
 
 
@@ -129,6 +130,8 @@ def test_a_rule_survives_a_file(tmp_path):
         ({"threshold": math.nan}, "threshold"),
         ({"num_loops": 4.9}, "num_loops"),
         ({"num_loops": math.inf}, "num_loops"),
+        ({"first_exit": 0}, "first_exit"),
+        ({"first_exit": 5}, "first_exit"),
         ({"rule": ["kl"]}, "rule must be a name"),
     ],
 )
@@ -150,6 +153,12 @@ def test_a_rule_knows_its_model_in_any_precision():
         rule.require_fit(other, 3)
     with pytest.raises(InputError, match="for 3 loops, not for 4"):
         rule.require_fit(model, 4)
+
+
+def test_a_rule_of_an_older_file_may_stop_at_every_exit():
+    description = CalibratedRule(RULES["kl"], -0.25, "token", 4).to_dict()
+    del description["first_exit"]
+    assert CalibratedRule.from_dict(description).first_exit == 1
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{"])

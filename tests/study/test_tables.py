@@ -114,15 +114,29 @@ def test_every_exit_has_its_worth_and_cost_under_each_reading(measured_study, re
 
 def test_halting_shows_the_timed_rule_and_says_where_none_keeps_the_target(measured_study, with_record, records):
     results, record = measured_study(conditions=("per_loop-rmsnorm",)), records["per_loop-rmsnorm"]["halting"]
-    best = record.results[0]
-    timed = replace(record.times[0], rule=best.rule, loop_saving=0.5, time_saving=0.4)
-    shown = with_record(results, "per_loop-rmsnorm", halting.TOPIC, lambda record: replace(record, times=(timed,)))
-    rows = {row["per"]: row for row in rows_of("halting", shown)}
+    fixed, best = record.results[0], record.results[1]
+    loops = round(fixed.executed_loops.value)
+    base = replace(record.times[0], time_saving=0.3)
+    timed = replace(base, rule=best.rule, executed_loops=loops / 2, time_saving_over_fixed=0.4)
+    shown = with_record(results, "per_loop-rmsnorm", halting.TOPIC, lambda record: replace(record, times=(base, timed)))
+    rows = {row.pop("per"): row for row in rows_of("halting", shown)}
+    first = rows.pop("any")
+    assert (first["rule"], first["time saved"]) == (f"exit {loops}, fixed", "30%")
     row = rows[best.rule.level]
-    assert (row["rule"], row["loops saved"], row["time saved"]) == (best.rule.rule, "50%", "40%")
+    assert row["rule"].startswith(best.rule.rule) and (row["loops saved"], row["time saved"]) == ("50%", "40%")
     assert row["relative perplexity"].startswith(f"{best.relative_perplexity.value:.4f} [")
     (other,) = (row for level, row in rows.items() if level != best.rule.level)
     assert other["rule"] == "none keeps it"
+
+
+def test_a_fixed_exit_of_an_older_study_is_read_off_its_depth_curve(measured_study, with_record, records):
+    record = records["per_loop-rmsnorm"]["halting"]
+    older = replace(record, results=record.results[1:], times=())
+    results = with_record(measured_study(), "per_loop-rmsnorm", halting.TOPIC, lambda record: older)
+    (run,) = results.runs("per_loop-rmsnorm")
+    assert halting.fixed_exit(run, older) == (2, 1.0)  # its losses are 2.1, 2, 2, 2
+    flat = replace(run, cross_entropy=(2.005, 2.0, 2.0, 2.0))
+    assert halting.fixed_exit(flat, older)[0] == 1
 
 
 def test_token_norms_and_safe_depths_are_shown(measured_study, records):

@@ -5,15 +5,13 @@ from loopscale.halting.calibrated import CalibratedRule, fingerprint
 from loopscale.halting.calibration import (
     Calibration,
     HaltingResult,
-    MeanLoops,
-    RelativePerplexity,
-    Target,
     calibrate,
     evaluate_halting,
 )
 from loopscale.halting.comparison import best_savers, run_halting
 from loopscale.halting.halted_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.halting.rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
+from loopscale.halting.targets import MeanLoops, RelativePerplexity, Target
 from loopscale.halting.trace import ExitTrace, trace_exits
 
 __all__ = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from loopscale.halting.calibration import Target
 from loopscale.halting.rules import Level
+from loopscale.halting.targets import Target
 from loopscale.halting.trace import ExitTrace
 from loopscale.system.precision import perplexity
 

@@ -26,8 +26,9 @@ class CalibratedRule:
     """A rule with the threshold it stops at.
 
     `level` says what stops: a `token` by its own score, or a whole `sequence` by the mean score of its tokens. The two
-    need different thresholds. `num_loops` is the full depth it was calibrated at: the last exit always stops. An
-    infinite threshold never stops early. `model` is the fingerprint of the model whose scores it was calibrated on.
+    need different thresholds. `num_loops` is the full depth it was calibrated at: the last exit always stops, and no
+    exit before `first_exit` (from 1) does. An infinite threshold never stops early. `model` is the fingerprint of the
+    model whose scores it was calibrated on.
     """
 
     rule: HaltingRule
@@ -35,11 +36,24 @@ class CalibratedRule:
     level: Level
     num_loops: int
     model: str | None = None
+    first_exit: int = 1
 
     @property
     def stops_early(self) -> bool:
         """Return whether there is a score that stops anything before the last exit."""
-        return self.threshold < math.inf
+        return self.threshold < math.inf and self.first_exit < self.num_loops
+
+    def may_stop_at(self, k: int) -> bool:
+        """Return whether exit k (from 0) is one that it may stop at."""
+        return k + 1 >= self.first_exit
+
+    def looks_at(self, k: int) -> bool:
+        """Return whether it needs the scores of exit k (from 0): those before its first exit only to compare with.
+
+        A rule that reads no logits adds its scores up from the first exit on (the gate's), and looks at all of them.
+        """
+        compared = self.rule.reads_before and (k + 2 >= self.first_exit or not self.rule.reads_logits)
+        return self.may_stop_at(k) or compared
 
     def halts(self, scores: Scores, real: Real | None = None) -> Bool[Tensor, "batch seq"]:
         """Return which tokens stop at an exit with these scores; at level `sequence`, all of a row or none.
@@ -59,10 +73,12 @@ class CalibratedRule:
 
         def stops(k: int, z: State, logits: Callable[[], Logits]) -> Bool[Tensor, "batch seq"]:
             nonlocal before
+            if not self.looks_at(k):
+                return torch.zeros(z.shape[:-1], dtype=torch.bool, device=z.device)
             now = Exit(k, z, logits() if self.rule.reads_logits else None)
             before = now = replace(now, scores=self.rule.scores(model, now, before))
             assert now.scores is not None
-            return self.halts(now.scores)
+            return self.halts(now.scores) & self.may_stop_at(k)
 
         return stops
 
@@ -85,6 +101,7 @@ class CalibratedRule:
             "level": self.level,
             "num_loops": self.num_loops,
             "model": self.model,
+            "first_exit": self.first_exit,
         }
 
     @classmethod
@@ -95,8 +112,8 @@ class CalibratedRule:
                 description[key] for key in ("rule", "threshold", "level", "num_loops")
             )
             stop_at = math.inf if threshold is None else float(threshold)
-            full_depth = int(num_loops)
-            if math.isnan(stop_at) or full_depth != num_loops or full_depth < 1:
+            full_depth, first = int(num_loops), int(description.get("first_exit", 1))
+            if math.isnan(stop_at) or full_depth != num_loops or not 1 <= first <= full_depth:
                 raise ValueError
             if not isinstance(name, str):
                 raise TypeError
@@ -104,11 +121,11 @@ class CalibratedRule:
             raise InputError(f"not a calibrated halting rule: {missing} is missing.") from missing
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                "not a calibrated halting rule: rule must be a name, threshold and num_loops numbers."
+                "not a calibrated halting rule: rule must be a name, threshold, num_loops and first_exit numbers."
             ) from error
         if level not in ("sequence", "token"):
             raise unknown("halting level", level, ("sequence", "token"))
-        return cls(rule_named(name), stop_at, level, full_depth, description.get("model"))
+        return cls(rule_named(name), stop_at, level, full_depth, description.get("model"), first)
 
     def save(self, path: str | Path) -> None:
         """Write the rule as JSON."""

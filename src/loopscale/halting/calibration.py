@@ -1,16 +1,15 @@
 """Calibration: candidates chosen on one split so that a target holds on another.
 
-A threshold is accepted if the target holds on the calibration windows with a margin: the one-sided bound of a
-difference between two samples of windows, so that the sampling error of the test split (taken to be as large) is in it.
-Candidates are tried from the safe end on and the search stops at the first that fails (fixed-sequence testing), so
-trying many of them does not loosen the promise.
+A candidate is a first exit that a rule may use and a threshold from there on. It is accepted if the target holds on the
+calibration windows with a margin: the bound of a difference between two samples of windows, so that the sampling error
+of the test split (taken to be as large) is in it. The bound holds for all candidates at once (the largest of their
+studentised deviations, by bootstrap), so that the best of the accepted ones may be taken, wherever others fail.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, final
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,119 +19,27 @@ from loopscale.errors import InputError
 from loopscale.evaluate.statistics import (
     Interval,
     interval,
-    one_sided_z,
     resampled_means,
     resampling_weights,
-    standard_error,
     token_mean,
 )
 from loopscale.halting.calibrated import CalibratedRule
 from loopscale.halting.rules import HaltingRule, Level
-from loopscale.halting.trace import Depths, ExitTrace, WindowSums
+from loopscale.halting.targets import RelativePerplexity, Target
+from loopscale.halting.trace import Depths, ExitTrace
 
 CONFIDENCE = 0.99
-CANDIDATE_COUNT = 256
+CANDIDATE_COUNT = 256  # thresholds, over all first exits
+FEWEST_CANDIDATES = 32  # thresholds of one first exit
 SMALLEST_SAVING = 0.01  # share of the loops below which a rule is said to save nothing
 LAXEST = torch.finfo(torch.float32).min  # stops at the first exit the rule can judge
-Candidates = Float[Tensor, " candidates"]
 
 
-class Target(ABC):
-    """What halting must keep on average."""
+class Candidate(NamedTuple):
+    """A first exit (from 1) and a threshold."""
 
-    bounds_loss: ClassVar[bool]  # a target bounds the loss above full depth, or the loops
-
-    @abstractmethod
-    def measure(self, trace: ExitTrace, depths: Depths) -> WindowSums:
-        """Return per window the sum over tokens of what is bounded, when tokens are decoded at `depths` (from 0)."""
-
-    @abstractmethod
-    def limit(self) -> float:
-        """Return what its mean per token must not exceed."""
-
-    @abstractmethod
-    def safe_first(self, thresholds: Candidates) -> Candidates:
-        """Order ascending thresholds from the one that surely keeps the target to the one that saves or gains most."""
-
-    def worst(self, trace: ExitTrace) -> float | None:
-        """Return the largest value per token there can be, None if it is not known."""
-        return None
-
-    def holds(self, trace: ExitTrace, depths: Depths) -> bool:
-        """Return whether the target holds on these windows."""
-        return float(token_mean(self.measure(trace, depths), trace.tokens)) <= self.limit()
-
-    def holds_elsewhere(self, trace: ExitTrace, depths: Depths, confidence: float) -> bool:
-        """Return whether it holds with the margin of a one-sided confidence for other windows, as many as these.
-
-        Where the worst value is known, a window that has it is added: windows that all agree prove little.
-        """
-        sums, tokens, worst = self.measure(trace, depths), trace.tokens, self.worst(trace)
-        if worst is not None:
-            typical = tokens.mean()[None]
-            sums, tokens = torch.cat([sums, worst * typical]), torch.cat([tokens, typical])
-        margin = one_sided_z(confidence) * math.sqrt(2) * standard_error(sums, tokens)
-        return float(token_mean(sums, tokens) + margin) <= self.limit()
-
-
-@final
-@dataclass(frozen=True)
-class RelativePerplexity(Target):
-    """Perplexity at most `factor` times that of the full depth, in as few loops as possible."""
-
-    factor: float = 1.01
-    bounds_loss = True
-
-    def __post_init__(self) -> None:
-        if not self.factor >= 1:
-            raise InputError(f"relative perplexity {self.factor:g}: give at least 1, the full depth's own.")
-
-    def measure(self, trace: ExitTrace, depths: Depths) -> WindowSums:
-        """Return the loss above full depth."""
-        return trace.loss_sums(depths) - trace.losses[-1].double().sum(-1)
-
-    def limit(self) -> float:
-        """Return the allowed nats per token."""
-        return math.log(self.factor)
-
-    def safe_first(self, thresholds: Candidates) -> Candidates:
-        """Strict thresholds first."""
-        return thresholds.flip(0)
-
-    def __str__(self) -> str:
-        return f"relative perplexity {self.factor:g}"
-
-
-@final
-@dataclass(frozen=True)
-class MeanLoops(Target):
-    """At most `loops` selected loops per token on average, with as little loss as possible."""
-
-    loops: float
-    bounds_loss = False
-
-    def __post_init__(self) -> None:
-        if not self.loops >= 1:
-            raise InputError(f"mean loops {self.loops:g}: every token runs at least 1 loop.")
-
-    def measure(self, trace: ExitTrace, depths: Depths) -> WindowSums:
-        """Return the selected loops."""
-        return trace.depth_sums(depths)
-
-    def limit(self) -> float:
-        """Return the allowed loops per token."""
-        return self.loops + 1e-9  # a mean of equal integers may round up
-
-    def worst(self, trace: ExitTrace) -> float:
-        """Return the full depth."""
-        return float(trace.num_loops)
-
-    def safe_first(self, thresholds: Candidates) -> Candidates:
-        """Lax thresholds first."""
-        return thresholds
-
-    def __str__(self) -> str:
-        return f"mean loops {self.loops:g}"
+    first_exit: int
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -145,52 +52,71 @@ class Calibration:
     note: str
 
 
-def select(scores: Float[Tensor, "exits windows units"], threshold: float, seq: int) -> Depths:
-    """Return the exit (from 0) each token stops at: the first whose score reaches the threshold, else the last."""
-    best_so_far = scores.cummax(0).values if len(scores) else scores
-    return (best_so_far < threshold).sum(0).expand(-1, seq)
+def select(scores: Float[Tensor, "exits windows units"], threshold: float, seq: int, first_exit: int = 1) -> Depths:
+    """Return the exit (from 0) each token stops at: the first it may use whose score reaches the threshold."""
+    best_so_far = scores[first_exit - 1 :].cummax(0).values if len(scores) >= first_exit else scores[:0]
+    skipped = min(first_exit - 1, len(scores))
+    return skipped + (best_so_far < threshold).sum(0).expand(-1, seq)
 
 
 def calibrate(
     trace: ExitTrace, rule: HaltingRule, target: Target, level: Level = "sequence", confidence: float = CONFIDENCE
 ) -> Calibration:
-    """Choose the rule's threshold on a calibration trace.
+    """Choose the rule's first exit and threshold on a calibration trace.
 
-    `confidence` is the one-sided probability with which the target is to hold on a test split of the same size.
-    Raises `InputError` for fewer than 2 windows.
+    `confidence` is the probability with which the target is to hold on a test split of the same size. Of the candidates
+    that keep it, the one with the fewest loops is taken, or with the least loss where loops are the target; a rule may
+    so become a fixed exit. Raises `InputError` for fewer than 2 windows.
     """
     if trace.windows < 2:
         raise InputError("halting is calibrated on 1 window: give at least 2, better 50 or more.")
     scores, seq = trace.level_scores(rule.name, level), trace.losses.shape[-1]
-    safest, *others = target.safe_first(_candidates(scores)).tolist()
-    # the safe end stops all tokens at one exit, so that loops have no sampling error there and losses are full depth's
-    possible = target.holds(trace, select(scores, safest, seq))
-    found = safest if possible else math.inf
-    for threshold in others if possible else ():
-        if not target.holds_elsewhere(trace, select(scores, threshold, seq), confidence):
-            break
-        found = threshold
-    loops = float(token_mean(trace.depth_sums(select(scores, found, seq)), trace.tokens))
-    calibrated = CalibratedRule(rule, found, level, trace.num_loops)
-    return Calibration(calibrated, target, possible, _note(trace, target, loops, possible))
+    candidates = list(_candidates(scores))
+    choices = [select(scores, threshold, seq, first) for first, threshold in candidates]
+    kept = target.hold_elsewhere(trace, choices, confidence)
+    possible = bool(kept.any())
+    best = min((i for i in range(len(choices)) if kept[i]), key=lambda i: _cost(trace, choices[i], target), default=-1)
+    first, threshold = candidates[best] if possible else Candidate(1, math.inf)
+    found = select(scores, threshold, seq, first)
+    calibrated = CalibratedRule(rule, threshold, level, trace.num_loops, first_exit=first)
+    return Calibration(calibrated, target, possible, _note(trace, target, found, possible))
 
 
-def _candidates(scores: Tensor) -> Candidates:
-    """Return thresholds, ascending: one below all scores, some that divide the scores evenly, and infinity."""
-    ends = torch.tensor([LAXEST, math.inf], dtype=torch.float64)
-    finite = scores[scores.isfinite()].double()
-    if not finite.numel():
-        return ends[1:]
-    ranks = torch.linspace(0, finite.numel() - 1, CANDIDATE_COUNT).round().long()
-    return torch.cat([ends[:1], finite.sort().values[ranks].unique(), ends[1:]])
+def _cost(trace: ExitTrace, depths: Depths, target: Target) -> tuple[float, float]:
+    """Return what a choice costs of what its target leaves open, and then of what it bounds."""
+    loss = float(token_mean(trace.loss_sums(depths), trace.tokens))
+    loops = float(token_mean(trace.depth_sums(depths), trace.tokens))
+    return (loops, loss) if target.bounds_loss else (loss, loops)
 
 
-def _note(trace: ExitTrace, target: Target, loops: float, possible: bool) -> str:
+def _candidates(scores: Tensor) -> Iterator[Candidate]:
+    """Yield full depth, and for every first exit that can be judged: always that one, and dividing thresholds."""
+    yield Candidate(1, math.inf)
+    count = max(FEWEST_CANDIDATES, CANDIDATE_COUNT // max(len(scores), 1))
+    for first in range(1, len(scores) + 1):
+        if not scores[first - 1].isfinite().any():
+            continue
+        yield Candidate(first, LAXEST)
+        finite = scores[first - 1 :][scores[first - 1 :].isfinite()].double()
+        ranks = torch.linspace(0, finite.numel() - 1, count).round().long()
+        yield from (Candidate(first, threshold) for threshold in finite.sort().values[ranks].unique().tolist())
+
+
+def _note(trace: ExitTrace, target: Target, depths: Depths, possible: bool) -> str:
+    loops = float(token_mean(trace.depth_sums(depths), trace.tokens))
     if not possible:
-        return f"cannot meet {target}: its laxest threshold does not on {trace.windows} windows; runs at full depth"
+        return f"cannot meet {target}: no threshold does on {trace.windows} windows; runs at full depth"
     if trace.num_loops - loops < SMALLEST_SAVING * trace.num_loops:
         return f"meets {target} at full depth only: saves nothing on {trace.windows} windows"
+    if (only := always(trace, depths)) is not None:
+        return f"is never adaptive, always exit {only}: keeps {target} on {trace.windows} windows"
     return f"keeps {target} with {loops:.2f} of {trace.num_loops} loops on {trace.windows} windows"
+
+
+def always(trace: ExitTrace, depths: Depths) -> int | None:
+    """Return the exit (from 1) that all scored tokens stop at, None where they differ."""
+    found = depths[trace.scored].unique()
+    return int(found) + 1 if found.numel() == 1 else None
 
 
 @dataclass(frozen=True)
@@ -198,7 +124,8 @@ class HaltingResult:
     """A calibrated rule on test windows. Loops count from 1; intervals are 95% bootstrap ones over windows.
 
     `selected_loops` is the mean exit over tokens; `executed_loops` what had to run for it: a window runs until its last
-    token stops. `kept`: the target holds on these windows.
+    token stops. `kept`: the target holds on these windows. `always`: the one exit that all tokens stopped at, of a rule
+    that was not adaptive.
     """
 
     rule: CalibratedRule
@@ -211,6 +138,7 @@ class HaltingResult:
     kept: bool
     windows: int
     tokens: int
+    always: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description."""
@@ -221,7 +149,7 @@ def evaluate_halting(trace: ExitTrace, calibration: Calibration, seed: int = 0) 
     """Report what a calibrated rule does on a test trace."""
     rule = calibration.rule
     scores = trace.level_scores(rule.rule.name, rule.level)
-    depths = select(scores, rule.threshold, trace.losses.shape[-1])
+    depths = select(scores, rule.threshold, trace.losses.shape[-1], rule.first_exit)
     quality, selected, executed = _intervals(trace, depths, seed)
     return HaltingResult(
         rule=rule,
@@ -234,6 +162,7 @@ def evaluate_halting(trace: ExitTrace, calibration: Calibration, seed: int = 0) 
         kept=calibration.target.holds(trace, depths),
         windows=trace.windows,
         tokens=int(trace.tokens.sum()),
+        always=always(trace, depths),
     )
 
 

@@ -10,9 +10,10 @@ from loopscale.batches import Batches, windows_of
 from loopscale.display import Track, untracked
 from loopscale.facts import facts_of
 from loopscale.halting.bound import oracle
-from loopscale.halting.calibration import HaltingResult, RelativePerplexity, Target, calibrate, evaluate_halting
-from loopscale.halting.halted_run import time_halting
+from loopscale.halting.calibration import HaltingResult, calibrate, evaluate_halting
+from loopscale.halting.halted_run import HaltingTime, time_halting
 from loopscale.halting.rules import RULES, HaltingRule, Level
+from loopscale.halting.targets import RelativePerplexity, Target
 from loopscale.halting.trace import trace_exits
 from loopscale.stepping import Looped
 from loopscale.storage import plain
@@ -35,26 +36,31 @@ def run_halting(
 ) -> dict[str, Any]:
     """Calibrate rules on one split and return what they do on another, as plain values.
 
-    Defaults: relative perplexity 1.01, every rule that fits the model, full depth the model's own. `results` has a row
-    per level and rule: the calibrated rule, relative perplexity, selected and executed loops with their intervals on
-    the test windows; `oracle` is the bound per level. Wall time is taken at each of the `batch_sizes`, on one batch of
-    test windows but at least 8, for all rules (`time_all`) or for the one of each level that saves the most executed
-    loops and keeps the target.
+    Defaults: relative perplexity 1.01, every rule that fits the model, full depth the model's own. `results` has the
+    best fixed exit under the target first, which every rule is to beat, and then a row per level and rule: the
+    calibrated rule, relative perplexity, selected and executed loops with their intervals on the test windows; `oracle`
+    is the bound per level. Wall time is taken at each of the `batch_sizes`, on one batch of test windows but at least
+    8, of the fixed exit and of all rules (`time_all`) or the one of each level that runs the fewest loops and keeps the
+    target, with what it saves over the fixed exit.
     """
     target = RelativePerplexity() if target is None else target
-    rules = [rule for rule in RULES.values() if rule.applies_to(model)] if rules is None else rules
+    given = [rule for rule in RULES.values() if rule.applies_to(model)] if rules is None else rules
+    fixed, rules = RULES["fixed_exit"], [rule for rule in given if rule.name != "fixed_exit"]
     test_windows = list(test_batches)
-    calibration = trace_exits(model, track(list(calibration_batches), "halting: calibration"), rules, num_loops)
-    test = trace_exits(model, track(test_windows, "halting: test"), rules, num_loops)
+    calibration = trace_exits(
+        model, track(list(calibration_batches), "halting: calibration"), [fixed, *rules], num_loops
+    )
+    test = trace_exits(model, track(test_windows, "halting: test"), [fixed, *rules], num_loops)
+    base = evaluate_halting(test, calibrate(calibration, fixed, target, levels[0]))
     results = [
         evaluate_halting(test, calibrate(calibration, rule, target, level)) for level in levels for rule in rules
     ]
-    timed = [r.rule for r in (results if time_all else best_savers(results))]
+    timed = [base.rule, *(r.rule for r in (results if time_all else best_savers(results)))]
     windows = list(windows_of(model, test_windows, facts_of(model).padding))
     ids, real = torch.cat([w.inputs for w in windows]), torch.cat([w.real for w in windows])
     times = [
         time
-        for size in (track(batch_sizes, "halting: times") if timed else ())
+        for size in track(batch_sizes, "halting: times")
         for some in [max(size, FEWEST_TIMED)]
         for time in time_halting(model, ids[:some], timed, size, repeats, real[:some])
     ]
@@ -65,10 +71,19 @@ def run_halting(
             "calibration_windows": calibration.windows,
             "test_windows": test.windows,
             "oracle": {level: asdict(oracle(test, target, level)) for level in levels},
-            "results": [result.to_dict() for result in results],
-            "times": [time.to_dict() for time in times],
+            "results": [result.to_dict() for result in (base, *results)],
+            "times": [{**time.to_dict(), **_over_fixed(time, times)} for time in times],
         }
     )
+
+
+def _over_fixed(time: HaltingTime, times: Sequence[HaltingTime]) -> dict[str, float]:
+    """Return what a rule saves of the loops and of the seconds that the fixed exit takes at the same batch size."""
+    fixed = next(row for row in times if row.batch_size == time.batch_size and row.rule.rule.name == "fixed_exit")
+    return {
+        "loop_saving_over_fixed": 1 - time.executed_loops / fixed.executed_loops,
+        "time_saving_over_fixed": 1 - time.seconds / fixed.seconds,
+    }
 
 
 def best_savers(results: Sequence[HaltingResult]) -> list[HaltingResult]:

@@ -54,8 +54,11 @@ def halted_exits(
         if k + 1 == rule.num_loops:
             selected = ~stopped
         elif rule.stops_early:
+            if not rule.looks_at(k):
+                h = call.carry(z, k)
+                continue
             now, scores = _look(call, rule, now, before)
-            selected = rule.halts(scores, real) & ~stopped
+            selected = rule.halts(scores, real) & ~stopped & rule.may_stop_at(k)
         else:
             h = call.carry(z, k)
             continue

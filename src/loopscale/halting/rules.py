@@ -57,6 +57,7 @@ class HaltingRule(ABC):
 
     name: ClassVar[str]
     reads_logits: ClassVar[bool] = True
+    reads_before: ClassVar[bool] = False  # whether its score needs the exit one loop earlier
 
     @abstractmethod
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
@@ -79,6 +80,18 @@ class HaltingRule(ABC):
         return InputError(
             f"the halting rule '{self.name}' does not fit {model}: it has no exit gate, choose another rule."
         )
+
+
+@final
+class FixedExit(HaltingRule):
+    """The same score for every token at every exit: with a first exit, "always that one", which a rule is to beat."""
+
+    name = "fixed_exit"
+    reads_logits = False
+
+    def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
+        """Return zeros."""
+        return torch.zeros(now.z.shape[:-1], dtype=widened(now.z.dtype), device=now.z.device)
 
 
 @final
@@ -121,6 +134,7 @@ class NegativeKL(HaltingRule):
     """Minus KL(p_k || p_{k-1}) between the distributions of two consecutive exits, in nats; never stops at exit 1."""
 
     name = "kl"
+    reads_before = True
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return sum p_k (log p_{k-1} - log p_k)."""
@@ -143,6 +157,7 @@ class NegativeStateChange(HaltingRule):
 
     name = "state_change"
     reads_logits = False
+    reads_before = True
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return -min(||z_k - z_{k-1}|| / ||z_k||, 2)."""
@@ -163,6 +178,7 @@ class CumulativeExitGate(HaltingRule):
 
     name = "exit_gate"
     reads_logits = False
+    reads_before = True
 
     def scores(self, model: Looped, now: Exit, before: Exit | None) -> Scores:
         """Return the cumulative exit probability."""
@@ -183,6 +199,7 @@ class CumulativeExitGate(HaltingRule):
 RULES: Mapping[str, HaltingRule] = {
     rule.name: rule
     for rule in (
+        FixedExit(),
         LogitMargin(),
         MaxProbability(),
         NegativeEntropy(),

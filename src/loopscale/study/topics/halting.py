@@ -1,5 +1,6 @@
-"""Halting: what rules that stop early save at a kept quality, against the choice of an oracle."""
+"""Halting: what rules that stop early save at a kept quality, against a fixed exit and the choice of an oracle."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -7,27 +8,31 @@ from typing import final
 from loopscale.data import Data
 from loopscale.display import Column, Table, fixed, number, percent
 from loopscale.evaluate import Interval, OraclePoint, run_halting
+from loopscale.halting.display import rule_words
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import from_json, plain
 
-from ..results import Results
-from ..topic import Topic, valid_batches
+from ..results import Results, Run
+from ..topic import Topic, ratio_of_perplexities, valid_batches
 from .depth import NOISY, named_run
 
 BATCHES = 3  # for calibration, and as many others for the test
 BATCH_SIZE = 32
+TARGET = 1.01  # perplexity that is kept, over full depth's
+FIXED = "fixed_exit"
 
 
 @final
 @dataclass(frozen=True)
 class RuleRecord:
-    """A calibrated rule: a threshold of None never stops."""
+    """A calibrated rule: a threshold of None never stops, and no exit before `first_exit` does."""
 
     rule: str
     threshold: float | None
     level: str
     num_loops: int
     model: str | None = None
+    first_exit: int = 1
 
 
 @final
@@ -45,12 +50,13 @@ class QualityRecord:
     kept: bool
     windows: int
     tokens: int
+    always: int | None = None
 
 
 @final
 @dataclass(frozen=True)
 class TimeRecord:
-    """What a rule takes by the clock, per window, and saves against full depth."""
+    """What a rule takes by the clock, per window, and saves over full depth and over the best fixed exit."""
 
     rule: RuleRecord
     batch_size: int
@@ -62,6 +68,8 @@ class TimeRecord:
     loop_saving: float
     time_saving: float
     repeats: int
+    loop_saving_over_fixed: float | None = None
+    time_saving_over_fixed: float | None = None
 
 
 @final
@@ -85,24 +93,26 @@ def measure_halting(model: LoopedForCausalLM, data: Data) -> HaltingRecord:
 
 
 def halting(results: Results) -> Table | None:
-    """The rule of each level that saves the most loops and keeps its target, one row per run and level."""
+    """The best fixed exit of every run, and then the rule of each level that runs the fewest loops, against it."""
     rows = tuple(
-        (named_run(results, name, run), level, *_cells(record, level))
+        (named_run(results, name, run), *cells)
         for name, condition in results.conditions.items()
         for run in condition.runs
         if (record := TOPIC.of(run))
-        for level in record.oracle
+        for cells in (_fixed_cells(run, record), *(_cells(run, record, level) for level in record.oracle))
     )
     if not rows:
         return None
     figures = ("selected", "executed", "relative perplexity", "loops saved", "time saved", "oracle")
     return Table(
         name="halting",
-        title="Halting: loops and time saved at a kept quality",
+        title="Halting: what rules save over the best fixed exit, at a kept quality",
         caption="The rule that runs the fewest loops among those that keep their target: a perplexity at most 1.01 "
         "times that of full depth, calibrated on some windows and reported on others, with 95% intervals over windows. "
-        "Selected: mean exit of a token; executed: loops that ran for it; time: of whole batches against full depth. "
-        f"Oracle: selected loops of a choice that knows the labels, the bound. {NOISY}",
+        "First, under the same target, the best fixed exit, whose savings are over full depth; those of the rules are "
+        "over it, and a rule that stops every token there is no rule. Selected: mean exit of a token; executed: loops "
+        f"that ran for it; time: of whole batches. Oracle: selected loops of a choice that knows the labels, the "
+        f"bound. In older studies the fixed exit is read off the depth curve. {NOISY}",
         columns=(
             *(Column(name) for name in ("condition", "per", "rule")),
             *(Column(name, numeric=True) for name in figures),
@@ -111,22 +121,73 @@ def halting(results: Results) -> Table | None:
     )
 
 
-def _cells(record: HaltingRecord, level: str) -> tuple[str, ...]:
-    """Return rule, loops, quality, savings and bound of the rule that was timed: the best one that kept its target."""
-    bound = number(record.oracle[level].selected_loops)
+def fixed_exit(run: Run, record: HaltingRecord) -> tuple[int, float | None]:
+    """Return the best fixed exit (from 1) under the target, and its perplexity over full depth's.
+
+    A study from before fixed exits were calibrated has it by its depth curve: the first exit within 1% of full depth.
+    """
+    if record.results and record.results[0].rule.rule == FIXED:
+        return round(record.results[0].executed_loops.value), record.results[0].relative_perplexity.value
+    last = run.cross_entropy[-1]
+    first = next((k for k, nats in enumerate(run.cross_entropy, 1) if nats - last <= math.log(TARGET)), len(run.norm))
+    return first, ratio_of_perplexities(run.cross_entropy[first - 1] - last)
+
+
+def _fixed_cells(run: Run, record: HaltingRecord) -> tuple[str, ...]:
+    loops, quality = fixed_exit(run, record)
+    found = next((row for row in record.results if row.rule.rule == FIXED), None)
+    time = next((row for row in record.times if row.rule.rule == FIXED), None)
+    return (
+        "any",
+        f"exit {loops}, fixed",
+        fixed(float(loops), 2),
+        fixed(float(loops), 2),
+        _interval(found.relative_perplexity) if found else fixed(quality, 4),
+        percent(1 - loops / record.num_loops),
+        percent(time.time_saving) if time else "–",
+        "–",
+    )
+
+
+def _cells(run: Run, record: HaltingRecord, level: str) -> tuple[str, ...]:
+    """Return level, rule, loops, quality, savings and bound of the rule that was timed: the best that kept it."""
+    bound, base = number(record.oracle[level].selected_loops), fixed_exit(run, record)[0]
     for time in record.times:
         found = next((row for row in record.results if row.rule == time.rule), None)
-        if time.rule.level == level and found is not None:
+        if time.rule.level == level and found is not None and time.rule.rule != FIXED:
+            selected = found.selected_loops
+            words = rule_words(time.rule.rule, plain(selected), time.rule.first_exit)
+            over = time.time_saving_over_fixed
             return (
-                time.rule.rule,
-                fixed(found.selected_loops.value, 2),
+                level,
+                words,
+                fixed(selected.value, 2),
                 fixed(found.executed_loops.value, 2),
                 _interval(found.relative_perplexity),
-                percent(time.loop_saving),
-                percent(time.time_saving),
+                percent(1 - time.executed_loops / base),
+                "–" if over is None else percent(over),
                 bound,
             )
-    return ("none keeps it", *("–" for _ in range(5)), bound)
+    return (level, "none keeps it", *("–" for _ in range(5)), bound)
+
+
+def halting_sentence(results: Results) -> str | None:
+    """Say for how many runs and levels a rule beats the best fixed exit."""
+    pairs = [
+        (time.executed_loops < fixed_exit(run, record)[0], time.rule.level)
+        for run in results.all_runs
+        if (record := TOPIC.of(run))
+        for time in record.times
+        if time.rule.rule != FIXED
+    ]
+    if not pairs:
+        return None
+    exits = [fixed_exit(run, record)[0] for run in results.all_runs if (record := TOPIC.of(run))]
+    earlier, better = sum(loops < results.num_loops for loops in exits), sum(better for better, _ in pairs)
+    return (
+        f"The halting: at a perplexity within 1% of full depth a fixed earlier exit will do in {earlier} of "
+        f"{len(exits)} models; a rule runs fewer loops than the best fixed exit in {better} of {len(pairs)} cases."
+    )
 
 
 def _interval(found: Interval) -> str:
@@ -140,4 +201,5 @@ TOPIC: Topic[HaltingRecord] = Topic(
     record=HaltingRecord,
     measure=measure_halting,
     tables=(halting,),
+    sentence=halting_sentence,
 )

@@ -102,7 +102,11 @@ def test_plain_calls_say_what_they_lack():
 
 @pytest.mark.usefixtures("mechanisms")
 def test_a_call_is_four_plain_functions_of_any_model():
-    for model in (tiny_model(recurrence="mixing", injection="add"), ToyLoop().eval(), Plain(tiny_model())):
+    for model in (
+        tiny_model(recurrence="mixing", injection="add", num_coda_layers=1),
+        ToyLoop().eval(),
+        Plain(tiny_model()),
+    ):
         call = Call(model, IDS)
         states = list(call.states(4))
         for one, other in zip(states, run_loops(model, IDS, 4), strict=True):

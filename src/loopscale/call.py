@@ -19,10 +19,13 @@ class Call:
     What a loop received is a constant for derivatives by a state.
     """
 
-    def __init__(self, model: Looped | Verbs | Any, tokens: Tokens, context: Context | None = None) -> None:
+    def __init__(self, model: Looped | Verbs | Any, tokens: Tokens | None, context: Context | None = None) -> None:
         self.verbs = with_context(model)
         self.num_loops = self.verbs.num_loops
-        self.context = self.verbs.context(tokens) if context is None else context
+        if context is None:
+            assert tokens is not None  # only a context may stand for them
+            context = self.verbs.context(tokens)
+        self.context = context
         self.received: dict[int, State] = {}
 
     @property

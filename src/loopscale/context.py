@@ -34,13 +34,23 @@ class Recording(Protocol):
         ...
 
 
+@runtime_checkable
+class Layout(Protocol):
+    """Which slots of a cache the layers before a readout have."""
+
+    def at_exit(self, k: int, i: int) -> int:
+        """Return the slot of layer i before the readout of exit k."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What the loops of one call share, besides the state: made once, handed to every verb, changed by none.
 
     `tokens` are those of the call, `injected` is e, what the prelude made of them, where something reads it again;
     `attention_mask` is in the form the attention implementation wants (None: plain causal), `rotary` the cosines and
-    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer), `recorder` what collects hidden states.
+    sines of RoPE, `cache` a transformers cache with one slot per (loop, layer), `layout` where in it the coda's
+    are, `recorder` what collects hidden states.
     """
 
     tokens: Tokens | None = None
@@ -49,6 +59,7 @@ class Context:
     positions: Positions | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
+    layout: Layout | None = None
     recorder: Recording | None = None
 
     def to(self, device: torch.device | int | str, non_blocking: bool = False) -> "Context":

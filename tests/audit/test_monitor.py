@@ -52,8 +52,9 @@ def test_it_logs_every_loop_every_n_steps(tmp_path):
     assert max(lines[-1][f"visibility/{k}"] for k in (1, 2, 3)) < 1e-5
 
 
-def test_its_figures_are_those_of_the_audit(tmp_path):
-    model = tiny_model(readout="raw")
+@pytest.mark.parametrize("fields", [{"readout": "raw"}, {"num_coda_layers": 1, "injection": "add"}])
+def test_its_figures_are_those_of_the_audit(tmp_path, fields):
+    model = tiny_model(**fields)
     trainer = run(tmp_path, ScaleMonitor(every=1, rows=8), model, steps=1, learning_rate=0.0, max_grad_norm=0.0)
     (line,) = readings(trainer)
     rows = torch.randint(0, 31, (64, 17), generator=torch.Generator().manual_seed(1))
@@ -67,7 +68,7 @@ def test_it_changes_nothing_in_training(tmp_path):
     losses = []
     for monitor in (ScaleMonitor(every=1), ScaleMonitor(every=1000)):
         torch.manual_seed(0)
-        trainer = run(tmp_path, monitor, tiny_model(dropout=0.1))
+        trainer = run(tmp_path, monitor, tiny_model(dropout=0.1, num_coda_layers=1))
         losses.append([line["loss"] for line in readings(trainer, "loss")])
         assert not trainer.model._forward_hooks and not trainer.model._forward_pre_hooks
     assert losses[0] == losses[1]

@@ -44,6 +44,7 @@ SHAPES["reads k, h and e"] = {"recurrence": "mixing", "injection": "add", "reado
 
 SHAPES["a prelude"] = {"num_prelude_layers": 2, "injection": "linear", "initial_state": "noise"}
 SHAPES["a prelude read once"] = {"num_prelude_layers": 1, "position_embedding": "rope"}
+SHAPES["a coda"] = {"num_prelude_layers": 1, "num_coda_layers": 2, "injection": "linear", "coda_input": "readout"}
 
 
 def one_prompt():
@@ -53,12 +54,12 @@ def one_prompt():
 @torch.no_grad()
 def exits_of(model, ids, rule):
     """Every position's token and exit by the rule, all states computed at full depth."""
-    states = model(ids, output_states=True).states
+    states, context = model(ids, output_states=True).states, model.context(ids)
     watch = rule.watch(model)
     tokens = torch.full(ids.shape, -1)
     depth = torch.zeros_like(ids)
     for k, z in enumerate(states):
-        logits = model.readout(z, k)
+        logits = model.readout(z, k, context)
         leaves = (depth == 0) & (watch(k, z, lambda logits=logits: logits) | (k + 1 == len(states)))
         tokens[leaves], depth[leaves] = logits.argmax(-1)[leaves], k + 1
     return tokens, depth

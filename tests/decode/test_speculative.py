@@ -23,6 +23,8 @@ SHAPES = {
     "sandwich": {"norm_placement": "sandwich", "block_norm": "layernorm"},
     "a prelude": {"num_prelude_layers": 2, "injection": "linear", "initial_state": "noise"},
     "a prelude read once": {"num_prelude_layers": 1, "position_embedding": "rope"},
+    "a coda": {"num_prelude_layers": 1, "num_coda_layers": 2, "injection": "diagonal", "coda_input": "readout"},
+    "a coda that reads the last exit otherwise": {"num_coda_layers": 1, "readout": "final_rmsnorm"},
     "reads h and e": {"recurrence": "holding", "injection": "add", "readout": {"kind": "power", "alpha": 0.7}},
 }
 

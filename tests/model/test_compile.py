@@ -18,7 +18,8 @@ def counting(graph, inputs):
     graphs.append(graph)
     return graph.forward
 
-model = tiny_model(position_embedding=sys.argv[1]).train()
+whole = {"num_prelude_layers": 1, "num_coda_layers": 1, "injection": "linear"} if sys.argv[2:] else {}
+model = tiny_model(position_embedding=sys.argv[1], **whole).train()
 plain = {K: model(ids, labels=ids, num_loops=K).loss for K in (2, 3, 5)}
 gradients = torch.autograd.grad(plain[5], list(model.parameters()))
 model.compile_regions(backend=counting)
@@ -27,15 +28,16 @@ for K, loss in plain.items():
     torch.testing.assert_close(compiled, loss)
 torch.testing.assert_close(torch.autograd.grad(compiled, list(model.parameters())), gradients)
 states = model(ids, output_hidden_states=True).hidden_states  # recorded outside what is compiled
-torch.testing.assert_close(model.readout(states[4], 1), model(ids, num_loops=2).logits)
+before = len(model.model.prelude)
+torch.testing.assert_close(model.readout(states[before + 4], 1, model.context(ids)), model(ids, num_loops=2).logits)
 print(len(graphs))
 """
 
 
-@pytest.mark.parametrize("position_embedding", ["learned", "rope"])
-def test_one_graph_serves_every_layer_loop_and_depth_and_one_the_head(position_embedding):
+@pytest.mark.parametrize("shape", [("learned",), ("rope", "prelude and coda")])
+def test_one_graph_serves_every_layer_loop_and_depth_and_one_the_head(shape):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, position_embedding],
+        [sys.executable, "-c", SCRIPT, *shape],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])},
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -21,6 +21,7 @@ SIZES = st.fixed_dictionaries(
         "block_norm": st.sampled_from(["rmsnorm", "layernorm"]),
         "num_key_value_heads": st.sampled_from([1, 2]),
         "num_prelude_layers": st.sampled_from([0, 1]),
+        "num_coda_layers": st.sampled_from([1, 2]),
         "initial_state": st.sampled_from(["embedded", "zeros", "noise"]),
         "qk_norm": st.booleans(),
         "mlp": st.sampled_from(["swiglu", "gelu"]),
@@ -33,13 +34,14 @@ BEGINNINGS = [
     for state, injection in (("embedded", "none"), ("embedded", "add"), ("zeros", "linear"), ("noise", "diagonal"))
     for position in ("learned", "rope")
 ]
+NEEDS = {"coda_input": {"num_coda_layers": 1}}  # what a slot is nothing without
 MODELS_PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 PENALTIES = [{"kind": "norm", "coefficient": 0.1}, {"kind": "anchor", "coefficient": 0.1, "target": 2.0}]
 
 
 @pytest.mark.parametrize(("slot", "name"), EVERY)
 def test_the_loops_are_the_verbs_in_a_row(slot, name):
-    model = tiny_model(**{slot: name}).double()
+    model = tiny_model(**{slot: name}, **NEEDS.get(slot, {})).double()
     context = model.context(IDS)
     h, exits = model.embed(IDS, context), []
     for k in range(5):  # two more than it was trained for
@@ -52,7 +54,7 @@ def test_the_loops_are_the_verbs_in_a_row(slot, name):
 
 @pytest.mark.parametrize(("slot", "name"), EVERY)
 def test_checkpointed_loops_have_the_same_gradient(slot, name):
-    model = tiny_model(**{slot: name}, penalties=PENALTIES).double().train()
+    model = tiny_model(**{slot: name}, **NEEDS.get(slot, {}), penalties=PENALTIES).double().train()
     kept = _gradients(model)
     model.checkpoint_loops = True
     for parameter, (gradient, again) in {n: (kept[n], g) for n, g in _gradients(model).items()}.items():
@@ -68,8 +70,8 @@ def test_its_parameters_are_those_that_the_documentation_says(slot, name):
         [sizes.get(factor) or int(factor) for factor in term.split()] for term in documented(slot, name).split(" + ")
     ]
     extra = sum(map(math.prod, terms))
-    first = next(iter(SLOTS[slot]))
-    assert tiny_model(**{slot: name}).num_parameters() - tiny_model(**{slot: first}).num_parameters() == extra
+    own, first = ({slot: part, **NEEDS.get(slot, {})} for part in (name, next(iter(SLOTS[slot]))))
+    assert tiny_model(**own).num_parameters() - tiny_model(**first).num_parameters() == extra
 
 
 def possible(parts, sizes):

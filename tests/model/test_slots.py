@@ -6,11 +6,21 @@ from tests.helpers import tiny_config
 
 
 def test_every_visit_of_every_layer_has_a_slot_of_its_own():
-    slots = Slots(prelude=2, core=3, coda=1, loops=4, exits=2)
+    slots = Slots(prelude=2, core=3, coda=2, loops=4, exits=(3, 1))
     found = [slots.before(i) for i in range(2)]
     found += [slots.at(k, i) for k in range(4) for i in range(3)]
-    found += [slots.at_exit(e, i) for e in range(2) for i in range(1)]
+    found += [slots.at_exit(k, i) for k in (3, 1) for i in range(2)]
     assert found == list(range(slots.total))
+    with pytest.raises(InputError, match="coda of exit 1 has no slots in this call's cache, which is for exits 2, 4"):
+        slots.at_exit(0, 0)
+
+
+def test_the_last_exit_keeps_its_place_where_every_exit_has_slots():
+    slots = Slots(core=3, coda=2, loops=4)
+    assert slots.total == 14
+    assert slots.every_exit.total == 20
+    assert slots.at_exit(3, 1) == slots.every_exit.at_exit(3, 1) == 13
+    assert slots.every_exit.at_exit(0, 1) == 19
 
 
 def test_depth_is_read_back_from_the_number_of_slots():

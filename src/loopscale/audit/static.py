@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from loopscale.audit.coordinates import Coordinate, mean, scale
 from loopscale.audit.verdict import Verdict, judge
 from loopscale.mechanism import Effect, Mechanism, choose, kind_of
-from loopscale.model import CARRIES, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
+from loopscale.model import CARRIES, CODA_INPUTS, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
 from loopscale.objective import Losses, NormPenalty, Weighted
 
 
@@ -41,16 +41,16 @@ def static_warning(config: LoopedConfig) -> str | None:
 
 
 def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Verdict:
-    readout, carry = choose("readout", config.readout, READOUTS)[0], choose("recurrence", config.recurrence, CARRIES)[0]
-    residual, injection = (
+    carry, residual, injection = (
         choose(slot, value, registry)[0]
         for slot, value, registry in (
+            ("recurrence", config.recurrence, CARRIES),
             ("residual", config.residual_part, RESIDUALS),
             ("injection", config.injection, INJECTIONS),
         )
     )
     K, carried = losses.num_loops, _effect(carry, coordinate)
-    at_exit = [readout.effects_at(k + 1 == K).get(coordinate.name, Effect.WEIGHTS) for k in range(K)]
+    at_exit = [_at_exit(config, coordinate, k + 1 == K) for k in range(K)]
     found = {
         loss.name: [loss.effect(coordinate.name, at_exit[k], carried) if loss.looks(k) else None for k in range(K)]
         for loss in losses
@@ -62,6 +62,19 @@ def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Ve
     if open_ and not any(seen.values()):
         return Verdict("undecided", {}, removed_by)
     return judge(seen, removed_by, coordinate.remedy_for(True, K))
+
+
+def _at_exit(config: LoopedConfig, coordinate: Coordinate, last: bool) -> Effect:
+    """Return what the readout, and the layers before it that belong to it, do to a coordinate at an exit."""
+    read = choose("readout", config.readout, READOUTS)[0].effects_at(last).get(coordinate.name, Effect.WEIGHTS)
+    if not config.num_coda_layers:
+        return read
+    entering = choose("coda_input", config.coda_input, CODA_INPUTS)[0].entering(coordinate.name, read)
+    if entering == Effect.HIDES:
+        return entering
+    kept = _effect(choose("residual", config.residual_part, RESIDUALS)[0], coordinate)
+    # a norm behind the layers still sees what the state adds to them by: how much is theirs to decide
+    return read if (read, entering, kept) == (Effect.SEES, Effect.KEEPS, Effect.KEEPS) else Effect.WEIGHTS
 
 
 def _effect(part: type[Mechanism], coordinate: Coordinate) -> Effect:

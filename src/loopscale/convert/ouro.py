@@ -54,6 +54,7 @@ ARCHITECTURE: Mapping[str, Any] = {
     "residual": None,
     "injection": "none",
     "num_prelude_layers": 0,
+    "num_coda_layers": 0,
     "initial_state": "embedded",
     "attention_bias": False,
     "attention_output_bias": False,

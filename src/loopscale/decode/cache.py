@@ -1,4 +1,4 @@
-"""Preallocated key-value cache with one slot per (loop, layer), whose write position the caller sets.
+"""Preallocated key-value cache with one slot per visit of a layer, whose write position the caller sets.
 
 transformers' dynamic cache copies all it holds at every token, its static cache cannot be rolled back, and neither can
 hold rows of unequal length. Here a slot writes where a cursor points, and a rejected token is rolled back by pointing
@@ -6,6 +6,8 @@ there again. The loops of one layer lie side by side, so that a `Front` runs sev
 one batch.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -81,9 +83,14 @@ class Slot(CacheLayerMixin):
 
 @final
 class LoopCache(Cache):
-    """One `Slot` per visit of a layer, in the order of the model's `Slots`, all at one cursor."""
+    """One `Slot` per visit of a layer, in the order of the model's `Slots`, all at one cursor.
 
-    def __init__(self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int) -> None:
+    `exits` are those that will be read: where there is a coda it has slots of its own for each.
+    """
+
+    def __init__(
+        self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int, exits: Sequence[int]
+    ) -> None:
         config = model.config
         self.cursor = Cursor()
         self.num_loops = num_loops
@@ -96,12 +103,18 @@ class LoopCache(Cache):
         like: Any = {"dtype": dtype, "device": device}
         self.buffers = [torch.zeros((2, num_loops, *slot), **like) for _ in range(config.num_stack_layers)]
         self.before = [Slot(self.cursor, *torch.zeros((2, *slot), **like)) for _ in range(config.num_prelude_layers)]
-        slots = config.slots(num_loops)
+        self.codas = [torch.zeros((2, len(exits), *slot), **like) for _ in range(config.num_coda_layers)]
+        self.layout = slots = replace(config.slots(num_loops), exits=tuple(exits))
         visits = {slots.before(i): layer for i, layer in enumerate(self.before)}
         visits |= {
             slots.at(k, i): Slot(self.cursor, *layer[:, k])
             for k in range(num_loops)
             for i, layer in enumerate(self.buffers)
+        }
+        visits |= {
+            slots.at_exit(k, i): Slot(self.cursor, *layer[:, e])
+            for e, k in enumerate(exits)
+            for i, layer in enumerate(self.codas)
         }
         super().__init__(layers=[visits[slot] for slot in range(slots.total)])
 
@@ -113,11 +126,14 @@ class LoopCache(Cache):
 
 @final
 class Front(Cache):
-    """Neighbouring loops of a `LoopCache` as the rows of one batch, (loops * batch, ...): one `Slot` per layer.
+    """Neighbouring loops of a `LoopCache`, or neighbours among its exits, as the rows of one batch, (n * batch, ...).
 
-    The slots of the layers before the loops keep their places, and rows of their own.
+    `buffers` are those of the layers that run, of which there is one `Slot` each; slots `before` keep their places, and
+    rows of their own.
     """
 
-    def __init__(self, cache: LoopCache, first: int, stop: int) -> None:
-        core = [Slot(cache.cursor, *layer[:, first:stop].flatten(1, 2)) for layer in cache.buffers]
-        super().__init__(layers=[*cache.before, *core])
+    def __init__(
+        self, cursor: Cursor, buffers: list[Tensor], first: int, stop: int, before: Sequence[Slot] = ()
+    ) -> None:
+        rows = [Slot(cursor, *layer[:, first:stop].flatten(1, 2)) for layer in buffers]
+        super().__init__(layers=[*before, *rows])

@@ -70,4 +70,6 @@ def shared_cache(model: LoopedForCausalLM | Any, share_last: int, num_loops: int
     slots, first_shared = model.config.slots(K), K - share_last
     owned = [DynamicLayer() for _ in range(slots.at(first_shared + 1, 0))]
     shared = owned[slots.at(first_shared, 0) :]
-    return Cache(layers=[*owned, *(_Reuse(base) for _ in range(share_last - 1) for base in shared)])
+    reused = [_Reuse(base) for _ in range(share_last - 1) for base in shared]
+    last_exit = [DynamicLayer() for _ in range(slots.coda)]
+    return Cache(layers=[*owned, *reused, *last_exit])

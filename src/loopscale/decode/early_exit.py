@@ -1,6 +1,7 @@
 """Early exit while decoding: every token leaves at the first loop where a calibrated rule lets it go."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, Unpack, final, runtime_checkable
 
 import torch
@@ -11,7 +12,6 @@ from loopscale.call import Call
 from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
 from loopscale.decode.session import Session, Window, enough_threads
 from loopscale.errors import unknown
-from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
 from loopscale.stepping import Injected, Logits, Looped, State, Tokens
 
@@ -78,27 +78,32 @@ class EarlyExit:
         self.session = session
         self.rule = rule
         self.exit_slots = exit_slots
-        self.seen = 0
+        self.seen = 0  # columns of all tokens fed
         self.fed: list[tuple[Tokens, Injected | None]] = []  # tokens and their input e
         # what loop k is still to receive of tokens that left just before it. A token that goes on takes those before
         # it along, so that earlier tokens are never behind later ones and the waiting columns end where it stands.
         self.waiting: list[list[State]] = [[] for _ in range(session.num_loops)]
+        # states that exit k has not been read from yet: those of neighbouring tokens up to the newest that loop k ran
+        # on. The coda runs over them when the exit is next read, for what it makes of them is what that token sees.
+        self.unread: list[list[State]] = [[] for _ in range(session.num_loops)]
 
     def prefill(self, ids: Tokens) -> Float[Tensor, "batch vocab"]:
         """Run the prompt at full depth; return the logits of its last token."""
         session = self.session
         window = session.window(ids, 0)
         self.fed = [(ids, window.context.injected)]
-        z = session.run(session.embed(ids, window), window, 0, session.num_loops)
         self.seen = ids.shape[1]
+        for k, z in enumerate(session.states(session.embed(ids, window), window, 0, session.num_loops)):
+            self._arrive(k, z)
         session.passes = session.token_loops = 0
-        return session.model.readout(z[:, -1:], session.num_loops - 1)[:, -1]
+        return self._read(session.num_loops - 1)[:, -1]
 
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
         session, model, batch = self.session, self.session.model, tokens.shape[0]
         window = session.window(tokens, self.seen)
         self.fed.append((tokens, window.context.injected))
+        self.seen += 1
         h = session.embed(tokens, window)
         call = Call(model, tokens, window.context)
         watch = self.rule.watch(call if model.reads_received else model)
@@ -111,7 +116,8 @@ class EarlyExit:
                 window = self._window_of(h.shape[1])
             group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
-            read, call.received = _Once(model, z, k), {k: h[:, -1:]}  # a gate reads the carried state
+            self._arrive(k, group)
+            read, call.received = _Once(partial(self._read, k)), {k: h[:, -1:]}  # a gate reads the carried state
             last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             if last or bool(leaves.any()):
@@ -122,34 +128,45 @@ class EarlyExit:
             if last or all(gone if rows is None else (gone[row] for row in rows)):
                 break
         if not last:
-            self._leave(k, h)
-        self.seen += 1
+            self._leave(k, h, z)
         assert logits is not None
         return logits
 
     def _window_of(self, length: int) -> Window:
-        """Return the window of the last so many tokens: what waits was fed in steps of one."""
+        """Return the window of the last so many tokens: what waits was fed in steps of one, or is all there is."""
         ids, inputs = zip(*self.fed[-length:], strict=True)
         injected = None if inputs[0] is None else torch.cat(inputs, 1)
-        return self.session.window(torch.cat(ids, 1), self.seen + 1 - length, injected)
+        return self.session.window(torch.cat(ids, 1), self.seen - length, injected)
 
-    def _leave(self, k: int, h: State) -> None:
-        """Settle what the deeper loops find of tokens that left after loop k."""
+    def _read(self, k: int) -> Logits:
+        """Return the logits of the newest token at exit k, which it has just come to."""
+        z = torch.cat(self.unread[k], 1)
+        self.unread[k] = []
+        return self.session.read(z, self._window_of(z.shape[1]), k)
+
+    def _arrive(self, k: int, z: State) -> None:
+        """Take in the states of the newest tokens at exit k."""
+        self.unread[k] = [*self.unread[k], z] if self.session.has_coda else [z]
+
+    def _leave(self, k: int, h: State, z: Float[Tensor, "batch 1 hidden"]) -> None:
+        """Settle what the deeper loops and exits find of tokens that left after loop k with the state `z`."""
         if self.exit_slots == "recompute":
             self.waiting[k + 1].append(h)
-        else:
-            self.session.cache.share(k, self.seen)
+            return
+        self.session.cache.share(k, self.seen - 1)
+        for deeper in range(k + 1, self.session.num_loops):
+            self._arrive(deeper, z)
 
 
 @final
 class _Once:
     """Logits of an exit, computed when first asked for."""
 
-    def __init__(self, model: LoopedForCausalLM, z: State, k: int) -> None:
-        self.model, self.z, self.k = model, z, k
+    def __init__(self, read: Callable[[], Logits]) -> None:
+        self.read = read
         self.value: Logits | None = None
 
     def __call__(self) -> Logits:
         if self.value is None:
-            self.value = self.model.readout(self.z, self.k)
+            self.value = self.read()
         return self.value

@@ -22,7 +22,7 @@ def full_depth_generate(
     native = require_native(model, "decoding on the per-loop cache")
     request, sampling = read_request(native, input_ids, max_new_tokens, **options)
     writer, K = Writer(request), request.num_loops
-    session = Session(native, request.pads, request.capacity, K)
+    session = Session(native, request.pads, request.capacity, K, exits=[K - 1])
     tokens, seen = request.ids, 0
     with enough_threads(native):
         while True:
@@ -31,7 +31,7 @@ def full_depth_generate(
             if seen == 0:
                 session.passes = session.token_loops = 0
             seen += tokens.shape[1]
-            tokens = sampling.choose(native.readout(z[:, -1:], K - 1)[:, -1], writer.prefixes)
+            tokens = sampling.choose(session.read(z, window, K - 1)[:, -1], writer.prefixes)
             chosen = tokens.flatten().tolist()
             for row in writer.unfinished:
                 writer.write(row, chosen[row : row + 1])

@@ -1,17 +1,18 @@
 """Session of one decoding call: its rows, their cache, and any loops over any new tokens of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
 from loopscale.hf import attention_implementation, execution_device, mask_of
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.slots import Slots
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 SHARED_FROM = 2_000_000  # weights: below, waiting for each other costs threads more than sharing saves them
@@ -32,14 +33,24 @@ class Session:
 
     Columns count from the padded left edge; `pads` says how many of them are padding in every row. Positions are those
     of the real tokens, as `generate` has them. `passes` counts applications of the stack, `token_loops` those times
-    the tokens they were applied to (per row of the batch).
+    the tokens they were applied to (per row of the batch). `exits` are those that are read, every one by default; a
+    token is read at an exit by way of the coda only once all before it have been.
     """
 
-    def __init__(self, model: LoopedForCausalLM, pads: list[int], capacity: int, num_loops: int) -> None:
+    def __init__(
+        self,
+        model: LoopedForCausalLM,
+        pads: list[int],
+        capacity: int,
+        num_loops: int,
+        exits: Sequence[int] | None = None,
+    ) -> None:
         self.model = model
         self.num_loops = num_loops
-        self.cache = LoopCache(model, len(pads), capacity, num_loops)
-        self.fronts: dict[tuple[int, int], Front] = {}
+        self.exits = range(num_loops) if exits is None else exits
+        self.has_coda = len(model.model.coda) > 0
+        self.cache = LoopCache(model, len(pads), capacity, num_loops, self.exits)
+        self.fronts: dict[tuple[str, int, int], Front] = {}
         self.padded = any(pads)
         device = execution_device(model)
         self.pads = torch.tensor(pads, device=device)[:, None]
@@ -74,14 +85,27 @@ class Session:
 
     def run(self, h: State, window: Window, first: int, stop: int) -> State:
         """Run loops `first` .. `stop` - 1 on what loop `first` receives; return the state of the last."""
-        self.cache.cursor.move(window.start, window.length)
-        self.passes += stop - first
-        self.token_loops += (stop - first) * window.length
-        z = self.model.step(h, first, window.context)
-        for k in range(first + 1, stop):
-            h = self.model.carry(z, k - 1, window.context, h)
-            z = self.model.step(h, k, window.context)
+        for state in self.states(h, window, first, stop):
+            z = state
         return z
+
+    def states(self, h: State, window: Window, first: int, stop: int) -> Iterator[State]:
+        """Yield the states of the same loops."""
+        for k in range(first, stop):
+            self.cache.cursor.move(window.start, window.length)
+            self.passes += 1
+            self.token_loops += window.length
+            z = self.model.step(h, k, window.context)
+            yield z
+            if k + 1 < stop:
+                h = self.model.carry(z, k, window.context, h)
+
+    def read(self, z: State, window: Window, k: int) -> Float[Tensor, "batch 1 vocab"]:
+        """Return the logits of the window's last token at exit k from the states of all of them."""
+        if not self.has_coda:
+            return self.model.readout(z[:, -1:], k)
+        self.cache.cursor.move(window.start, window.length)
+        return self.model.lm_head(self.model.readout_state(z, k, window.context)[:, -1:])
 
     def embed_at(
         self, ids: Int[Tensor, "batch 1"], columns: Int[Tensor, "batch 1"], stop: int
@@ -112,11 +136,63 @@ class Session:
         self.cache.cursor.spread(columns, stop)
         self.passes += 1
         self.token_loops += len(loops)
-        if (at := (loops.start, loops.stop)) not in self.fronts:
-            self.fronts[at] = Front(self.cache, *at)
-        context = self._scattered(ids, columns, stop, self.pads.repeat(len(loops), 1), self.fronts[at], injected)
+        front = self._front("loops", loops.start, loops.stop)
+        context = self._scattered(ids, columns, stop, self.pads.repeat(len(loops), 1), front, injected)
         z = self.model.step(h, 0, context)
         return z, self.model.carry(z, 0, context, h)
+
+    def read_front(
+        self,
+        z: State,
+        ids: Int[Tensor, "rows 1"],
+        loops: range,
+        exits: Sequence[int],
+        columns: Int[Tensor, "rows 1"],
+        stop: int,
+    ) -> Float[Tensor, "read vocab"]:
+        """Return the logits of some exits, (exits * batch, vocab), from what `run_front` made of `loops`."""
+        batch, part = len(self.pads), self.model.readout_norm
+        at = [(k - loops.start) * batch for k in exits]
+        first, lone = at[0], at[-1] + batch != at[0] + len(exits) * batch  # some exits between are not read
+
+        def some(x: Tensor) -> Tensor:
+            return torch.cat([x[i : i + batch] for i in at]) if lone else x[first : first + len(exits) * batch]
+
+        z, ids, columns = some(z), some(ids), some(columns)
+        if part.reads_last or part.reads_loop or self.model.coda_input.reads_loop:
+            rows = zip(exits, z.split(batch), ids.split(batch), columns.split(batch), strict=True)
+            apart = [self._read_at(k, own, of, lie, stop, self.pads, self.cache) for k, own, of, lie in rows]
+            return self.model.lm_head(torch.cat(apart))[:, 0]
+        front = self._front("exits", self.exits.index(exits[0]), self.exits.index(exits[-1]) + 1)
+        pads = self.pads.repeat(len(exits), 1)
+        return self.model.lm_head(self._read_at(exits[0], z, ids, columns, stop, pads, front))[:, 0]
+
+    def _read_at(
+        self,
+        k: int,
+        z: State,
+        ids: Int[Tensor, "rows 1"],
+        columns: Int[Tensor, "rows 1"],
+        stop: int,
+        pads: Int[Tensor, "rows 1"],
+        cache: LoopCache | Front,
+    ) -> State:
+        """Return what the head sees of one token per row, each at its own column, at exit k."""
+        if not self.has_coda:
+            return self.model.readout_state(z, k)
+        self.cache.cursor.spread(columns, stop)
+        context = self._scattered(ids, columns, stop, pads, cache)
+        if isinstance(cache, Front):  # its first slot is the first layer's
+            context = replace(context, layout=Slots(core=0, loops=0, coda=len(cache.layers), exits=(k,)))
+        return self.model.readout_state(z, k, context)
+
+    def _front(self, kind: str, first: int, stop: int) -> Front:
+        """Return the cache of neighbouring loops, or exits, made once."""
+        cache = self.cache
+        if (at := (kind, first, stop)) not in self.fronts:
+            before, buffers = (cache.before, cache.buffers) if kind == "loops" else ([], cache.codas)
+            self.fronts[at] = Front(cache.cursor, buffers, first, stop, before)
+        return self.fronts[at]
 
     def _scattered(
         self,
@@ -145,7 +221,8 @@ class Session:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
         mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
         like = self.model.model.like(ids)
-        return self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids, injected)
+        context = self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids, injected)
+        return replace(context, layout=self.cache.layout)
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""

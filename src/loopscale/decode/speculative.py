@@ -17,7 +17,7 @@ from loopscale.decode.request import DecodeStats, Generation, Options, Request, 
 from loopscale.decode.sampling import Proposal, Sampling
 from loopscale.decode.session import Session, enough_threads
 from loopscale.decode.settings import Prefix
-from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, read_exits, shifted
+from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, shifted
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
@@ -101,7 +101,7 @@ class _Speculation:
         policy: DraftPolicy,
     ) -> None:
         K = request.num_loops
-        self.session = Session(model, request.pads, request.capacity, K)
+        self.session = Session(model, request.pads, request.capacity, K, exits)
         self.request = request
         self.writer = Writer(request)
         self.sampling = sampling
@@ -115,12 +115,13 @@ class _Speculation:
 
     def run(self) -> Generation:
         """Run the prompt, then pass after pass."""
-        session, model, last = self.session, self.session.model, self.session.num_loops - 1
+        session, last = self.session, self.session.num_loops - 1
         window = session.window(self.request.ids, 0)
-        z = session.run(session.embed(self.request.ids, window), window, 0, session.num_loops)
+        for k, z in enumerate(session.states(session.embed(self.request.ids, window), window, 0, last + 1)):
+            if k == last or (session.has_coda and k in self.exits):  # which fills the coda's slots of the exit
+                logits = session.read(z, window, k)[:, -1]
         session.passes = session.token_loops = 0
-        logits, nothing = model.readout(z[:, -1:], last)[:, -1], [None] * len(self.wavefronts)
-        proposals = self.sampling.judge(logits, nothing, self.writer.prefixes)
+        proposals = self.sampling.judge(logits, [None] * len(self.wavefronts), self.writer.prefixes)
         for row, chosen in enumerate(proposals):
             self.wavefronts[row].begin(self._confirm(row, chosen))
         carried, loops = z[:0, -1:], range(1)  # what the loops of the next pass receive: nothing yet
@@ -139,7 +140,7 @@ class _Speculation:
 
         `carried` is what the loops from `carried_to` on receive.
         """
-        session, model, wavefronts = self.session, self.session.model, self.wavefronts
+        session, wavefronts = self.session, self.wavefronts
         batch, device = len(wavefronts), carried.device
         loops = loops_to_run(wavefronts)
         tokens = [wavefront.token(k) for k in loops for wavefront in wavefronts]
@@ -157,7 +158,7 @@ class _Speculation:
         if reading:
             drafts = [wavefront.successor(k) for k in reading for wavefront in wavefronts]
             before = [self._before(row, k) for k in reading for row in range(batch)]
-            proposals = iter(self.sampling.judge(read_exits(model, z, loops, reading, batch), drafts, before))
+            proposals = iter(self.sampling.judge(session.read_front(z, ids, loops, reading, at, stop), drafts, before))
             proposed = [[next(proposals) for _ in wavefronts] for _ in reading]
         for row in self.writer.unfinished:
             self._update(row, {k: proposed[i][row] for i, k in enumerate(reading)})

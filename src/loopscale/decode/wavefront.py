@@ -1,6 +1,6 @@
 """Wavefront: the tokens of one row that are on their way through the loops, one loop apart from each other.
 
-Letters: B batch, D hidden, V vocabulary, K loops.
+Letters: B batch, D hidden, K loops.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from loopscale.decode.draft_policy import DraftPolicy
 from loopscale.decode.sampling import Proposal
-from loopscale.model import LoopedForCausalLM
-from loopscale.stepping import State
 
 Exits = tuple[int, ...]
 
@@ -157,17 +155,3 @@ def shifted(
     if loops.start > 0:
         return carried[start:stop]
     return torch.cat([entering.repeat(min(carried_to, loops.stop), 1, 1), carried[:stop]])
-
-
-def read_exits(
-    model: LoopedForCausalLM, z: State, loops: range, exits: list[int], batch: int
-) -> Float[Tensor, "rows vocab"]:
-    """Return the logits of some exits, (exits * B, V), from the states of the loops of a pass, (loops * B, 1, D)."""
-    first = (exits[0] - loops.start) * batch
-    lone = len(exits) * batch != len(z) - first  # some exits between propose nothing
-    rows = torch.cat([z[(k - loops.start) * batch :][:batch] for k in exits]) if lone else z[first:]
-    part = model.readout_norm
-    if not (part.reads_last or part.reads_loop):
-        return model.readout(rows, exits[0])[:, 0]
-    apart = zip(exits, rows.split(batch), strict=True)
-    return model.lm_head(torch.cat([model.readout_state(own, k) for k, own in apart]))[:, 0]

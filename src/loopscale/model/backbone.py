@@ -16,10 +16,10 @@ from transformers.cache_utils import Cache
 
 from loopscale.errors import InputError
 from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
-from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer
+from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer, build_layers
 from loopscale.model.config import LoopedConfig
 from loopscale.model.initial import INITIAL_STATES, Noise
-from loopscale.model.parts import CARRIES, INJECTIONS, Part, build_part
+from loopscale.model.parts import CARRIES, INJECTIONS, IdentityLinear, Part, build_part
 from loopscale.model.recorder import Recorder
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
@@ -46,7 +46,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Part | Noise):
+        if isinstance(module, Part | IdentityLinear | Noise):
             module.init_weights()
         elif self.config.init == "normal" or not isinstance(module, nn.Linear | nn.Embedding):
             super()._init_weights(module)
@@ -71,8 +71,9 @@ class LoopedModel(LoopedPreTrainedModel):
         self.rotary_emb = None if learned else RotaryEmbedding(config)
         self.dropout = nn.Dropout(config.dropout)
         self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
-        self.prelude = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_prelude_layers))
-        self.layers = nn.ModuleList(LoopedLayer(config) for _ in range(config.num_stack_layers))
+        self.prelude = build_layers(config, config.num_prelude_layers)
+        self.layers = build_layers(config, config.num_stack_layers, config.trained_loops or config.num_loops)
+        self.coda = build_layers(config, config.num_coda_layers)
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
         self.initial_state = INITIAL_STATES[config.initial_state](config)
@@ -97,18 +98,20 @@ class LoopedModel(LoopedPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: State | None = None,
         recorder: Recorder | None = None,
+        num_loops: int | None = None,
     ) -> Context:
         """Return what every loop of a call on these tokens shares: mask, positions, cache, and the input e.
 
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens; `position_ids` default to 0, 1, ...
         after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings. Layers before the loops run
-        here, once.
+        here, once. `num_loops` are those of a call with a cache (default: the model's).
         """
         like = self.like(tokens) if inputs_embeds is None else inputs_embeds
         mask = causal_mask(self.config, like, attention_mask, cache, position_ids, slot=0)
         positions = self.positions(like, cache) if position_ids is None else position_ids
         context = self.prepared_context(like, mask, positions, cache, tokens)
-        return self.with_input(replace(context, recorder=recorder), inputs_embeds)
+        layout = None if cache is None else self.config.slots(num_loops).every_exit
+        return self.with_input(replace(context, layout=layout, recorder=recorder), inputs_embeds)
 
     def prepared_context(
         self,
@@ -155,11 +158,19 @@ class LoopedModel(LoopedPreTrainedModel):
             mask = causal_mask(self.config, h, None, None, None, slot=0)
             context = self.prepared_context(h, mask, self.positions(h), None)
         h = self.injection(h, context)
-        for i, layer in enumerate(self.layers):
-            h, attention = layer(h, self.slots.at(k, i), context)
-            if context.recorder is not None:
-                context.recorder.add(h, attention)
-        return h
+        return _through(self.layers, h, self.slots.at(k, 0), context)
+
+    def finish(self, z: State, k: int, context: Context | None = None) -> State:
+        """Return what the layers before the readout of exit k, where there are any, make of what they receive."""
+        if not len(self.coda):
+            return z
+        if context is None:
+            raise InputError(
+                "this model has layers before its readout, which look at the tokens of a call: make context = "
+                "model.context(ids) and hand it to readout as `context`."
+            )
+        layout = self.slots.every_exit if context.layout is None else context.layout
+        return _through(self.coda, z, 0 if context.cache is None else layout.at_exit(k, 0), context)
 
     def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
         """Return what loop k + 1 receives of the state of loop k, which received `h`."""
@@ -192,11 +203,7 @@ class LoopedModel(LoopedPreTrainedModel):
         e = self.dropout(e)
         if context.recorder is not None:
             context.recorder.begin(e)
-        for i, layer in enumerate(self.prelude):
-            e, attention = layer(e, self.slots.before(i), context)
-            if context.recorder is not None:
-                context.recorder.add(e, attention)
-        return e
+        return _through(self.prelude, e, self.slots.before(0), context)
 
     def like(self, tokens: Tokens | None) -> State:
         """Return a tensor of the embeddings' shape, device and precision, without their memory or their weight."""
@@ -207,3 +214,12 @@ class LoopedModel(LoopedPreTrainedModel):
     def forward(self, input_ids: Tokens, **kwargs: Any) -> Any:
         """Not a model of its own: states have no meaning without the readout that was trained with them."""
         raise InputError("LoopedModel has no forward: use LoopedForCausalLM (AutoModelForCausalLM).")
+
+
+def _through(layers: nn.ModuleList, x: State, slot: int, context: Context) -> State:
+    """Apply layers whose slots in the cache follow each other from `slot` on."""
+    for i, layer in enumerate(layers):
+        x, attention = layer(x, slot + i, context)
+        if context.recorder is not None:
+            context.recorder.add(x, attention)
+    return x

@@ -1,4 +1,4 @@
-"""Layer of the shared stack: attention and feed-forward. It knows nothing of loops but its cache slot.
+"""Layer: attention and feed-forward. It knows nothing of loops but its cache slot.
 
 Letters: B batch, T tokens, D hidden, N heads, H head size.
 """
@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.hf import attend, rotate
 from loopscale.model.config import LoopedConfig
-from loopscale.model.parts import RESIDUALS, build_part
+from loopscale.model.parts import RESIDUALS, LayerSizes, build_part
 from loopscale.stepping import Context, State
 
 Heads = Float[Tensor, "batch heads seq head_size"]
@@ -129,9 +129,9 @@ FEED_FORWARD = {"swiglu": SwiGLU, "gelu": GELU, "gelu_tanh": GELU}
 class LoopedLayer(GradientCheckpointingLayer):
     """Attention and feed-forward, each joined to the stream by a residual part."""
 
-    def __init__(self, config: LoopedConfig) -> None:
+    def __init__(self, config: LoopedConfig, sizes: LayerSizes) -> None:
         super().__init__()
-        joins = [build_part("residual", config.residual_part, RESIDUALS, config) for _ in range(2)]
+        joins = [build_part("residual", config.residual_part, RESIDUALS, sizes) for _ in range(2)]
         # the norms' names are those of checkpoints, and their order that of optimizers' states
         self.input_layernorm = joins[0].norms[0]
         self.self_attn = LoopedAttention(config, joins[0].initial_gain)
@@ -152,3 +152,8 @@ class LoopedLayer(GradientCheckpointingLayer):
 
         x = self.attention_residual(x, attention)
         return self.mlp_residual(x, lambda y: self.mlp(in_compute_precision(y))), seen
+
+
+def build_layers(config: LoopedConfig, count: int, visits: int = 1) -> nn.ModuleList:
+    """Return `count` layers that run `visits` times each in a call of the trained loops."""
+    return nn.ModuleList(LoopedLayer(config, config.layer_sizes(count, visits)) for _ in range(count))

@@ -1,7 +1,5 @@
-"""Configuration of the looped model, and the sizes that have a name."""
+"""Configuration of the looped model: sizes, and what fills the slots of its loop."""
 
-import math
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import fields
 from typing import Any, Literal, no_type_check
@@ -10,17 +8,14 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-from loopscale.errors import InputError, unknown
+from loopscale.errors import InputError
 from loopscale.mechanism import choose
-from loopscale.model.parts import SLOTS
+from loopscale.model.parts import LayerSizes
 from loopscale.model.slots import Slots
-from loopscale.objective import SUPERVISIONS, penalties_of
+from loopscale.model.validity import check_config, check_default_head
+from loopscale.objective import SUPERVISIONS
 
 PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
-SIZES = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_stack_layers", "num_attention_heads"),
-    *("num_key_value_heads", "head_dim", "trained_loops", "max_position_embeddings"),
-)
 
 
 @strict
@@ -29,7 +24,7 @@ class LoopedConfig(PreTrainedConfig):
     """Sizes and variants of a `LoopedForCausalLM`.
 
     `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, and the layers before
-    the loops, so that caches and hidden-state indexing in transformers see the virtual depth.
+    the loops and before one readout, so that caches and hidden-state indexing in transformers see the virtual depth.
 
     Args:
         vocab_size: tokens the model knows.
@@ -37,6 +32,8 @@ class LoopedConfig(PreTrainedConfig):
         intermediate_size: channels inside the feed-forward block; 4 times the hidden size by default.
         num_stack_layers: layers of the shared stack.
         num_prelude_layers: layers that run once, before the loops; what they make of the tokens is the input e.
+        num_coda_layers: layers that run once before each readout, and belong to it.
+        coda_input: what they receive: the state, the state as it is read out (readout, Huginn), or mapped (linear).
         initial_state: what the first loop receives: the input (embedded), zeros, or noise, a fixed draw per position.
         num_attention_heads: heads of attention.
         num_key_value_heads: heads of keys and values; as many as heads by default.
@@ -92,6 +89,8 @@ class LoopedConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     num_stack_layers: int = 8
     num_prelude_layers: int = 0
+    num_coda_layers: int = 0
+    coda_input: PartChoice = "state"
     initial_state: Literal["embedded", "zeros", "noise"] = "embedded"
     num_attention_heads: int = 8
     num_key_value_heads: int | None = None
@@ -138,14 +137,14 @@ class LoopedConfig(PreTrainedConfig):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None and self.num_attention_heads > 0:
-            self._check_default_head()
+            check_default_head(self)
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.trained_loops is None:
             self.trained_loops = self.num_loops
         if choose("supervision", self.supervision, SUPERVISIONS)[0].gated:
             self.exit_gate = True
         kwargs.pop("num_hidden_layers", None)
-        self._check_sizes()
+        check_config(self)
         super().__post_init__(**kwargs)
 
     @property
@@ -155,7 +154,7 @@ class LoopedConfig(PreTrainedConfig):
 
     @property
     def num_hidden_layers(self) -> int:
-        """Virtual depth: layers of the stack times loops, and those before the loops."""
+        """Virtual depth: layers of the stack times loops, and those before the loops and before one readout."""
         return self.slots().total
 
     @num_hidden_layers.setter
@@ -165,7 +164,22 @@ class LoopedConfig(PreTrainedConfig):
     def slots(self, num_loops: int | None = None) -> Slots:
         """Return the cache layout of a call with that many loops (default: `num_loops`)."""
         loops = self.num_loops if num_loops is None else num_loops
-        return Slots(core=self.num_stack_layers, loops=loops, prelude=self.num_prelude_layers)
+        return Slots(
+            core=self.num_stack_layers, loops=loops, prelude=self.num_prelude_layers, coda=self.num_coda_layers
+        )
+
+    def layer_sizes(self, layers: int, visits: int) -> LayerSizes:
+        """Return what a residual may read, in a group of layers that run `visits` times each in a trained call."""
+        depth = self.slots(self.trained_loops).total
+        return LayerSizes(
+            self.hidden_size,
+            self.block_norm,
+            self.rms_norm_eps,
+            self.dropout,
+            layers=layers,
+            visits=visits,
+            depth=depth,
+        )
 
     def at_depth(self, num_loops: int) -> "LoopedConfig":
         """Return the configuration with another number of loops, for whoever sizes a cache by it."""
@@ -189,107 +203,3 @@ class LoopedConfig(PreTrainedConfig):
         """Leave models without RoPE alone, whatever their head size."""
         if self.position_embedding == "rope":
             super().validate_rope()
-
-    def _check_sizes(self) -> None:
-        if self.num_loops < 1:
-            raise InputError(f"num_loops is {self.num_loops}: a looped model needs at least 1 loop.")
-        for name in SIZES:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}: give at least 1.")
-        if self.num_prelude_layers < 0:
-            raise InputError(f"num_prelude_layers is {self.num_prelude_layers}: give 0 or more.")
-        if self.position_embedding == "rope" and (self.head_dim or 0) % 2:
-            raise InputError(
-                f"RoPE turns channels in pairs and needs an even head size, but head_dim is {self.head_dim} (of "
-                f"hidden_size {self.hidden_size} and num_attention_heads {self.num_attention_heads}): change it."
-            )
-        if self.num_attention_heads % (self.num_key_value_heads or 1):
-            raise InputError(
-                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
-                f"{self.num_key_value_heads}: change one of them."
-            )
-        self._check_losses()
-
-    def _check_default_head(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise InputError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
-                "change one of them, or give head_dim."
-            )
-
-    def _check_losses(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout}: give a share from 0 to below 1.")
-        for name in ("norm_penalty_coef", "entropy_coef", "rms_norm_eps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}: give 0 or more.")
-        if not 0 < self.embedding_scale < math.inf:
-            raise InputError(f"embedding_scale is {self.embedding_scale}: give a number above 0.")
-        if self.loop_weights is not None and not (
-            all(0 <= weight < math.inf for weight in self.loop_weights) and any(self.loop_weights)
-        ):
-            raise InputError(f"loop_weights are {self.loop_weights}: give numbers from 0 on, one of them above 0.")
-        if self.loop_weights is not None and len(self.loop_weights) != self.trained_loops:
-            raise InputError(
-                f"loop_weights has {len(self.loop_weights)} entries but the loss sees {self.trained_loops} loops: "
-                "give one weight per loop."
-            )
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        if self.residual is not None and self.norm_placement != "pre":
-            raise InputError(
-                f"residual is {self.residual!r} and norm_placement '{self.norm_placement}': both say where the norms "
-                "of a block are, give one of them."
-            )
-        values = {**{slot: getattr(self, slot) for slot in SLOTS}, "residual": self.residual_part}
-        parts = {slot: choose(slot, values[slot], registry)[0] for slot, registry in SLOTS.items()}
-        penalties_of(self)
-        if self.initial_state != "embedded" and not parts["injection"].reads_injected:
-            raise InputError(
-                f"initial_state '{self.initial_state}' starts the loops without their input, and injection 'none' "
-                "never brings it in: give an injection, or initial_state embedded."
-            )
-        shared = parts["recurrence"].norm_kind
-        if self.share_loop_norm and (shared is None or shared != parts["readout"].norm_kind):
-            raise InputError(
-                "share_loop_norm needs a norm of one kind in recurrence and readout (both 'rmsnorm'): there is no norm "
-                "to share."
-            )
-
-
-_LAPTOP: Mapping[str, Any] = {
-    "vocab_size": 256,
-    "hidden_size": 128,
-    "num_stack_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "dropout": 0.0,  # a few hundred steps see no window twice
-}
-
-# The paper's sizes (arXiv 2606.24898), one for a laptop's CPU, the same in the form that other runtimes know, and one
-# between.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "laptop": _LAPTOP,
-    "laptop-rope": {**_LAPTOP, "position_embedding": "rope", "norm_penalty_coef": 0.01},
-    "small": {
-        "hidden_size": 192,
-        "num_stack_layers": 3,
-        "num_attention_heads": 6,
-        "max_position_embeddings": 128,
-    },
-    "44m": {"hidden_size": 512, "num_stack_layers": 8, "num_attention_heads": 8},
-    "129m": {"hidden_size": 768, "num_stack_layers": 12, "num_attention_heads": 12},
-    "1.4b": {"hidden_size": 2048, "num_stack_layers": 20, "num_attention_heads": 16},
-}
-
-
-def preset_config(name: str, **overrides: Any) -> LoopedConfig:
-    """Return the configuration of a named size, with `overrides` on top.
-
-    Raises `InputError` for an unknown name.
-    """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return LoopedConfig(**{**PRESETS[name], **overrides})

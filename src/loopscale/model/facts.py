@@ -34,7 +34,7 @@ def looped_facts(model: "LoopedForCausalLM") -> Facts:
         readings={name: partial(_exit_losses, model, last) for name, last in model.readings.items()},
         positions=config.max_position_embeddings,
         vocab_size=config.vocab_size,
-        head=plain_weight(model.lm_head),
+        head=None if config.num_coda_layers else plain_weight(model.lm_head),  # of the state
         flops=partial(formula_flops, config),
         gate=None if model.exit_gate is None else model.exit_probability,
         padding=padding_of(model),
@@ -52,7 +52,7 @@ def config_losses(config: LoopedConfig) -> Losses:
 def _exit_losses(
     model: "LoopedForCausalLM", last: bool | None, z: State, k: int, labels: Labels, context: Context | None
 ) -> Float[Tensor, "batch seq"]:
-    return token_cross_entropy(model.readout_state(z, k, last), model.lm_head, labels)
+    return token_cross_entropy(model.readout_state(z, k, context, last), model.lm_head, labels)
 
 
 def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
@@ -60,8 +60,8 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
 
     One layer: 4 D D_q for q and o (D_q = heads times head size), 4 D D_kv for k and v, 6 D I for SwiGLU or 4 D I for
     GELU, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
-    half. The layers before the loops count once; a loop is L layers and the matrices of its parts; a readout is 2 D V.
-    Norms and activations are left out: they are not matrix multiplications.
+    half. The layers before the loops count once; a loop is L layers and the matrices of its parts; a readout is the
+    layers before it and 2 D V. Norms and activations are left out: they are not matrix multiplications.
     """
     assert config.num_key_value_heads is not None and config.intermediate_size is not None  # the config fills them
     assert config.head_dim is not None
@@ -76,6 +76,7 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
             ("residual", config.residual_part),
             ("recurrence", config.recurrence),
             ("readout", config.readout),
+            ("coda_input", config.coda_input),
         )
     }
     whole_layer = layer + 2.0 * extra["residual"]  # two branches
@@ -83,12 +84,15 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
         embed=config.num_prelude_layers * whole_layer,
         step=config.num_stack_layers * whole_layer + extra["injection"],
         carry=extra["recurrence"],
-        readout=2.0 * D * config.vocab_size + extra["readout"],
+        readout=config.num_coda_layers * whole_layer
+        + 2.0 * D * config.vocab_size
+        + extra["readout"]
+        + (extra["coda_input"] if config.num_coda_layers else 0.0),
     )
 
 
 def _matrices(slot: str, value: Named, config: LoopedConfig) -> float:
     """Return the operations per token of the matrices that a part holds."""
     with torch.device("meta"):  # only their sizes are asked
-        part = build_part(slot, value, SLOTS[slot], config)
+        part = build_part(slot, value, SLOTS[slot], config.layer_sizes(1, 1))
     return 2.0 * sum(m.weight.numel() for m in part.modules() if isinstance(m, nn.Linear))

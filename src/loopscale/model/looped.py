@@ -3,15 +3,13 @@
 Letters: B batch, T tokens, D hidden, V vocabulary, K loops.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils.generic import can_return_tuple
@@ -20,13 +18,13 @@ from loopscale.errors import InputError
 from loopscale.facts import Facts
 from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
-from loopscale.model.blocks import in_compute_precision
 from loopscale.model.config import LoopedConfig
 from loopscale.model.facts import looped_facts
 from loopscale.model.outputs import Keywords, LoopedOutput, kept
-from loopscale.model.parts import READOUTS, build_part
+from loopscale.model.parts import CODA_INPUTS, READOUTS, build_part
 from loopscale.model.recorder import recorder_of
 from loopscale.model.slots import check_depth, check_loops
+from loopscale.model.unrolled import is_final, unroll, unrolled_loss
 from loopscale.objective import (
     IGNORED,
     Passes,
@@ -36,7 +34,6 @@ from loopscale.objective import (
     compiled_passes,
     differentiate,
     exit_distribution,
-    exits_loss,
     next_tokens,
     penalties_of,
 )
@@ -56,6 +53,7 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__(config)
         self.model = LoopedModel(config)
+        self.coda_input = build_part("coda_input", config.coda_input, CODA_INPUTS, config)
         self.readout_norm = build_part("readout", config.readout, READOUTS, config)
         if config.share_loop_norm:
             self.model.recurrence.norm = self.readout_norm.norm
@@ -92,9 +90,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         attention_mask: Tensor | None = None,
         position_ids: Positions | None = None,
         cache: Cache | None = None,
+        num_loops: int | None = None,
     ) -> Context:
         """Return what the verbs of a call on these tokens share (see `LoopedModel.context`)."""
-        return self.model.context(tokens, attention_mask, position_ids, cache)
+        return self.model.context(tokens, attention_mask, position_ids, cache, num_loops=num_loops)
 
     def embed(self, input_ids: Tokens, context: Context | None = None) -> State:
         """Return what the first loop receives (verb 1)."""
@@ -109,12 +108,18 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         return self.model.carry(z, k, context, h)
 
     def readout(self, z: State, k: int, context: Context | None = None, *, last: bool | None = None) -> Logits:
-        """Return the logits of exit k (verb 4). `last`: read it as the final exit (default: where it is that)."""
-        return self.lm_head(self.readout_state(z, k, last))
+        """Return the logits of exit k (verb 4), through the layers before it, which need the `context` of the call.
 
-    def readout_state(self, z: State, k: int, last: bool | None = None) -> State:
+        `last`: read it as the final exit (default: where it is that).
+        """
+        return self.lm_head(self.readout_state(z, k, context, last))
+
+    def readout_state(self, z: State, k: int, context: Context | None = None, last: bool | None = None) -> State:
         """Return what the LM head sees of the state."""
-        return self.readout_norm(z, k, k + 1 == self.trained_loops if last is None else last)
+        read = partial(self.readout_norm, k=k, last=k + 1 == self.trained_loops if last is None else last)
+        if len(self.model.coda):
+            z = self.model.finish(self.coda_input(z, read), k, context)
+        return read(z)
 
     @property
     def readings(self) -> Mapping[str, bool | None]:
@@ -181,84 +186,42 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         if use_cache is None:
             use_cache = self.config.use_cache
         if cache is None and use_cache and not self.training:
-            cache = DynamicCache(config=self.config.at_depth(K))
-        if cache is not None:
-            check_depth(cache, self.config.slots(K))
-        recorder = recorder_of(self.config, kwargs, self.config.slots(K).total + 1)
-        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder)
-        h = self.model.embed(input_ids, context, inputs_embeds)
-        supervision = self.supervision.at(progress)
+            every_exit = self.config.num_coda_layers and labels is not None  # slots are made as exits are read
+            cache = DynamicCache() if every_exit else DynamicCache(config=self.config.at_depth(K))
+        slots, supervision = self.config.slots(K), self.supervision.at(progress)
         read = [labels is not None and (not supervised_exits_only or supervision.supervises(k, K)) for k in range(K)]
-        states, exit_inputs, gates = self._run_loops(h, context, read, gradient_loops or K)
+        recorder = recorder_of(self.config, kwargs, slots.total + 1)
+        wanted = labels is None or not supervised_exits_only  # the logits
+        exits = [k for k in range(K) if read[k] or (k + 1 == K and (wanted or recorder is not None))]
+        if cache is not None:
+            check_depth(cache, slots.every_exit, exits)
+        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder, K)
+        h = self.model.embed(input_ids, context, inputs_embeds)
+        unrolled = unroll(self, h, context, read, gradient_loops or K)
         loss = loop_losses = None
         if labels is not None:
             count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             count = count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)  # no label: no gradient either
-            loss, loop_losses = self._loss(supervision, states, exit_inputs, labels, gates, count)
-        wanted, final = labels is None or not supervised_exits_only, self._is_final(K - 1, K)
+            loss, loop_losses = unrolled_loss(self, supervision, unrolled, labels, count)
+        states, gates, seen = unrolled.states, unrolled.gates, unrolled.exit_inputs[-1]
+        if seen is None and exits[-1:] == [K - 1]:
+            seen = self.readout_state(states[-1], K - 1, context, is_final(self, K - 1, K))
         return LoopedOutput(
             loss=loss,
-            logits=self.readout(kept(states[-1], logits_to_keep), K - 1, last=final) if wanted else None,
+            logits=self.lm_head(kept(seen, logits_to_keep)) if wanted and seen is not None else None,
             **{CACHE: cache},
             loop_losses=loop_losses,
             loop_norms=row_norms(states, attention_mask),
             states=tuple(states) if output_states else None,
             exit_probabilities=None if gates is None else exit_distribution(gates).movedim(0, -1),
-            **({} if recorder is None else recorder.take(self.readout_state(states[-1], K - 1, final))),
+            **({} if recorder is None or seen is None else recorder.take(seen)),
         )
-
-    def _run_loops(
-        self, h: State, context: Context, read: list[bool], with_gradient: int
-    ) -> tuple[list[Tensor], list[Tensor | None], Float[Tensor, "loops batch seq"] | None]:
-        """Return every loop's state, what the head sees of it at the exits that are to be `read`, and the gates."""
-        step, exit_input = self.step, self._exit_input
-        if self.checkpoint_loops and self.training:
-            step, exit_input = _recomputed(step), _recomputed(exit_input)
-        states: list[Tensor] = []
-        gates: list[Tensor] = []
-        exit_inputs: list[Tensor | None] = []
-        for k, is_read in enumerate(read):
-            constant = k < len(read) - with_gradient  # the states of this loop, for the gradient
-            h = h.detach() if constant else h
-            with torch.no_grad() if constant else nullcontext():
-                z = step(h, k, context)
-            states.append(z)
-            # here, not after the loops: the backward pass then needs one exit's gradients at a time
-            exit_inputs.append(exit_input(z, k, self._is_final(k, len(read))) if is_read else None)
-            if self.exit_gate is not None:
-                gates.append(self.exit_probability(z, k, context, h))
-            if k + 1 < len(read):
-                with torch.no_grad() if constant else nullcontext():
-                    h = self.carry(z, k, context, h)
-        return states, exit_inputs, torch.stack(gates) if gates else None
-
-    def _exit_input(self, z: State, k: int, last: bool | None) -> State:
-        return in_compute_precision(self.readout_state(z, k, last))
-
-    def _is_final(self, k: int, num_loops: int) -> bool | None:
-        """Return whether to read exit k as the final one: in training the last that runs, else (None) the trained."""
-        return k + 1 == num_loops if self.training else None
-
-    def _loss(
-        self,
-        supervision: Supervision,
-        states: list[Tensor],
-        exit_inputs: list[Tensor | None],
-        labels: Tensor,
-        gates: Tensor | None,
-        count: Tensor | int,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch loops"]]:
-        """Return the loss, penalty included, and the cross-entropy of every row and exit, in nats per token."""
-        loss, token_losses = exits_loss(supervision, exit_inputs, self.lm_head, labels, gates, count, self.head_passes)
-        for penalty in self.penalties:
-            loss = loss + penalty(states, labels != IGNORED, count)
-        return loss, (token_losses.sum(2) / (labels != IGNORED).sum(1).clamp_min(1)).T
 
     def compile_regions(self, **options: Any) -> None:
         """Compile what a training step runs most: the layers, one graph for all of them, every loop and depth, and
         the head's passes over logits. `options` are torch.compile's.
         """
-        for layer in (*self.model.prelude, *self.model.layers):
+        for layer in (*self.model.prelude, *self.model.layers, *self.model.coda):
             layer.compile(fullgraph=True, **options)
         self.head_passes = compiled_passes(**options)
 
@@ -293,8 +256,3 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
                 f"prompt and new tokens need {needed} positions, but this model has {room} (max_position_embeddings): "
                 "shorten the prompt or ask for fewer new tokens."
             )
-
-
-def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the same function, computed again in the backward pass instead of keeping its activations."""
-    return partial(checkpoint, verb, use_reentrant=False)

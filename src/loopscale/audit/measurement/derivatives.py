@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from loopscale.call import Call
 from loopscale.facts import Reads, facts_of
 from loopscale.objective import IGNORED, Labels
 from loopscale.stepping import Looped, State
@@ -58,8 +59,11 @@ def _push_by_two_reverses(f: Callable[[Tensor], Tensor], z: Tensor, xi: Tensor) 
     return out.detach(), tangent.detach()
 
 
-def exit_gradient(model: Looped, z: State, k: int, labels: Labels) -> tuple[State, Float[Tensor, "batch seq"]]:
-    """Return the gradient at `z` of the summed cross-entropy of exit k, through its readout alone, and the losses."""
+def exit_gradient(model: Looped | Call, z: State, k: int, labels: Labels) -> tuple[State, Float[Tensor, "batch seq"]]:
+    """Return the gradient at `z` of the summed cross-entropy of exit k, through its readout alone, and the losses.
+
+    A readout that looks at the tokens of a call is read in that call.
+    """
     gradient, losses = facts_of(model).losses.exits.gradient(Reads(model), z, k, labels)
     assert losses is not None  # those of a cross-entropy come with it
     return gradient, losses

@@ -20,22 +20,25 @@ from loopscale.audit.coordinates import Coordinate, mean, scale
 from loopscale.audit.measurement.derivatives import exit_gradient, mean_alignment
 from loopscale.audit.static import static_verdict
 from loopscale.audit.watching.controller import ScaleController
+from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.hf import wrapped_model
 from loopscale.model import LoopedForCausalLM, LoopedOutput
 from loopscale.objective import IGNORED, next_tokens
 from loopscale.state import angular_step
+from loopscale.stepping import evaluating
 
 logger = logging.getLogger(__name__)
 WATCHED: tuple[Coordinate, ...] = (scale, mean)
 
 
 class _Captured(NamedTuple):
-    """What was kept of a pass: norms of all rows, (K,), and of some rows states, real tokens, and labels if any."""
+    """What was kept of a pass: norms of all rows, (K,), and of some rows states, real tokens, inputs, labels if any."""
 
     norms: Tensor
     states: tuple[Tensor, ...]
     real: Tensor
+    inputs: dict[str, Tensor | None]
     labels: Tensor | None
 
 
@@ -172,7 +175,9 @@ class ScaleMonitor(TrainerCallback):
         called = dict(signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments)
         called |= called.pop("kwargs", {})
         real, labels = _real(called, states[0]), _labels(called, self.rows)
-        self._captured = _Captured(output.loop_norms.mean(0), states, real, labels)
+        given = {name: called.get(name) for name in ("input_ids", "attention_mask", "position_ids", "inputs_embeds")}
+        inputs = {name: None if x is None else x[: self.rows] for name, x in given.items()}
+        self._captured = _Captured(output.loop_norms.mean(0), states, real, inputs, labels)
         return None
 
     def _report(self, state: TrainerState, control: TrainerControl, figures: dict[str, float]) -> None:
@@ -236,13 +241,24 @@ def _labels(called: dict[str, Any], rows: int) -> Tensor | None:
     return None if labels is None else next_tokens(labels[:rows])
 
 
+def _call(model: LoopedForCausalLM, inputs: dict[str, Tensor | None]) -> Call | LoopedForCausalLM:
+    """Return the call whose states were kept, for a readout that looks at its tokens."""
+    if not model.config.num_coda_layers:
+        return model
+    ids, mask, positions, embeds = inputs.values()
+    return Call(model, ids, model.model.context(ids, mask, positions, inputs_embeds=embeds))
+
+
 def _readings(model: LoopedForCausalLM, captured: _Captured) -> dict[str, float]:
     """Return visibility of scale and the tokens it leaves out at every loop, and the angular steps: one transfer."""
-    _, states, real, labels = captured
+    _, states, real, inputs, labels = captured
     figures: dict[str, Tensor] = {}
-    if labels is not None:
-        for k, z in enumerate(states):
-            share, read = mean_alignment(*exit_gradient(model, z, k, labels), z, labels)
+    # what the readout runs draws no random numbers that training would draw, and adds no graphs to a compiled model
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        call = _call(model, inputs)
+        for k, z in enumerate(states if labels is not None else ()):
+            assert labels is not None
+            share, read = mean_alignment(*exit_gradient(call, z, k, labels), z, labels)
             figures |= {f"visibility/{k + 1}": share, f"visibility_left_out/{k + 1}": (labels != IGNORED).sum() - read}
     figures |= {f"angular_step/{k}": _mean(angular_step(a, b), real) for k, (a, b) in enumerate(pairwise(states), 1)}
     if not figures:

@@ -5,8 +5,9 @@ from typing import Any
 
 from loopscale.mechanism import Effect
 from loopscale.model.parts.carry import CARRIES, Carry
+from loopscale.model.parts.coda import CODA_INPUTS, CodaInput
 from loopscale.model.parts.injection import INJECTIONS, Injection
-from loopscale.model.parts.part import Part, Sizes, build_norm, build_part
+from loopscale.model.parts.part import IdentityLinear, LayerSizes, Part, Sizes, build_norm, build_part
 from loopscale.model.parts.readout import READOUTS, Readout
 from loopscale.model.parts.residual import RESIDUALS, Residual
 
@@ -16,17 +17,22 @@ SLOTS: Mapping[str, dict[str, Any]] = {
     "residual": RESIDUALS,
     "recurrence": CARRIES,
     "readout": READOUTS,
+    "coda_input": CODA_INPUTS,
 }
 
 __all__ = [
     "CARRIES",
+    "CODA_INPUTS",
     "INJECTIONS",
     "READOUTS",
     "RESIDUALS",
     "SLOTS",
     "Carry",
+    "CodaInput",
     "Effect",
+    "IdentityLinear",
     "Injection",
+    "LayerSizes",
     "Part",
     "Readout",
     "Residual",

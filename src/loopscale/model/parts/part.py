@@ -5,9 +5,11 @@ Parts run inside the compiled layer and inside every loop: their `forward` is pl
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 from torch import nn
+from transformers import initialization as init
 
 from loopscale.mechanism import Mechanism, Named, choose
 
@@ -16,12 +18,31 @@ from loopscale.mechanism import Mechanism, Named, choose
 class Sizes(Protocol):
     """What a part may read of the model's configuration."""
 
+    @property
+    def hidden_size(self) -> int: ...  # noqa: D102
+    @property
+    def block_norm(self) -> str: ...  # noqa: D102
+    @property
+    def rms_norm_eps(self) -> float: ...  # noqa: D102
+    @property
+    def dropout(self) -> float: ...  # noqa: D102
+
+
+@final
+@dataclass(frozen=True)
+class LayerSizes:
+    """The same of a layer, and where it stands: what is added up along a call depends on it.
+
+    `layers` of its kind run `visits` times each in a call of the trained loops, which visits `depth` layers in all.
+    """
+
     hidden_size: int
-    num_stack_layers: int
-    trained_loops: int
     block_norm: str
     rms_norm_eps: float
     dropout: float
+    layers: int
+    visits: int
+    depth: int
 
 
 class Part(Mechanism, nn.Module, ABC):
@@ -33,6 +54,21 @@ class Part(Mechanism, nn.Module, ABC):
 
     def init_weights(self) -> None:
         """Set the parameters that the part itself holds; those of its children are the model's business."""
+
+
+@final
+class IdentityLinear(nn.Linear):
+    """A square map without bias that starts at the identity.
+
+    A class of its own: transformers sets no weights of a module that holds others alone.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size, bias=False)
+
+    def init_weights(self) -> None:
+        """Set the weight."""
+        init.eye_(self.weight)
 
 
 P = TypeVar("P", bound=Part)

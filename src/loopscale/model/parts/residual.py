@@ -15,7 +15,7 @@ from transformers import initialization as init
 
 from loopscale.errors import InputError
 from loopscale.mechanism import Effect
-from loopscale.model.parts.part import Part, Sizes, build_norm
+from loopscale.model.parts.part import LayerSizes, Part, build_norm
 from loopscale.stepping import State
 
 Branch = Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ class Residual(Part):
     norms: tuple[nn.Module, nn.Module]  # in a tuple, so that the layer registers them and not this module
     initial_gain: float = 1.0  # by which the matrices that a branch writes through are initialised smaller
 
-    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
         self.dropout = nn.Dropout(sizes.dropout)
 
@@ -45,7 +45,7 @@ class PreNorm(Residual):
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
 
-    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
         self.norms = build_norm(sizes.block_norm, sizes), nn.Identity()
 
@@ -60,7 +60,7 @@ class Sandwich(Residual):
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
 
-    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
         self.norms = build_norm(sizes.block_norm, sizes), build_norm(sizes.block_norm, sizes)
 
@@ -79,7 +79,7 @@ class PostAdd(Residual):
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.REMOVES, "mean": Effect.WEIGHTS}
 
-    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
         self.norms = build_norm(sizes.block_norm, sizes), build_norm(sizes.block_norm, sizes)
 
@@ -108,7 +108,7 @@ class LayerScale(Residual):
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
     Arguments: ClassVar[type] = Gain
 
-    def __init__(self, sizes: Sizes, arguments: Gain) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Gain) -> None:
         super().__init__(sizes, arguments)
         self.norms = build_norm(sizes.block_norm, sizes), nn.Identity()
         self.gain = nn.Parameter(torch.full((sizes.hidden_size,), arguments.initial))
@@ -136,15 +136,18 @@ class Share:
 
 @final
 class Scaled(Residual):
-    """x + lambda / (n sqrt(R)) F(N x), for n trained loops of R layers: growth does not go with the number of loops."""
+    """x + lambda / (n sqrt(R)) F(N x), for R layers that run n times each: growth does not go with the number of loops.
+
+    n is the trained loops in the stack, and 1 in layers that run once.
+    """
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
     Arguments: ClassVar[type] = Share
 
-    def __init__(self, sizes: Sizes, arguments: Share) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Share) -> None:
         super().__init__(sizes, arguments)
         self.norms = build_norm(sizes.block_norm, sizes), nn.Identity()
-        self.share = arguments.weight / (sizes.trained_loops * sizes.num_stack_layers**0.5)
+        self.share = arguments.weight / (sizes.visits * sizes.layers**0.5)
 
     def forward(self, x: State, branch: Branch) -> State:
         """Add the branch's share."""
@@ -155,18 +158,17 @@ class Scaled(Residual):
 class DeepNorm(Residual):
     """N(a x + F(x)) with a = (2 n)^(1/2) and branches initialised (8 n)^(-1/2) times smaller; n is the unrolled depth.
 
-    DeepNet (arXiv 2203.00555) has fourth roots; layers that are applied again and again add up in step, hence square
-    roots here.
+    Layers that run once count in it. DeepNet (arXiv 2203.00555) has fourth roots; layers that are applied again and
+    again add up in step, hence square roots here.
     """
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.REMOVES, "mean": Effect.WEIGHTS}
 
-    def __init__(self, sizes: Sizes, arguments: Any) -> None:
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
         super().__init__(sizes, arguments)
-        depth = sizes.trained_loops * sizes.num_stack_layers
         self.norms = nn.Identity(), build_norm(sizes.block_norm, sizes)
-        self.stream_gain = (2 * depth) ** 0.5
-        self.initial_gain = (8 * depth) ** -0.5
+        self.stream_gain = (2 * sizes.depth) ** 0.5
+        self.initial_gain = (8 * sizes.depth) ** -0.5
 
     def forward(self, x: State, branch: Branch) -> State:
         """Normalise the weighted sum."""

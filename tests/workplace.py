@@ -50,6 +50,7 @@ TINY = {
     "audit": ["--windows=2"],
     "evaluate": ["--limit=4", "--repeats=1", "--speed_batch_sizes=1"],
     "generate": ["--max_new_tokens=4"],
+    "retrofit": ["--windows=2"],
 }
 NOT_DOWNLOADED = {
     **{"wikitext-2": "my_notes/", "wikitext-103": "my_notes/"},

@@ -2,14 +2,16 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from loopscale import InputError
 from loopscale.cli.main import main
 from loopscale.data import Corpus, load_tokenizer
 from loopscale.load import load_model
-from loopscale.retrofit import retrofit
-from tests.retrofit.originals import LAYERS, original, prompts
+from loopscale.retrofit import retrofit, retrofit_folder
+from tests.export.byte_level import bpe
+from tests.retrofit.gguf_llama import write_gguf
+from tests.retrofit.originals import LAYERS, SIZES, original, prompts
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def folder(tmp_path_factory):
 def test_a_folder_becomes_one_of_ours_with_tokenizer_and_record(folder, tmp_path, capsys):
     words = ["retrofit", str(folder), str(tmp_path / "out"), "--core", f"2:{LAYERS}", "--num_loops", "3"]
     assert main([*words, "--injection", "{kind: diagonal, rule: zoh}"]) == 0
-    assert "3 layers looped 3 times, 2 layers before" in capsys.readouterr().out
+    assert "2 layers, then 3 looped 3 times" in capsys.readouterr().out
     ids = prompts(2)
     model = load_model(str(tmp_path / "out"))
     expected = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
@@ -45,7 +47,7 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys):
         ([str(folder), out, "--core", f"0:{LAYERS}", "--injection", "liner"], "did you mean 'linear'"),
         ([str(tmp_path / "no"), out, "--core", "0:1"], "no model at"),
         ([str(tmp_path / "no.gguf"), out, "--core", "0:1"], "no GGUF file at"),
-        ([str(folder), out], "--core must be given"),
+        ([str(folder), out], "give --core FIRST:END"),
     ):
         capsys.readouterr()
         assert main(["retrofit", *words]) == 2
@@ -62,3 +64,19 @@ def test_other_kinds_are_refused_before_their_weights_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody_knows"}))
     with pytest.raises(InputError, match="'nobody_knows' has no looped form"):
         retrofit(str(tmp_path), (0, 1))
+
+
+def test_a_gguf_file_becomes_one_of_ours_with_its_tokenizer(tmp_path):
+    pytest.importorskip("gguf", reason="no gguf package here: pip install 'loopscale[gguf]'")
+    tokenizer = bpe("gpt-2", "The loop runs once and the state grows.")
+    sizes = {**SIZES, "vocab_size": len(tokenizer), "tie_word_embeddings": True}
+    model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+    write_gguf(model, tokenizer, tmp_path / "tiny.gguf")
+    looped = retrofit_folder(str(tmp_path / "tiny.gguf"), tmp_path / "out", (0, LAYERS), num_loops=2)
+    ids = prompts(2)
+    assert torch.allclose(model(ids).logits, looped(ids, num_loops=1).logits, atol=1e-4)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert saved("The state runs")["input_ids"] == tokenizer("The state runs")["input_ids"]
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="cannot be read"):
+        retrofit(str(tmp_path / "broken.gguf"), (0, 1))

@@ -140,16 +140,23 @@ def retrofit(parser: Parser, words: Sequence[str]) -> None:
 
     With one loop it is the original, logits and text. Llama, Mistral, Qwen 2 and 3, SmolLM 2 and 3, from a folder, the
     hub or a GGUF file; what a looped model cannot compute is refused by name. It is healed as any model is trained:
-    loopscale train --init_from OUT.
+    loopscale train --init_from OUT. With --scan nothing is written but OUT/scan.json and OUT/scan.md: the perplexity of
+    every core and number of loops before any training; an interrupted scan goes on.
     """
     parser.add_argument("source", type=str, help="folder, hub id or GGUF file of a pretrained model")
     parser.add_argument("out", type=str, help="the folder to write")
-    parser.add_argument("--core", type=str, required=True, help="layers to loop, FIRST:END counted from 0, as in 10:20")
+    parser.add_argument("--core", type=str | None, help="layers to loop, FIRST:END counted from 0, as in 10:20")
     parser.add_argument("--num_loops", type=int, default=4, help="times the core is applied")
     kind = "by name, or as a mapping with its arguments"
     parser.add_argument("--injection", type=dict[str, Any] | str, default="none", help=f"the input in a loop, {kind}")
     parser.add_argument("--recurrence", type=dict[str, Any] | str, default="residual", help=f"between loops, {kind}")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    parser.add_argument("--scan", action="store_true", help="measure which layers can be looped, and write no model")
+    parser.add_argument("--cores", type=str, nargs="+", default=[], help="of the scan (default: all over the depth)")
+    parser.add_argument("--loops", type=int, nargs="+", default=[2, 3, 4], help="of the scan")
+    add_text_arguments(parser)
+    parser.add_argument("--windows", type=Windows, default=16, help="of the scan: windows of text, or all")
+    parser.add_argument("--batch_size", type=int, default=4, help="of the scan: windows at a time")
 
 
 def evaluate(parser: Parser, words: Sequence[str]) -> None:

@@ -95,6 +95,18 @@ class Text:
         length = min(self.length, len(kept) - 1)
         return list(sliding_windows(kept, length, min(stride, length) if length < self.length else stride, rows))
 
+    def facts_of(self, windows: Sequence[Batch], stride: int | None = None) -> Mapping[str, Any]:
+        """Return what some windows of the text are."""
+        labels = [inputs_and_labels(batch)[1] for batch in windows]
+        return {
+            **self.facts,
+            "sequence_length": labels[0].shape[1],
+            "stride": min(self.length if stride is None else stride, labels[0].shape[1]),
+            "windows": sum(map(len, labels)),
+            "of_windows": max(sum(map(len, labels)), (len(self.tokens.ids) - 1) // self.length),
+            "tokens": sum(int((some >= 0).sum()) for some in labels),
+        }
+
 
 @final
 @dataclass(frozen=True)
@@ -122,23 +134,20 @@ def measured_subject(
     `wanted` is the number of windows, None for all; with a `stride` they slide. With `halves` there are two batches at
     least, where there are two windows.
     """
-    if args.batch_size < 1 or (wanted is not None and wanted < 1):
-        raise InputError(f"--windows is {wanted} and --batch_size {args.batch_size}: give at least 1 of each.")
+    require_counts(args, wanted)
     model = load_subject(args, name)
     text = read_text(args, name, model)
     windows = text.spread(wanted, args.batch_size) if stride is None else text.sliding(stride, wanted, args.batch_size)
     if halves and len(windows) == 1:
         windows = halved(windows[0])
-    labels = [inputs_and_labels(batch)[1] for batch in windows]
-    facts = {
-        **text.facts,
-        "sequence_length": labels[0].shape[1],
-        "stride": min(text.length if stride is None else stride, labels[0].shape[1]),
-        "windows": sum(map(len, labels)),
-        "of_windows": max(sum(map(len, labels)), (len(text.tokens.ids) - 1) // text.length),
-        "tokens": sum(int((some >= 0).sum()) for some in labels),
-    }
+    facts = text.facts_of(windows, stride)
     return Subject(label, model, windows, in_words(facts, text.notes), facts, text.bytes_per_token)
+
+
+def require_counts(args: Namespace, wanted: int | None) -> None:
+    """Raise `InputError` for fewer than 1 window, or 1 at a time."""
+    if args.batch_size < 1 or (wanted is not None and wanted < 1):
+        raise InputError(f"--windows is {wanted} and --batch_size {args.batch_size}: give at least 1 of each.")
 
 
 def halved(batch: Batch) -> list[Batch]:

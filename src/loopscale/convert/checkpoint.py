@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
 from loopscale.convert.checkpoint_folder import CONFIG, local_folder, read_config
@@ -106,7 +106,6 @@ def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
 
 
 FolderLoader = Callable[[Path, Path | None], LoopedForCausalLM]
-TokenizerReader = Callable[[str], PreTrainedTokenizerBase]
 
 # model_type -> how its folder becomes a native model
 FOLDERS: Mapping[str, FolderLoader] = {
@@ -198,13 +197,13 @@ TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
 }
 
 
-def write_tokenizer(source: str, folder: Path, vocab_size: int, read: TokenizerReader = read_tokenizer) -> None:
-    """Write the tokenizer of `source` into `folder`, if `read` finds one; else say so.
+def write_tokenizer(source: str, folder: Path, vocab_size: int) -> None:
+    """Write the tokenizer of `source` into `folder`, if one can be read; else say so.
 
     Raises `InputError` if it has more tokens than the model.
     """
     try:
-        tokenizer = read(source)
+        tokenizer = read_tokenizer(source)
     except InputError as error:
         logger.warning("written without a tokenizer: %s", error)
         return

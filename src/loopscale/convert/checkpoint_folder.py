@@ -12,6 +12,8 @@ from loopscale.errors import InputError
 from loopscale.storage import read_json
 
 CONFIG = "config.json"
+GGUF = ".gguf"  # llama.cpp's format
+HUB_PARTS = 3  # owner, repository, file
 # what a checkpoint of safetensors is made of besides code, which is never fetched
 DATA_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -32,6 +34,19 @@ def local_folder(name: str, files: Sequence[str] = DATA_FILES) -> Path:
         raise InputError(
             f"no model at '{name}': give a folder that holds config.json and weights, or a hub id that can be reached."
         ) from error
+
+
+def gguf_file(name: str) -> tuple[str, str] | None:
+    """Return where a GGUF file lies, a folder or a hub repository, and its name; None for the name of anything else.
+
+    Raises `InputError` where it is neither here nor in a repository.
+    """
+    if not name.endswith(GGUF):
+        return None
+    path = Path(name)
+    if not path.is_file() and len(path.parts) != HUB_PARTS:
+        raise InputError(f"no GGUF file at '{name}': give the path of one, or OWNER/REPOSITORY/FILE.gguf on the hub.")
+    return str(path.parent), path.name
 
 
 def read_config(folder: Path) -> dict[str, Any]:

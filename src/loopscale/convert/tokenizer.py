@@ -7,7 +7,8 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from loopscale.convert.checkpoint_folder import local_folder
+from loopscale.convert.build import quietly
+from loopscale.convert.checkpoint_folder import gguf_file, local_folder
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint
 from loopscale.convert.weights import TORCH_ENDINGS, is_weight_file, read_torch
 from loopscale.data import words_tokenizer
@@ -19,12 +20,14 @@ PAPER_PAD = "<pad>"
 
 
 def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder, a hub id, a `.pt` file of the paper's code, or beside another file of weights.
+    """Return the tokenizer of a folder, a hub id, a GGUF file, a `.pt` of the paper's code, or beside other weights.
 
     No code of a checkpoint is run.
 
     Raises `InputError` where there is none.
     """
+    if (gguf := gguf_file(name)) is not None:
+        return _of_gguf(name, *gguf)
     if is_weight_file(name):
         if Path(name).suffix in TORCH_ENDINGS and is_paper_checkpoint(content := read_torch(name)):
             try:
@@ -38,6 +41,16 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
     except (OSError, ValueError, HFValidationError) as error:
         raise InputError(f"no tokenizer beside the model at '{name}': save one there with save_pretrained.") from error
+
+
+def _of_gguf(name: str, place: str, file: str) -> PreTrainedTokenizerBase:
+    try:
+        with quietly():
+            return AutoTokenizer.from_pretrained(place, gguf_file=file, trust_remote_code=False)
+    except ImportError as error:
+        raise InputError(f"a GGUF file is read by another package: pip install 'loopscale[gguf]' ({error}).") from error
+    except Exception as error:  # what reads a damaged file fails in a way of its own
+        raise InputError(f"the tokenizer in '{name}' cannot be read: {error}.") from error
 
 
 def paper_tokenizer(state: Mapping[str, Any] | None, name: str) -> PreTrainedTokenizerBase:

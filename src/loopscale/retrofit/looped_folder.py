@@ -9,7 +9,6 @@ from loopscale.convert.checkpoint import write_tokenizer
 from loopscale.convert.destination import check_destination, written_whole
 from loopscale.mechanism import Named
 from loopscale.model import LoopedForCausalLM
-from loopscale.retrofit.pretrained import load_pretrained_tokenizer
 from loopscale.retrofit.surgery import retrofit
 from loopscale.storage import write_json
 
@@ -47,6 +46,6 @@ def retrofit_folder(
     model = retrofit(source, core, num_loops, **parts)
     with written_whole(destination) as folder:
         model.save_pretrained(folder)
-        write_tokenizer(source, folder, model.config.vocab_size, load_pretrained_tokenizer)
+        write_tokenizer(source, folder, model.config.vocab_size)
         write_json(folder / RECORD, RetrofitRecord(source, *core, num_loops, parts))
     return model

@@ -13,6 +13,7 @@ from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
 from loopscale.convert import (
     FOLDERS,
     is_weight_file,
+    kind_of_config,
     load_weight_file,
     local_folder,
     read_config,
@@ -43,9 +44,9 @@ LIVE: Mapping[str, LiveLoader] = {
 def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool = False) -> Looped:
     """Return the model of a folder, a hub id, a `.pt` file of the paper's code or one file of weights, in eval mode.
 
-    Ours, the paper's and Ouros come as a native `LoopedForCausalLM`; others as the live model behind the four verbs
-    (`LiveLoop`), which has no cache. `num_loops` sets another depth. `trust_remote_code` lets the code
-    that comes with a checkpoint run, where it needs that.
+    What has a native form (ours, the paper's, Ouro, Nanbeige, Huginn) comes as a `LoopedForCausalLM`; others, and a
+    Huginn whose own code is trusted, as the live model behind the four verbs (`LiveLoop`), which has no cache.
+    `num_loops` sets another depth. `trust_remote_code` lets the code that comes with a checkpoint run.
 
     Raises `InputError` where nothing is there, or where it is not a looped model this library knows.
     """
@@ -54,18 +55,42 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
     if is_weight_file(name):
         return _at_depth(load_weight_file(name), num_loops)
     config = read_config(local_folder(name, ("config.json",)))
-    kind = config.get("model_type") or config.get("_class_name") or ""
-    if kind in FOLDERS:
-        folder = local_folder(name)
-        if (complaint := damage(folder)) is not None:
-            raise InputError(f"'{name}' {complaint}: bring the file back, or remove {MANIFEST} if the change is meant.")
-        return _at_depth(FOLDERS[kind](folder, None), num_loops)
-    if kind in LIVE:
+    kind = kind_of_config(config)
+    if kind not in {*FOLDERS, *LIVE}:
+        known = ", ".join(sorted({*FOLDERS, *LIVE}))
+        raise InputError(
+            f"'{name}' is a model of type '{kind}': not one this library can run as a looped model ({known})."
+        )
+    if kind in FOLDERS and not (kind in LIVE and trust_remote_code):
+        try:
+            return _at_depth(_native(name, kind), num_loops)
+        except InputError as refusal:
+            if kind not in LIVE:
+                raise
+            return _live(name, kind, config, num_loops, str(refusal))
+    return _live(name, kind, config, num_loops, None, trust_remote_code)
+
+
+def _native(name: str, kind: str) -> LoopedForCausalLM:
+    """Return the native model of a folder or hub id. Raises `InputError` where it has no such form, or is damaged."""
+    folder = local_folder(name)
+    if (complaint := damage(folder)) is not None:
+        raise InputError(f"'{name}' {complaint}: bring the file back, or remove {MANIFEST} if the change is meant.")
+    return FOLDERS[kind](folder, None)
+
+
+def _live(
+    name: str, kind: str, config: Config, num_loops: int | None, refusal: str | None, trust_remote_code: bool = False
+) -> LiveLoop:
+    """Return the live model. Raises `InputError` that also tells why it has no native form, where that was tried."""
+    try:
         live = LIVE[kind](name, config, trust_remote_code)
-        live.num_loops = num_loops or live.num_loops
-        return live
-    known = ", ".join(sorted({*FOLDERS, *LIVE}))
-    raise InputError(f"'{name}' is a model of type '{kind}': not one this library can run as a looped model ({known}).")
+    except InputError as error:
+        if refusal is None:
+            raise
+        raise InputError(f"{refusal.rstrip('.')}; to run it as it is: {error}") from error
+    live.num_loops = num_loops or live.num_loops
+    return live
 
 
 def load_tokenizer_of(name: str) -> PreTrainedTokenizerBase:

@@ -60,6 +60,12 @@ def test_its_code_runs_only_if_trusted(checkpoint):
         torch.testing.assert_close(adapter.readout(z, 1, adapter.context(TOKENS)), whole_model(model, TOKENS, 2))
 
 
+def test_why_it_has_no_native_form_is_told_beside_how_to_run_it(checkpoint):
+    folder, _ = checkpoint
+    with pytest.raises(InputError, match=r"Huginn checkpoint: n_heads is missing.*; to run it as it is: "):
+        load_model(str(folder))
+
+
 def test_results_repeat(checkpoint):
     adapter = Huginn(checkpoint[1])
     with torch.no_grad():
@@ -97,12 +103,15 @@ def test_the_live_model_is_matched(live, tmp_path):
     layers = {"n_layers_in_prelude": 1, "n_layers_in_recurrent_block": 2, "n_layers_in_coda": 1, "mean_recurrence": 4}
     model = live.RavenForCausalLM(live.RavenConfig(**sizes, **layers, padding_multiple=1)).eval()
     model.save_pretrained(tmp_path)
-    adapter: Any = load_model(str(tmp_path))  # the user's import registered its code
+    adapter: Any = load_model(str(tmp_path), trust_remote_code=True)  # the user's import registered its code
+    native: Any = load_model(str(tmp_path))
+    assert isinstance(adapter, Huginn) and native.trained_loops == 4
     with torch.no_grad():
         states = list(run_loops(adapter, TOKENS, 3))
         for k, z in enumerate(states):
             expected = model(TOKENS, num_steps=torch.tensor([k + 1]), init_scale=0.0).logits
             torch.testing.assert_close(adapter.readout(z, k, adapter.context(TOKENS)), expected)
+            torch.testing.assert_close(native(TOKENS, num_loops=k + 1).logits, expected, atol=1e-5, rtol=1e-5)
     norm = model.transformer.core_block[-1].norm_4.weight
     for z in states:  # closed by architecture: every state has the scale of the last norm
         torch.testing.assert_close(z.pow(2).mean(-1), norm.pow(2).mean().expand(z.shape[:2]), rtol=1e-3, atol=0)

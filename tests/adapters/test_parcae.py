@@ -46,6 +46,19 @@ def test_results_repeat_and_do_not_depend_on_batch_or_length(folder):
     torch.testing.assert_close(both[1:, :5], alone)
 
 
+def test_padded_rows_are_run_from_their_first_token(folder):
+    adapter: Any = load_model(str(folder))
+    mask = torch.ones_like(TOKENS)
+    mask[0, :3] = mask[1, 7:] = 0
+    context, bare = adapter.context(TOKENS, mask), adapter.context(TOKENS[:1, 3:])
+    with torch.no_grad():
+        h, alone = adapter.embed(TOKENS, context), adapter.embed(TOKENS[:1, 3:], bare)
+        for k in range(2):
+            h, alone = adapter.step(h, k, context), adapter.step(alone, k, bare)
+        torch.testing.assert_close(h[:1, 3:], alone)
+        torch.testing.assert_close(adapter.readout(h, 1, context)[:1, 3:], adapter.readout(alone, 1, bare))
+
+
 def test_double_precision_has_its_own_first_state(folder):
     adapter: Any = load_model(str(folder))
     adapter.double()

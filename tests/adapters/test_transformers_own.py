@@ -12,6 +12,7 @@ from loopscale.audit import audit, search, within
 from loopscale.audit import scale as scale_of_state
 from loopscale.evaluate import depth_curve
 from loopscale.load import load_model, require_native
+from loopscale.monitor import watch
 from loopscale.objective import Terminal
 from tests.adapters.tiny import INKLING_BLOCKS, VOCAB, tiny_hrm, tiny_inkling
 
@@ -112,6 +113,20 @@ def test_a_part_that_no_exit_reads_is_named(kind, report):
         ["no exit reads the part 'low': what it holds is felt in the next loop alone"] if kind == "hrm" else []
     )
     assert all(x == 0 for x in report.coordinates["mean[low]"].visibility) if kind == "hrm" else True
+
+
+def test_the_monitor_reads_the_states_that_an_audit_does(kind, whole, adapter):
+    name, part = {"hrm": ("H_module.layers.0", "high"), "inkling": ("model.layers.2", "block 2")}[kind]
+    with torch.no_grad():
+        scales = [scale_of_state.value(z[..., adapter.parts[part]]).mean() for z in run_loops(adapter, IDS)]
+    told: dict[str, float] = {}
+    watching = watch(whole.train(), state=name, every=1, log=lambda scalars, step: told.update(scalars))
+    whole(IDS, labels=IDS).loss.backward()
+    watching.step()
+    watching.close()
+    whole.zero_grad()
+    whole.eval()
+    torch.testing.assert_close([told[f"loop/scale/{k}"] for k in (1, 2, 3)], [float(s) for s in scales])
 
 
 def test_the_other_measurements_run(adapter):

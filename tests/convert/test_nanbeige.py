@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from loopscale import InputError, LoopedConfig
+from loopscale import InputError, LoopedConfig, run_loops
 from loopscale.convert import convert_checkpoint, from_nanbeige, load_nanbeige, to_nanbeige
 from loopscale.model.parts import SLOTS
 from tests.helpers import tiny_model
@@ -69,8 +70,9 @@ PARTS = [(slot, kind) for slot, registry in SLOTS.items() for kind in registry]
 
 @pytest.mark.parametrize(("slot", "kind"), PARTS)
 def test_every_part_of_ours_is_expressed_or_named(slot, kind):
-    model = rope_model(**{slot: {"kind": kind}})
-    if kind in ("none", "pre", "residual") or (slot, kind) == ("readout", "rmsnorm"):
+    coda = {"num_coda_layers": 1} if slot == "coda_input" and kind != "state" else {}
+    model = rope_model(**{slot: {"kind": kind}}, **coda)
+    if kind in ("none", "pre", "residual", "state") or (slot, kind) == ("readout", "rmsnorm"):
         weights, config = to_nanbeige(model)
         assert torch.equal(from_nanbeige(weights, config)(IDS).logits, model(IDS).logits)
     else:
@@ -150,3 +152,37 @@ def test_weights_missing_and_surplus():
     with pytest.raises(InputError, match=r"1 weights that a looped Llama lacks, among them model\.ngram"):
         from_nanbeige({**weights, "model.ngram": torch.zeros(1)}, config)
     assert from_nanbeige({**weights, "lm_head.weight": weights["model.embed_tokens.weight"]}, config)
+
+
+def test_a_base_is_read_as_transformers_5_writes_it():
+    weights, config = to_nanbeige(rope_model(rope_parameters={"rope_type": "default", "rope_theta": 77.0}))
+    rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    again = from_nanbeige(weights, {**config, "rope_parameters": rope})
+    assert again.config.rope_parameters["rope_theta"] == 77
+    with pytest.raises(InputError, match=r"this Nanbeige has rope_parameters=.*yarn"):
+        from_nanbeige(weights, {**config, "rope_parameters": {**rope, "rope_type": "yarn"}})
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("num_loops", [1, 2, 3])
+@pytest.mark.parametrize("head_dim", [8, 10])
+def test_it_is_transformers_llama_applied_again_and_again(skips, num_loops, head_dim):
+    sizes = {"vocab_size": 31, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": head_dim}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 48, "rope_theta": 70.0}
+    llama = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=False)).eval()
+    config = {**sizes, "num_loops": num_loops, "skip_loop_final_norm": skips, "tie_word_embeddings": False}
+    native = from_nanbeige(llama.state_dict(), config)
+    again, written = to_nanbeige(native)
+    assert all(torch.equal(weight, llama.state_dict()[name]) for name, weight in again.items())
+    assert {name: written[name] for name in ("num_loops", "head_dim", "rope_theta")} == {
+        name: config[name] for name in ("num_loops", "head_dim", "rope_theta")
+    }
+    context = native.context(IDS)
+    with torch.no_grad():
+        h, angles = llama.model.embed_tokens(IDS), llama.model.rotary_emb(native.embed(IDS), torch.arange(12)[None])
+        for k, z in enumerate(run_loops(native, IDS)):
+            for layer in llama.model.layers:
+                h = layer(h, position_embeddings=angles)
+            expected = llama.lm_head(llama.model.norm(h))
+            torch.testing.assert_close(native.readout(z, k, context), expected)
+            h = h if skips else llama.model.norm(h)

@@ -3,13 +3,15 @@
 from loopscale.convert.checkpoint import (
     FOLDERS,
     convert_checkpoint,
+    load_huginn,
     load_nanbeige,
     load_native,
     load_ouro,
     load_weight_file,
     read_as_native,
 )
-from loopscale.convert.checkpoint_folder import local_folder, read_config
+from loopscale.convert.checkpoint_folder import kind_of_config, local_folder, read_config
+from loopscale.convert.huginn import from_huginn, to_huginn
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import from_readout_blind_spot, load_readout_blind_spot
@@ -19,10 +21,13 @@ from loopscale.convert.weights import is_weight_file
 __all__ = [
     "FOLDERS",
     "convert_checkpoint",
+    "from_huginn",
     "from_nanbeige",
     "from_ouro",
     "from_readout_blind_spot",
     "is_weight_file",
+    "kind_of_config",
+    "load_huginn",
     "load_nanbeige",
     "load_native",
     "load_ouro",
@@ -32,6 +37,7 @@ __all__ = [
     "read_as_native",
     "read_config",
     "read_tokenizer",
+    "to_huginn",
     "to_nanbeige",
     "to_ouro",
 ]

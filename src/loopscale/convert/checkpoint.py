@@ -1,7 +1,8 @@
-"""Conversion of a checkpoint made elsewhere to a folder of ours, Ouro's or Nanbeige's, written whole or not at all."""
+"""Conversion of a checkpoint made elsewhere to a folder of ours, and of ours to other forms, whole or not at all."""
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
-from loopscale.convert.checkpoint_folder import CONFIG, local_folder, read_config
+from loopscale.convert.checkpoint_folder import CONFIG, kind_of_config, local_folder, read_config
 from loopscale.convert.destination import check_destination, written_whole
+from loopscale.convert.huginn import from_huginn, to_huginn
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.prefixes import plain_names
@@ -44,6 +46,14 @@ def load_ouro(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
     `file` holds its weights where they are in one of another name. Raises `InputError` where there is no whole Ouro.
     """
     return _converted(from_ouro, folder, file)
+
+
+def load_huginn(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
+    """Return the native model of a Huginn's folder, in eval mode, from its weights or those of `file`.
+
+    Raises `InputError` where there is no whole Huginn, or one with options that are not followed.
+    """
+    return _converted(from_huginn, folder, file)
 
 
 def load_nanbeige(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
@@ -105,10 +115,12 @@ def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
     return model.eval(), surplus
 
 
+Form = Callable[[LoopedForCausalLM], tuple[dict[str, Tensor], dict[str, Any]]]
 FolderLoader = Callable[[Path, Path | None], LoopedForCausalLM]
 
 # model_type -> how its folder becomes a native model
 FOLDERS: Mapping[str, FolderLoader] = {
+    "huginn_raven": load_huginn,
     "loopscale": load_native,
     "nanbeige": load_nanbeige,
     "ouro": load_ouro,
@@ -139,7 +151,7 @@ def load_weight_file(name: str) -> LoopedForCausalLM:
 
 
 def _loader(folder: Path) -> FolderLoader:
-    kind = read_config(folder).get("model_type", "")
+    kind = kind_of_config(read_config(folder))
     if kind not in FOLDERS:
         raise InputError(
             f"a model of type '{kind}' has no native form: convert reads {', '.join(sorted(FOLDERS))} and the paper's "
@@ -151,7 +163,7 @@ def _loader(folder: Path) -> FolderLoader:
 def convert_checkpoint(source: str, destination: str | Path, to: str = "native", overwrite: bool = False) -> Path:
     """Write the model at `source`, with the tokenizer beside it if there is one, to the folder `destination`.
 
-    `to` is `native` (loads with `from_pretrained`), `ouro` or `nanbeige` (their names; their code is not
+    `to` is `native` (loads with `from_pretrained`), `huginn`, `nanbeige` or `ouro` (their names; their code is not
     included). The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has no such
     form, and for a destination that exists unless `overwrite` says so.
     """
@@ -173,17 +185,9 @@ def write_native(model: LoopedForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def write_ouro(model: LoopedForCausalLM, folder: Path) -> None:
-    """Write config and weights under Ouro's names."""
-    _write(*to_ouro(model), model, folder)
-
-
-def write_nanbeige(model: LoopedForCausalLM, folder: Path) -> None:
-    """Write config and weights under Nanbeige's names."""
-    _write(*to_nanbeige(model), model, folder)
-
-
-def _write(weights: dict[str, Tensor], config: Mapping[str, Any], model: LoopedForCausalLM, folder: Path) -> None:
+def _written(form: Form, model: LoopedForCausalLM, folder: Path) -> None:
+    """Write config and weights under the names of another form."""
+    weights, config = form(model)
     save_torch_state_dict(weights, folder)
     write_json(folder / CONFIG, config)
     model.generation_config.save_pretrained(folder)
@@ -191,9 +195,10 @@ def _write(weights: dict[str, Tensor], config: Mapping[str, Any], model: LoopedF
 
 # a target's name -> how its folder is written
 TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
+    "huginn": partial(_written, to_huginn),
     "native": write_native,
-    "nanbeige": write_nanbeige,
-    "ouro": write_ouro,
+    "nanbeige": partial(_written, to_nanbeige),
+    "ouro": partial(_written, to_ouro),
 }
 
 

@@ -1,7 +1,7 @@
 """Folder of a checkpoint, here or on the hub, and its config, read as data and never run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).exists():
         raise InputError(f"no {CONFIG} in '{folder}': {_what_is_there(folder)}.")
     return read_json(folder / CONFIG, dict[str, Any], "bring back the file that came with the weights")
+
+
+def kind_of_config(config: Mapping[str, Any]) -> str:
+    """Return the kind of model that a config.json names: transformers' `model_type`, or the class that wrote it."""
+    return str(config.get("model_type") or config.get("_class_name") or "")
 
 
 def _diverged(folder: Path) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.expressible import differing_fields, kind, require_placed, require_same, rope_beyond
+from loopscale.convert.prefixes import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.slots import check_loops
@@ -50,11 +52,6 @@ ARCHITECTURE: Mapping[str, Any] = {
     "readout": "rmsnorm",
     "recurrence": "residual",  # or "rmsnorm", with share_loop_norm
 }
-# fields of ours that say how a model was trained or how it is run, not what it computes at the depth it is run at
-ELSEWHERE = {
-    *("supervision", "loop_weights", "norm_penalty_coef", "penalties", "entropy_coef", "depth", "dropout", "init"),
-    *("trained_loops", "use_cache"),
-}
 # fields with a rule of their own in `inexpressible`
 JUDGED = {"residual", "norm_placement", "share_loop_norm", "rope_parameters", "exit_gate", "exit_threshold", "head_dim"}
 # options of their config that are plain where they are absent, null, false, empty or 0
@@ -70,7 +67,6 @@ LAYER_KEYS = (
     *(f"self_attn.{name}_proj.weight" for name in "qkvo"),
     *(f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
 )
-PROBE_TOKENS = 16  # of the text on which both forms are compared
 
 
 def from_nanbeige(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
@@ -80,6 +76,7 @@ def from_nanbeige(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausa
     """
     native = config_of(config)
     keys = key_map(native)
+    weights = plain_names(weights, "model.embed_tokens.weight", SOURCE)
     if missing := sorted(keys.keys() - weights.keys()):
         raise InputError(f"{SOURCE} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
     tied = {"lm_head.weight"} if native.tie_word_embeddings else set()
@@ -110,13 +107,14 @@ def to_nanbeige(
             "for example with --preset laptop-rope."
         )
     state = model.state_dict()
-    _check_whole(config, state)
+    unused = ("exit_gate.", "model.recurrence.") if K == 1 else ("exit_gate.",)
+    require_placed(state, key_map(config).values(), unused, "Nanbeige")
     weights = {theirs: state[ours].contiguous() for theirs, ours in key_map(config).items()}
     written = {
         "architectures": ["NanbeigeForCausalLM"],
         "model_type": "nanbeige",
         **{theirs: getattr(config, ours) for theirs, ours in {**SIZES, **OPTIONS}.items()},
-        "skip_loop_final_norm": K == 1 or _kind(config.recurrence) == "residual",
+        "skip_loop_final_norm": K == 1 or kind(config.recurrence) == "residual",
         "loop_loss_weights": [],  # some runtimes take the depth from their number
         "head_dim": config.head_dim,
         "hidden_act": "silu",
@@ -127,7 +125,7 @@ def to_nanbeige(
         "rope_scaling": None,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-    _check_same(model, from_nanbeige(weights, written))
+    require_same(model, from_nanbeige(weights, written), "Nanbeige")
     if config.exit_gate:
         logger.warning("the exit gate is left out: every token will take all %d loops", K)
     return weights, written
@@ -135,29 +133,20 @@ def to_nanbeige(
 
 def inexpressible(config: LoopedConfig) -> list[str]:
     """Return, in words, what this model has and a Nanbeige lacks. A field nobody has placed counts at its default."""
-    plain, K = type(config)(), config.num_loops
-    placed = {*SIZES.values(), *OPTIONS.values(), *ELSEWHERE, *JUDGED}
-    expected = {name: getattr(plain, name) for name in LoopedConfig.__annotations__ if name not in placed}
-    expected |= {**ARCHITECTURE, "residual_part": "pre"}
+    K = config.num_loops
+    needs: dict[str, Any] = {**ARCHITECTURE, "residual_part": "pre"}
+    judged = {*SIZES.values(), *OPTIONS.values(), *JUDGED}
     if K == config.trained_loops == 1 and config.readout == "final_rmsnorm":
-        del expected["readout"]  # its only exit is the final one
-    if K == 1 or (config.share_loop_norm and _kind(config.recurrence) == "rmsnorm"):
-        del expected["recurrence"]
-    has = {name: _kind(getattr(config, name)) for name in expected}
-    found = [f"{name.removesuffix('_part')}={has[name]!r}" for name in expected if has[name] != expected[name]]
+        needs["readout"] = config.readout  # its only exit is the final one
+    if K == 1 or (config.share_loop_norm and kind(config.recurrence) == "rmsnorm"):
+        needs["recurrence"] = kind(config.recurrence)
+    found = differing_fields(config, needs, judged)
     if "recurrence='rmsnorm'" in found:
         found.append("inter-loop norm of its own (share_loop_norm=False)")
-    rope = {key: value for key, value in (config.rope_parameters or {}).items() if key != "rope_theta"}
-    if config.position_embedding == "rope" and rope != {"rope_type": "default"}:
-        found.append(f"rope_parameters={rope}")
+    found += rope_beyond(config)
     if config.exit_gate and config.exit_threshold < 1:
         found.append(f"exit gate to stop by (exit_threshold={config.exit_threshold})")
     return found
-
-
-def _kind(choice: Any) -> Any:
-    """Return the name of a part that is given without arguments, whichever way, and any other value as it is."""
-    return choice["kind"] if isinstance(choice, Mapping) and choice.keys() == {"kind"} else choice
 
 
 def config_of(theirs: Mapping[str, Any]) -> LoopedConfig:
@@ -176,7 +165,11 @@ def config_of(theirs: Mapping[str, Any]) -> LoopedConfig:
         beyond.append(f"hidden_act={theirs['hidden_act']!r}")
     if beyond:
         raise InputError(f"this Nanbeige has {', '.join(beyond)}, which this library cannot run.")
-    theta = theirs.get("rope_theta")
+    rope = theirs.get("rope_parameters")  # as transformers 5 writes it
+    told = rope if isinstance(rope, Mapping) else {}
+    if told.get("rope_type", "default") != "default":
+        raise InputError(f"this Nanbeige has rope_parameters={rope!r}, which this library cannot run.")
+    theta = theirs.get("rope_theta", told.get("rope_theta"))
     if not isinstance(theta, int | float) or theta <= 0:
         raise InputError(f"{SOURCE}: rope_theta is {theta!r} in its config: it must be a positive number.")
     shared = not theirs.get("skip_loop_final_norm", False)
@@ -199,39 +192,3 @@ def key_map(config: LoopedConfig) -> dict[str, str]:
         keys["lm_head.weight"] = "lm_head.weight"
     layers = (f"model.layers.{i}." for i in range(config.num_stack_layers))
     return keys | {prefix + name: prefix + name for prefix in layers for name in LAYER_KEYS}
-
-
-def _check_whole(config: LoopedConfig, state: Mapping[str, Tensor]) -> None:
-    """Raise `InputError` for a weight that has no place in the other form."""
-    placed = set(key_map(config).values())
-    shared = {state[name].data_ptr() for name in placed}
-    unused = ("exit_gate.", "model.recurrence.") if config.num_loops == 1 else ("exit_gate.",)
-    lost = sorted(
-        name
-        for name, tensor in state.items()
-        if name not in placed and tensor.data_ptr() not in shared and not name.startswith(unused)
-    )
-    if lost:
-        raise InputError(
-            f"this model cannot be written as a Nanbeige, which has no place for {len(lost)} of its weights, among "
-            f"them {lost[0]}."
-        )
-
-
-@torch.inference_mode()
-def _check_same(model: LoopedForCausalLM, rebuilt: LoopedForCausalLM) -> None:
-    """Raise `InputError` unless both forms give the same logits on a few tokens."""
-    length = min(PROBE_TOKENS, model.config.max_position_embeddings)
-    ids = torch.arange(1, length + 1)[None] * 7919 % model.config.vocab_size
-    training = model.training
-    K = rebuilt.num_loops
-    own = model.eval()(ids.to(model.device), num_loops=K, use_cache=False).logits.double().cpu()
-    model.train(training)
-    other = rebuilt(ids.to(rebuilt.device), use_cache=False).logits.double().cpu()
-    precision = 1e-3 if model.dtype == torch.float32 else 5e-2
-    difference = float((own - other).abs().max())
-    if not difference <= precision * (1 + float(own.abs().max())):
-        raise InputError(
-            f"this model computes something that a Nanbeige does not: on {length} tokens their logits differ by "
-            f"{difference:.3g}."
-        )

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from loopscale import InputError
+from loopscale.model.unrolled import Unrolled, unrolled_loss
+from loopscale.objective import OneMoreLoop
 from loopscale.train import DEPTHS, FixedDepth, RunConfig, train
 from loopscale.train.arguments import unreached
 from loopscale.train.depth_schedules import build_schedule
@@ -154,7 +156,9 @@ def _naive(model, loops, with_gradient):
     supervision = model.supervision
     seen = [exit_ if supervision.supervises(k, loops) else None for k, exit_ in enumerate(exits)]
     count = (labels != -100).sum()
-    return model._loss(supervision, states, seen, labels, torch.stack(gates) if gates else None, count)[0]
+    gated = torch.stack(gates) if gates else None
+    unrolled = Unrolled(states, seen, gated, OneMoreLoop(model, context, h, loops - 1))
+    return unrolled_loss(model, supervision, unrolled, labels, count)[0]
 
 
 def test_loops_without_gradient_keep_nothing():

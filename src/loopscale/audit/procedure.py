@@ -86,7 +86,13 @@ def audit(
         cross_entropy=run.cross_entropy.means(),
         scale=run.scale.stats(),
         coordinates=reports,
-        notes=(*(() if goes_on else (ENDS,)), *headless, *_unread_parts(facts, reports), *_notes(reports)),
+        notes=(
+            *(() if goes_on else (ENDS,)),
+            *headless,
+            *_unread_parts(facts, reports),
+            *_of_the_step(losses),
+            *_notes(reports),
+        ),
     )
 
 
@@ -140,6 +146,13 @@ class _Session:
         for meter in self.coordinates:
             meter.move(k, z, carried, after, counted)
         return after.detach()
+
+
+def _of_the_step(losses: Losses) -> Iterator[str]:
+    """Yield which losses are of the step alone, and have no say in a verdict."""
+    for loss in losses.others:
+        if not loss.reaches_states:
+            yield f"the {loss.name} is of the step alone: it takes the state for a constant, and has no say here"
 
 
 def _notes(reports: Mapping[str, CoordinateReport]) -> Iterator[str]:

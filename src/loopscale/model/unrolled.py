@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from loopscale.model.blocks import in_compute_precision
-from loopscale.objective import IGNORED, Labels, Supervision, exits_loss
+from loopscale.objective import IGNORED, Labels, OneMoreLoop, Supervision, exits_loss
 from loopscale.stepping import Context, State
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Every loop's state, what the head sees of it at the exits that were to be read, and the gates."""
+    """Every loop's state, what the head sees of it at the exits that were to be read, the gates, and one more loop."""
 
     states: list[Tensor]
     exit_inputs: list[Tensor | None]
     gates: Float[Tensor, "loops batch seq"] | None
+    onward: OneMoreLoop
 
 
 def unroll(model: "LoopedForCausalLM", h: State, context: Context, read: list[bool], with_gradient: int) -> Unrolled:
@@ -53,7 +54,8 @@ def unroll(model: "LoopedForCausalLM", h: State, context: Context, read: list[bo
         if k + 1 < len(read):
             with torch.no_grad() if constant else nullcontext():
                 h = model.carry(z, k, context, h)
-    return Unrolled(states, exit_inputs, torch.stack(gates) if gates else None)
+    onward = OneMoreLoop(model, context, h, len(read) - 1)
+    return Unrolled(states, exit_inputs, torch.stack(gates) if gates else None, onward)
 
 
 def is_final(model: "LoopedForCausalLM", k: int, num_loops: int) -> bool | None:
@@ -69,7 +71,7 @@ def unrolled_loss(
         supervision, unrolled.exit_inputs, model.lm_head, labels, unrolled.gates, count, model.head_passes
     )
     for penalty in model.penalties:
-        loss = loss + penalty(unrolled.states, labels != IGNORED, count)
+        loss = loss + penalty.of_step(unrolled.onward)(unrolled.states, labels != IGNORED, count)
     return loss, (token_losses.sum(2) / (labels != IGNORED).sum(1).clamp_min(1)).T
 
 

@@ -11,8 +11,9 @@ from loopscale.objective.head import (
     token_cross_entropy,
 )
 from loopscale.objective.losses import ExitLoss, Gate, GateLoss, Labels, Loss, Losses, PenaltyLoss, Reading
+from loopscale.objective.onward import OneMoreLoop
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
-from loopscale.objective.penalties import PENALTIES, NormPenalty, Penalty, Weighted, penalties_of
+from loopscale.objective.penalties import PENALTIES, JacobianPenalty, NormPenalty, Penalty, Weighted, penalties_of
 from loopscale.objective.supervision import (
     SUPERVISIONS,
     Annealed,
@@ -35,10 +36,12 @@ __all__ = [
     "ExitLoss",
     "Gate",
     "GateLoss",
+    "JacobianPenalty",
     "Labels",
     "Loss",
     "Losses",
     "NormPenalty",
+    "OneMoreLoop",
     "Passes",
     "Penalty",
     "PenaltyLoss",

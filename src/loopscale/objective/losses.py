@@ -60,6 +60,11 @@ class Loss(ABC):
     def effect(self, coordinate: str, at_exit: Effect, carried: Effect) -> Effect:
         """Return whether it sees a coordinate, which a readout treats `at_exit` and the recurrence as `carried`."""
 
+    @property
+    def reaches_states(self) -> bool:
+        """Whether any gradient of it reaches a state."""
+        return True
+
     def described(self, k: int) -> str:
         """Return what its gradient at loop k is called in a sentence."""
         return f"the gradient of the {self.name} of loop {k + 1}"
@@ -158,9 +163,14 @@ class PenaltyLoss(Loss):
         """What the penalty is called."""
         return self.penalty.name
 
+    @property
+    def reaches_states(self) -> bool:
+        """Whether it is a penalty of the states, and not of the step."""
+        return not self.penalty.reads_step
+
     def looks(self, k: int) -> bool:
-        """Return True: it looks at every loop."""
-        return True
+        """Return whether it looks at states: then at that of every loop."""
+        return self.reaches_states
 
     def gradient(self, reads: Read, z: State, k: int, labels: Labels) -> tuple[State, TokenLosses | None]:
         """Return the penalty's gradient."""
@@ -188,7 +198,8 @@ class Losses:
         )
 
     def __iter__(self) -> Iterator[Loss]:
-        return iter((self.exits, *self.others))
+        """Iterate over those that reach states."""
+        return iter((self.exits, *(loss for loss in self.others if loss.reaches_states)))
 
     @property
     def num_loops(self) -> int:

@@ -1,4 +1,4 @@
-"""Penalties: losses that look at the state itself, at every loop, whatever the readout hides."""
+"""Penalties: losses that look at the state itself, at every loop, whatever the readout hides, or at the loop's step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loopscale.errors import InputError
 from loopscale.mechanism import Effect, Mechanism, Named, choose
+from loopscale.objective.onward import OneMoreLoop
 from loopscale.objective.supervision import Count
 from loopscale.state import PerToken, energy, scale
 from loopscale.stepping import State
@@ -38,9 +39,14 @@ class Weighted:
 
 
 class Penalty(Mechanism, ABC):
-    """A loss of the states, the mean over loops and tokens of a value of each. `name` is what reports call it."""
+    """A loss of the states, the mean over loops and tokens of a value of each. `name` is what reports call it.
+
+    One that `reads_step` is a loss of the step instead: it is made for a call by `of_step`, looks at what one more loop
+    does to the last state, and takes that state for a constant, so that no gradient of it reaches a state.
+    """
 
     name: ClassVar[str]
+    reads_step: ClassVar[bool] = False
     Arguments: ClassVar[type] = Weighted
 
     def __init__(self, arguments: Any) -> None:
@@ -50,6 +56,10 @@ class Penalty(Mechanism, ABC):
     @abstractmethod
     def value(self, z: State) -> PerToken:
         """Return the penalty of every token's state, before the coefficient; differentiable."""
+
+    def of_step(self, onward: OneMoreLoop) -> "Penalty":
+        """Return the penalty of a call whose last state goes on by `onward`."""
+        return self
 
     def __call__(self, states: Sequence[State], mask: Bool[Tensor, "batch seq"], count: Count) -> Float[Tensor, ""]:
         """Return the loss. Tokens outside the mask do not count; `count` is the number that the mean is taken over."""
@@ -101,7 +111,51 @@ class AnchorPenalty(Penalty):
         return (scale(z) - self.arguments.target).square()
 
 
-PENALTIES: dict[str, type[Penalty]] = {"norm": NormPenalty, "anchor": AnchorPenalty}
+@final
+class JacobianPenalty(Penalty):
+    """lambda ||J v||^2 / n, J of one more loop at the last state, n numbers of it (STARS, arXiv 2605.26733).
+
+    It draws what a loop makes of small differences towards nothing, so that states settle. v is random, N(0, 1), drawn
+    anew in every call in training; as in that paper's code the product is taken from the other side, v J, which has the
+    same mean, ||J||_F^2 / n, and the state is a constant. So it shapes the weights of the loop and sees no variable of
+    the state. Tokens outside the mask have v = 0. With a drawn depth the last state is that of any loop.
+    """
+
+    name: ClassVar[str] = "jacobian penalty"
+    reads_step: ClassVar[bool] = True
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.HIDES, "mean": Effect.HIDES}
+
+    def __init__(self, arguments: Any, onward: OneMoreLoop | None = None) -> None:
+        super().__init__(arguments)
+        self.onward = onward
+
+    def of_step(self, onward: OneMoreLoop) -> Penalty:
+        """Return the penalty of a call."""
+        return JacobianPenalty(self.arguments, onward)
+
+    def value(self, z: State) -> PerToken:
+        """Return mean_c (v J)_c^2 of every token."""
+        return self._value(z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device))
+
+    def __call__(self, states: Sequence[State], mask: Bool[Tensor, "batch seq"], count: Count) -> Float[Tensor, ""]:
+        """Return the loss."""
+        return self.coefficient * self._value(states[-1], mask).sum() / count
+
+    def gradient(self, z: State) -> State:
+        """Return zeros: the state is a constant."""
+        return torch.zeros_like(z)
+
+    def _value(self, z: State, mask: Bool[Tensor, "batch seq"]) -> PerToken:
+        assert self.onward is not None  # `of_step` was called
+        drawn = None if self.onward.drawn else torch.Generator(z.device).manual_seed(0)
+        v = torch.randn(z.shape, generator=drawn, dtype=z.dtype, device=z.device) * mask[..., None]
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            (pulled,) = torch.autograd.grad(self.onward(z), z, v, create_graph=True)
+        return energy(pulled)
+
+
+PENALTIES: dict[str, type[Penalty]] = {"norm": NormPenalty, "anchor": AnchorPenalty, "jacobian": JacobianPenalty}
 
 
 def penalties_of(config: Penalised) -> tuple[Penalty, ...]:

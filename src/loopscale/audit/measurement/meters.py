@@ -121,7 +121,7 @@ class CoordinateMeter:
             drift=self.drift.means(),
             unit=self.coordinate.unit,
             log_retention=self.log_kept.means() if self.coordinate.positive else None,
-            seen={loss.name: figures[loss.name] for loss in self.losses.others},
+            seen={loss.name: figures[loss.name] for loss in self.losses if loss is not self.losses.exits},
             left_out=self._left_out(),
             one_token_decides=verdict.verdict != with_all.verdict,
         )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.audit_cost import audit_cost
 from benchmarks.decode_cost import decode_cost
+from benchmarks.depths import drawing, drawing_in_training, truncation
 from benchmarks.exits import curve_cost
 from benchmarks.growth import by_length, by_loops, by_vocabulary
 from benchmarks.shapes import SHAPES, device
@@ -21,7 +22,7 @@ from benchmarks.training import against_plain, trainer_overhead
 from loopscale.system.allocator import keep_freed_memory
 from loopscale.system.environment import environment
 
-PARTS = ("training", "growth", "trainer", "curve", "audit", "decode")
+PARTS = ("training", "growth", "depths", "trainer", "curve", "audit", "decode")
 
 
 def main() -> None:
@@ -41,6 +42,11 @@ def main() -> None:
     work: dict[str, list[Callable[[], dict[str, Any]]]] = {
         "training": [partial(against_plain, shape, args.rounds, args.compiled) for shape in shapes],
         "growth": [partial(grow, growing, args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
+        "depths": [
+            partial(drawing, growing, args.rounds, args.compiled),
+            partial(drawing_in_training, args.rounds),
+            partial(truncation, growing),
+        ],
         "trainer": [trainer_overhead],
         "curve": [partial(curve_cost, shape, args.rounds) for shape in shapes],
         "audit": [partial(audit_cost, shape, args.rounds) for shape in shapes],

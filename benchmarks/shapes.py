@@ -1,5 +1,6 @@
 """The shapes that are measured, and the training steps built at them."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,8 +60,13 @@ def build_batch(shape: Shape, vocab: int) -> tuple[Tensor, Tensor]:
     return windows[:, :-1], windows[:, 1:]
 
 
-def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
-    """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops), `compiled`, `float32`."""
+def train_step(
+    shape: Shape, kind: str = "ours", asked: Callable[[], Mapping[str, int]] = dict, **overrides: Any
+) -> Step:
+    """Build one optimizer step: `plain`, `ours`, `saving` (checkpointed loops), `compiled`, `float32`.
+
+    `asked` gives what a forward is asked for beside, such as its loops, anew at every step.
+    """
     model = build_model(shape, **overrides).train()
     ids, labels = build_batch(shape, model.config.vocab_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=kind != "plain")
@@ -75,7 +81,7 @@ def train_step(shape: Shape, kind: str = "ours", **overrides: Any) -> Step:
             loss = (
                 plain_loss(model, ids, labels)
                 if kind == "plain"
-                else model(ids, shift_labels=labels, supervised_exits_only=True).loss
+                else model(ids, shift_labels=labels, supervised_exits_only=True, **asked()).loss
             )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

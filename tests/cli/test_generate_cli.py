@@ -46,6 +46,21 @@ def test_speculation_prints_the_text_of_full_depth_and_what_it_took(folder, caps
     assert "drafted tokens" in stats
 
 
+def test_exits_are_contrasted_by_option(folder, capsys):
+    texts = {
+        generate(capsys, folder, "--prompt", "loop ", *words)[1]
+        for words in ([], ["--contrast", "0.9"], ["--contrast", "0.9", "--contrast_loop", "2"])
+    }
+    assert len(texts) == 3
+
+
+@pytest.mark.parametrize("other", [["--speculate"], ["--early_exit", "RULE"]])
+def test_a_contrast_goes_with_full_depth_alone(folder, rule, capsys, other):
+    words = [str(rule) if word == "RULE" else word for word in other]
+    status, _, error = generate(capsys, folder, "--prompt", "loop ", "--contrast", "0.5", *words)
+    assert status == 2 and f"and {other[0]} wh" in error
+
+
 def test_depth_and_sampling_are_chosen_by_option(folder, capsys):
     texts = {
         generate(capsys, folder, "--prompt", "loop ", *words)[1]

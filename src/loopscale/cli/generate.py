@@ -13,6 +13,7 @@ from loopscale.cli.subject import load_subject, prompt_tokenizer
 from loopscale.data import encode_prompt
 from loopscale.decode import (
     EXIT_SLOTS,
+    Contrast,
     DecodeStats,
     Generation,
     early_exit_generate,
@@ -34,6 +35,16 @@ def run(args: Namespace) -> int:
     """Load, write, count."""
     if args.speculate and args.early_exit is not None:
         raise InputError("--speculate keeps the text of full depth, --early_exit changes it: choose one.")
+    if args.contrast is not None and (args.speculate or args.early_exit is not None):
+        other, why = (
+            ("--speculate", "whose drafts full depth alone confirms")
+            if args.speculate
+            else (
+                "--early_exit",
+                "where a token may leave before the exit that it is contrasted with",
+            )
+        )
+        raise InputError(f"--contrast reads two exits of every token, and {other} {why}: choose one.")
     _check_words(args)
     notes = console(stderr=True)
     model = load_subject(args, args.model)
@@ -66,7 +77,7 @@ def _check_words(args: Namespace) -> None:
         raise InputError("the prompt is not UTF-8 text: give it in UTF-8.")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed is {args.seed}: give a whole number from 0 to 2^63 - 1.")
-    needs = dict.fromkeys(DRAFTING, "speculate") | {"exit_slots": "early_exit"}
+    needs = dict.fromkeys(DRAFTING, "speculate") | {"exit_slots": "early_exit", "contrast_loop": "contrast"}
     for name, needed in needs.items():
         if args[name] is not None and not args[needed]:
             raise InputError(f"--{name} does nothing without --{needed}: give both or neither.")
@@ -77,6 +88,7 @@ def _write_plainly(model: Looped, args: Namespace, input_ids: Tensor, streamer: 
     asked = {
         "--speculate": args.speculate,
         "--early_exit": args.early_exit,
+        "--contrast": args.contrast,
         "--stats": args.stats,
         "sampling": any(value is not None for value in (args.temperature, args.top_k, args.top_p)),
     }
@@ -108,7 +120,8 @@ def _write_cached(model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, 
         rule.require_fit(model, model.num_loops if args.loops is None else args.loops)
         return early_exit_generate(model, rule=rule, exit_slots=args.exit_slots or EXIT_SLOTS[0], **options)
     if not args.speculate:
-        return full_depth_generate(model, **options)
+        contrast = None if args.contrast is None else Contrast(args.contrast, args.contrast_loop or 1)
+        return full_depth_generate(model, contrast=contrast, **options)
     drafting = {name: args[name] for name in DRAFTING if args[name] is not None}
     return speculative_generate(model, **drafting, **options)
 

@@ -188,7 +188,7 @@ def evaluate(parser: Parser, words: Sequence[str]) -> None:
 
 
 def generate(parser: Parser, words: Sequence[str]) -> None:
-    """Write on from a prompt: at any depth, by self-speculation (same text, faster), or with early exit.
+    """Write on from a prompt: at any depth, by self-speculation (same text, faster), early exit, or contrasted exits.
 
     The text goes to standard output as it is written; --stats adds what it took on standard error.
     """
@@ -211,6 +211,10 @@ def generate(parser: Parser, words: Sequence[str]) -> None:
         default=None,
         help="cache of the loops a token left out: recompute (exact; default) or share_last",
     )
+    parser.add_argument(
+        "--contrast", type=float | None, default=None, help="share of an earlier exit's logits to take off"
+    )
+    parser.add_argument("--contrast_loop", type=int | None, default=None, help="loop of that exit (default: 1)")
     add_model_arguments(parser)
     parser.add_argument("--stats", action="store_true", help="print speed, accepted drafts and executed loops")
 

@@ -102,7 +102,7 @@ def test_an_untrained_drafting_exit_is_noted(tmp_path, capsys):
         (["--prompt", "x" * 40], "need 51 positions, but this model has 48"),
         (["--prompt", "x", "--speculate", "--draft_loops", "3"], "fewer than the 3 that verify"),
         (["--prompt", "x", "--speculate", "--early_exit", "rule.json"], "choose one"),
-        (["--prompt", "x", "--early_exit", "nowhere.json"], "no halting rule at 'nowhere.json'"),
+        (["--prompt", "x", "--early_exit", "nowhere.json"], "nowhere.json does not exist: write a halting rule"),
         (["--prompt", "x", "--top_k", "3"], "give a temperature"),
         (["--prompt", "x", "--temperature", "1e-50"], "sample from 1e-06 on"),
         (["--prompt", "x", "--seed", str(2**70)], "--seed is"),

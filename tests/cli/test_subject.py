@@ -172,8 +172,9 @@ def test_bad_settings_are_one_sentence(tmp_path, capsys):
 
 def test_provenance_of_other_folders_is_none(tmp_path):
     assert provenance(str(tmp_path)) is None and provenance("hub/name") is None
-    (tmp_path / "run.json").write_text('{"id": 3}')
-    assert provenance(str(tmp_path)) is None
+    for other in ('{"id": 3}', "[]"):
+        (tmp_path / "run.json").write_text(other)
+        assert provenance(str(tmp_path)) is None
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match="mend it"):
         provenance(str(tmp_path))

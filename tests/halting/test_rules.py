@@ -164,12 +164,12 @@ def test_a_rule_of_an_older_file_may_stop_at_every_exit():
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{"])
 def test_a_file_that_holds_no_rule_is_told(tmp_path, content):
     (tmp_path / "rule.json").write_bytes(content)
-    with pytest.raises(InputError, match="no halting rule at"):
+    with pytest.raises(InputError, match="write a halting rule with"):
         CalibratedRule.load(tmp_path / "rule.json")
 
 
 def test_no_file_and_no_name_are_input_errors(tmp_path):
-    with pytest.raises(InputError, match="no halting rule"):
+    with pytest.raises(InputError, match="write a halting rule with"):
         CalibratedRule.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="did you mean 'kl'"):
         rule_named("kll")

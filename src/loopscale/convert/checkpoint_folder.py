@@ -1,6 +1,5 @@
 """Folder of a checkpoint, here or on the hub, and its config, read as data and never run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,9 @@ def kind_of_config(config: Mapping[str, Any]) -> str:
 def _diverged(folder: Path) -> dict[str, Any] | None:
     """Return at which step and how the run of a folder diverged, as its training.json says; None where none did."""
     try:
-        said = json.loads((folder / "training.json").read_text(encoding="utf-8"))["diverged"]
+        said = read_json(folder / "training.json", dict[str, Any])["diverged"]
         return {"step": int(said["step"]), "what": str(said["what"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -1,7 +1,6 @@
 """Calibrated rule: a halting rule with its threshold, which decoding and evaluation stop by and a file keeps."""
 
 import hashlib
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from loopscale.errors import InputError, unknown
 from loopscale.halting.rules import Exit, HaltingRule, Level, Real, Scores, row_means, rule_named
 from loopscale.stepping import Logits, Looped, State
-from loopscale.storage import write_json
+from loopscale.storage import read_json, write_json
 
 VALUES = 64  # of every weight, that tell one model from another
 
@@ -134,13 +133,8 @@ class CalibratedRule:
     @classmethod
     def load(cls, path: str | Path) -> "CalibratedRule":
         """Read a rule that `save` wrote. Raises `InputError` where there is none."""
-        try:
-            description = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(description, dict):
-                raise ValueError
-        except (OSError, ValueError) as error:
-            raise InputError(f"no halting rule at '{path}': write one with loopscale evaluate --halting.") from error
-        return cls.from_dict(description)
+        remedy = "write a halting rule with loopscale evaluate --halting"
+        return cls.from_dict(read_json(Path(path), dict[str, Any], remedy))
 
 
 def fingerprint(model: Looped | Any) -> str:

@@ -4,14 +4,15 @@ A measurement on another text, another column or other windows than the model wa
 so these settings are every command's defaults.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loopscale.errors import InputError
+from loopscale.storage import from_json, read_json
 
 RUN_FILE = "run.json"
+REMEDY = "mend it, or move it away to measure with --corpus and --sequence_length of your own"
 CHECKPOINT = "checkpoint-"  # begins the name of a folder that a run keeps among its checkpoints
 
 
@@ -29,6 +30,40 @@ class Provenance:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class _Data:
+    """What was read, of a run's configuration."""
+
+    corpus: str
+    sequence_length: int
+    tokenizer: str = "bytes"
+    stride: int | None = None
+    fit_on: str = "train"
+    text_field: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sequence_length < 1:
+            raise InputError(f"sequence_length is {self.sequence_length}")
+
+
+@dataclass(frozen=True)
+class _Config:
+    data: _Data
+
+
+@dataclass(frozen=True)
+class _Text:
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is read of a run.json."""
+
+    config: _Config
+    corpus: _Text | None = None
+
+
 def provenance(name: str) -> Provenance | None:
     """Return what run.json says beside a model, or above one of the run's checkpoints; None where there is none.
 
@@ -37,16 +72,21 @@ def provenance(name: str) -> Provenance | None:
     path = run_file(Path(name))
     if path is None:
         return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-            return None  # a run.json of something else
-        return _read(path.parent, document)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"'{path}' does not say how this model was trained ({type(error).__name__}: {error}): mend it, or move it "
-            "away to measure with --corpus and --sequence_length of your own."
-        ) from error
+    document: Any = read_json(path, object, REMEDY)
+    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
+        return None  # a run.json of something else
+    record = from_json(document, _Record, f"'{path}' does not say how this model was trained", REMEDY)
+    data, corpus = record.config.data, record.corpus
+    return Provenance(
+        path.parent,
+        data.corpus,
+        data.tokenizer,
+        data.sequence_length,
+        data.stride,
+        data.fit_on,
+        data.text_field,
+        None if corpus is None else corpus.sha256,
+    )
 
 
 def run_file(folder: Path) -> Path | None:
@@ -57,20 +97,3 @@ def run_file(folder: Path) -> Path | None:
         return next((place / RUN_FILE for place in places if (place / RUN_FILE).is_file()), None)
     except OSError:  # no path at all
         return None
-
-
-def _read(folder: Path, document: dict[str, Any]) -> Provenance:
-    data = document["config"]["data"]
-    length = data["sequence_length"]
-    if not isinstance(length, int) or length < 1:
-        raise ValueError(f"sequence_length {length!r}")
-    return Provenance(
-        folder,
-        str(data["corpus"]),
-        str(data.get("tokenizer", "bytes")),
-        length,
-        data.get("stride"),
-        str(data.get("fit_on", "train")),
-        data.get("text_field"),
-        (document.get("corpus") or {}).get("sha256"),
-    )

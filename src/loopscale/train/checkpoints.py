@@ -3,14 +3,15 @@
 A checkpoint that was damaged since is named and passed over: the run goes on from the one before.
 """
 
-import json
 import logging
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from loopscale.errors import InputError
+from loopscale.storage import read_json
 from loopscale.system.manifest import MANIFEST, damage
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,8 @@ def _complaint(folder: Path, run: str | None) -> str | None:
     broken = [path.name for path in sorted(folder.iterdir()) if not _is_whole(path)]
     if broken:
         return f"is damaged in {', '.join(broken)}"
-    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    if not isinstance(state, dict) or state.get("global_step") != step_of(folder):
+    state = read_json(folder / STATE_FILE, dict[str, Any])
+    if state.get("global_step") != step_of(folder):
         return f"is not of the step that its name says ({STATE_FILE})"
     return None
 
@@ -92,7 +93,7 @@ def _is_whole(path: Path) -> bool:
             case ".pt" | ".pth":
                 return zipfile.is_zipfile(path)  # its list of contents stands at the end
             case ".json":
-                return json.loads(path.read_text(encoding="utf-8")) is not None
+                return read_json(path, object) is not None
     except (OSError, ValueError, SafetensorError):
         return False
     return True

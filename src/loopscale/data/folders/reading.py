@@ -1,6 +1,5 @@
 """Folder as documents: which of its files are text, what each gave, and what was left out."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from loopscale.data.readers import (
     read_file,
 )
 from loopscale.errors import InputError
+from loopscale.storage import read_json
 
 SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
 SAVED = "state.json"  # what `Dataset.save_to_disk` writes beside its Arrow files
@@ -115,9 +115,9 @@ def _saved_files(found: Walk) -> dict[Path, set[str]]:
     saved = {}
     for state in (file for file in found.files if file.name == SAVED):
         try:
-            record: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
+            record = read_json(state, dict[str, Any])
             files = {entry["filename"] for entry in record["_data_files"]}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             continue  # not a record of `datasets`
         if record.get("_indices_data_files") or record.get("_indices_files"):
             raise InputError(

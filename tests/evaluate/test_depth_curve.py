@@ -9,6 +9,7 @@ from loopscale.errors import InputError
 from loopscale.evaluate import depth_curve, depth_curves, sliding_windows
 from loopscale.evaluate.curve import DepthCurve
 from loopscale.objective import IGNORED
+from loopscale.storage import to_json
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 
@@ -94,7 +95,7 @@ def test_standard_errors_are_those_of_the_mean_over_windows():
 def test_bits_per_byte_and_plain_values():
     curve = depth_curve(tiny_model(), [text()], 2, bytes_per_token=4.0)
     assert curve[0].bits_per_byte == pytest.approx(curve[0].cross_entropy / math.log(2) / 4)
-    described = json.loads(json.dumps(curve.to_dict()))
+    described = json.loads(to_json(curve.report()))
     assert described["tokens"] == 72
     assert [e["perplexity"] for e in described["exits"]] == [p.perplexity for p in curve]
 

@@ -17,14 +17,14 @@ from loopscale.evaluate import (
     token_flops,
 )
 from loopscale.evaluate.display import safe_sentence
-from loopscale.storage import plain
+from loopscale.storage import plain, to_json
 from tests.evaluate.models import Injecting, text
 from tests.helpers import tiny_model
 
 
-def test_run_depth_is_the_curve_with_costs_as_plain_values():
+def test_run_depth_is_the_curve_with_costs():
     model, windows = tiny_model(), text()
-    found = json.loads(json.dumps(run_depth(model, windows.split(2), repeats=1), allow_nan=False))
+    found = json.loads(to_json(run_depth(model, windows.split(2), repeats=1)))
     curve, flops = depth_curve(model, windows.split(2)), token_flops(model, windows[:1, :-1])
     exits = found["trained"]["exits"]
     assert [e["perplexity"] for e in exits] == pytest.approx([p.perplexity for p in curve])
@@ -55,7 +55,7 @@ def test_final_rmsnorm_is_described_under_both_readings():
 def test_run_halting_has_a_row_per_level_and_rule(model, target):
     windows = text(windows=40)
     found = run_halting(model, [windows[:20]], [windows[20:]], target, batch_sizes=(4, 20), repeats=1)
-    found = json.loads(json.dumps(found, allow_nan=False))
+    found = json.loads(to_json(found))
     names = [name for name, rule in RULES.items() if rule.applies_to(model) and name != "fixed_exit"]
     first, *rows = [(row["rule"]["level"], row["rule"]["rule"]) for row in found["results"]]
     assert first == ("sequence", "fixed_exit")
@@ -78,7 +78,7 @@ def test_everything_is_timed_if_asked():
     windows = text(windows=10)
     rules = [RULES["entropy"], RULES["state_change"]]
     found = run_halting(tiny_model(), [windows], [windows], rules=rules, levels=("token",), time_all=True, repeats=1)
-    assert [time["rule"]["rule"] for time in found["times"]] == ["fixed_exit", "entropy", "state_change"]
+    assert [time.rule.rule for time in found.times] == ["fixed_exit", "entropy", "state_change"]
 
 
 def test_what_json_cannot_say_becomes_none():

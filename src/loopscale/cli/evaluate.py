@@ -19,6 +19,7 @@ from loopscale.evaluate import (
     CalibratedRule,
     DepthCurve,
     FrontierPoint,
+    HaltingReport,
     HaltingRule,
     Level,
     MeanLoops,
@@ -179,7 +180,7 @@ class Halting:
             raise next(rule for rule in self.rules if rule not in fitting).misfit(subject.label)
         return fitting
 
-    def report(self, subject: Subject, rules: Sequence[HaltingRule], out: Console) -> dict[str, Any]:
+    def report(self, subject: Subject, rules: Sequence[HaltingRule], out: Console) -> HaltingReport:
         """Calibrate on every second window, report on the others, print, and save."""
         pieces = [inputs_and_labels(batch) for batch in subject.windows]
         inputs, targets = torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
@@ -245,8 +246,8 @@ def _target(args: Namespace) -> Target:
     return RelativePerplexity() if args.relative_perplexity is None else RelativePerplexity(args.relative_perplexity)
 
 
-def _save_rules(folder: Path, subject: Subject, report: dict[str, Any]) -> None:
+def _save_rules(folder: Path, subject: Subject, report: HaltingReport) -> None:
     model = fingerprint(subject.model)
-    for row in report["results"]:
-        rule = CalibratedRule.from_dict({**row["rule"], "model": model})
+    for row in report.results:
+        rule = CalibratedRule.from_dict({**asdict(row.rule), "model": model})
         rule.save(folder / f"{subject.label.replace('/', '-')}-{rule.level}-{rule.rule.name}.json")

@@ -11,7 +11,8 @@ from loopscale.evaluate.cost import (
     measure_speeds,
     token_flops,
 )
-from loopscale.evaluate.curve import DepthCurve, ExitPoint, SafeRange, depth_curve, depth_curves
+from loopscale.evaluate.curve import DepthCurve, DepthReport, ExitPoint, SafeRange, depth_curve, depth_curves
+from loopscale.evaluate.depth_report import describe_depth, measure_depth, run_depth
 from loopscale.evaluate.pareto import (
     Difference,
     FrontierPoint,
@@ -23,7 +24,6 @@ from loopscale.evaluate.pareto import (
 )
 from loopscale.evaluate.scoring import sliding_windows
 from loopscale.evaluate.statistics import Interval
-from loopscale.evaluate.summary import describe_depth, measure_depth, run_depth
 from loopscale.facts import TokenFlops
 from loopscale.model import formula_flops
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Calibration,
         Exit,
         ExitTrace,
+        HaltingReport,
         HaltingResult,
         HaltingRule,
         HaltingTime,
@@ -61,11 +62,13 @@ __all__ = [
     "CalibratedRule",
     "Calibration",
     "DepthCurve",
+    "DepthReport",
     "Difference",
     "Exit",
     "ExitPoint",
     "ExitTrace",
     "FrontierPoint",
+    "HaltingReport",
     "HaltingResult",
     "HaltingRule",
     "HaltingTime",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final, overload
 
@@ -23,9 +23,14 @@ SAFE_RELATIVE_PERPLEXITY = 1.01
 PAST_TRAINING = 3  # the curve goes to this many times the trained depth
 
 
+@final
 @dataclass(frozen=True)
 class ExitPoint:
-    """One exit (from 1): nats and perplexity per token, bits per byte, mean ||z||_2; standard errors over windows."""
+    """One exit (from 1): nats and perplexity per token, bits per byte, mean ||z||_2; standard errors over windows.
+
+    Costs are there where they were measured: operations per token, and up to the trained depth tokens per second and
+    latency in seconds at `batch_size` windows.
+    """
 
     exit: int
     cross_entropy: float
@@ -35,8 +40,13 @@ class ExitPoint:
     bits_per_byte: float | None
     norm: float
     norm_se: float
+    flops: float | None = None
+    tokens_per_second: float | None = None
+    latency: float | None = None
+    batch_size: int | None = None
 
 
+@final
 @dataclass(frozen=True)
 class SafeRange:
     """Which exits are about as good as the trained depth, and where the state's norm goes.
@@ -54,6 +64,19 @@ class SafeRange:
     norm_trained: float
     norm_deepest: float
     norm_growth: float
+
+
+@final
+@dataclass(frozen=True)
+class DepthReport:
+    """What a curve says of the exits of one model under one reading, as it is kept in files."""
+
+    reading: str
+    trained_loops: int
+    tokens: int
+    windows: int
+    exits: tuple[ExitPoint, ...]
+    safe_range: SafeRange
 
 
 @final
@@ -121,16 +144,16 @@ class DepthCurve(Sequence[ExitPoint]):
             norm_growth=_log_ratio(self[-1].norm, self[K - 1].norm) / past if past else math.nan,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description."""
-        return {
-            "reading": self.reading,
-            "trained_loops": self.trained_loops,
-            "tokens": int(self.tokens.sum()),
-            "windows": self.tokens.numel(),
-            "exits": [asdict(point) for point in self],
-            "safe_range": asdict(self.safe_range()),
-        }
+    def report(self) -> DepthReport:
+        """Return the exits and their safe range, without the windows."""
+        return DepthReport(
+            reading=self.reading,
+            trained_loops=self.trained_loops,
+            tokens=int(self.tokens.sum()),
+            windows=self.tokens.numel(),
+            exits=self.points,
+            safe_range=self.safe_range(),
+        )
 
 
 def depth_curve(

@@ -1,14 +1,14 @@
 """Halting: when a token may stop looping. Rules, their calibration, the bound for all of them, and what it saves."""
 
 from loopscale.halting.bound import OraclePoint, oracle
-from loopscale.halting.calibrated import CalibratedRule, fingerprint
+from loopscale.halting.calibrated import CalibratedRule, StoredRule, fingerprint
 from loopscale.halting.calibration import (
     Calibration,
     HaltingResult,
     calibrate,
     evaluate_halting,
 )
-from loopscale.halting.comparison import best_savers, run_halting
+from loopscale.halting.comparison import HaltingReport, best_savers, run_halting
 from loopscale.halting.halted_run import HaltingTime, Leaving, halted_exits, halted_logits, time_halting
 from loopscale.halting.rules import RULES, Exit, HaltingRule, Level, is_gated, rule_named
 from loopscale.halting.targets import MeanLoops, RelativePerplexity, Target
@@ -20,6 +20,7 @@ __all__ = [
     "Calibration",
     "Exit",
     "ExitTrace",
+    "HaltingReport",
     "HaltingResult",
     "HaltingRule",
     "HaltingTime",
@@ -28,6 +29,7 @@ __all__ = [
     "MeanLoops",
     "OraclePoint",
     "RelativePerplexity",
+    "StoredRule",
     "Target",
     "best_savers",
     "calibrate",

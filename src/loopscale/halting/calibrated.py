@@ -4,9 +4,9 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Bool
@@ -18,6 +18,22 @@ from loopscale.stepping import Logits, Looped, State
 from loopscale.storage import read_json, write_json
 
 VALUES = 64  # of every weight, that tell one model from another
+
+
+@final
+@dataclass(frozen=True)
+class StoredRule:
+    """A calibrated rule as a file holds it: its rule by name, and None for the threshold that never stops.
+
+    No exit before `first_exit` (from 1) stops anything.
+    """
+
+    rule: str
+    threshold: float | None
+    level: str
+    num_loops: int
+    model: str | None = None
+    first_exit: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,16 +108,14 @@ class CalibratedRule:
                 stacklevel=3,
             )
 
+    def stored(self) -> StoredRule:
+        """Return what a file holds of the rule."""
+        threshold = None if self.threshold == math.inf else self.threshold
+        return StoredRule(self.rule.name, threshold, self.level, self.num_loops, self.model, self.first_exit)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description; the threshold that never stops is null."""
-        return {
-            "rule": self.rule.name,
-            "threshold": None if self.threshold == math.inf else self.threshold,
-            "level": self.level,
-            "num_loops": self.num_loops,
-            "model": self.model,
-            "first_exit": self.first_exit,
-        }
+        return asdict(self.stored())
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> "CalibratedRule":
@@ -135,6 +149,10 @@ class CalibratedRule:
         """Read a rule that `save` wrote. Raises `InputError` where there is none."""
         remedy = "write a halting rule with loopscale evaluate --halting"
         return cls.from_dict(read_json(Path(path), dict[str, Any], remedy))
+
+
+#: How a record holds the rule that it is about: ready to stop by, or as a file has it.
+Rule = TypeVar("Rule", CalibratedRule, StoredRule)
 
 
 def fingerprint(model: Looped | Any) -> str:

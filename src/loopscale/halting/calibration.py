@@ -8,8 +8,8 @@ studentised deviations, by bootstrap), so that the best of the accepted ones may
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from loopscale.evaluate.statistics import (
     resampling_weights,
     token_mean,
 )
-from loopscale.halting.calibrated import CalibratedRule
+from loopscale.halting.calibrated import CalibratedRule, Rule
 from loopscale.halting.rules import HaltingRule, Level
 from loopscale.halting.targets import RelativePerplexity, Target
 from loopscale.halting.trace import Depths, ExitTrace
@@ -120,7 +120,7 @@ def always(trace: ExitTrace, depths: Depths) -> int | None:
 
 
 @dataclass(frozen=True)
-class HaltingResult:
+class HaltingResult(Generic[Rule]):
     """A calibrated rule on test windows. Loops count from 1; intervals are 95% bootstrap ones over windows.
 
     `selected_loops` is the mean exit over tokens; `executed_loops` what had to run for it: a window runs until its last
@@ -128,7 +128,7 @@ class HaltingResult:
     that was not adaptive.
     """
 
-    rule: CalibratedRule
+    rule: Rule
     target: str
     possible: bool
     note: str
@@ -139,10 +139,6 @@ class HaltingResult:
     windows: int
     tokens: int
     always: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description."""
-        return {**asdict(self), "rule": self.rule.to_dict()}
 
 
 def evaluate_halting(trace: ExitTrace, calibration: Calibration, seed: int = 0) -> HaltingResult:

@@ -1,24 +1,40 @@
-"""Comparison of halting rules, calibrated on one split and measured on another, as plain values."""
+"""Comparison of halting rules, calibrated on one split and measured on another, and the report of it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 
 from loopscale.batches import Batches, windows_of
 from loopscale.display import Track, untracked
 from loopscale.facts import facts_of
-from loopscale.halting.bound import oracle
+from loopscale.halting.bound import OraclePoint, oracle
+from loopscale.halting.calibrated import CalibratedRule, StoredRule
 from loopscale.halting.calibration import HaltingResult, calibrate, evaluate_halting
 from loopscale.halting.halted_run import HaltingTime, time_halting
 from loopscale.halting.rules import RULES, HaltingRule, Level
 from loopscale.halting.targets import RelativePerplexity, Target
 from loopscale.halting.trace import trace_exits
 from loopscale.stepping import Looped
-from loopscale.storage import plain
 
+Result = HaltingResult[CalibratedRule]
+Time = HaltingTime[CalibratedRule]
 FEWEST_TIMED = 8  # windows
+
+
+@final
+@dataclass(frozen=True)
+class HaltingReport:
+    """What rules do under one target on test windows, the oracle's bound by level, and what timed rules take."""
+
+    target: str
+    num_loops: int
+    calibration_windows: int
+    test_windows: int
+    oracle: Mapping[str, OraclePoint]
+    results: tuple[HaltingResult[StoredRule], ...]
+    times: tuple[HaltingTime[StoredRule], ...]
 
 
 def run_halting(
@@ -33,8 +49,8 @@ def run_halting(
     repeats: int = 2,
     num_loops: int | None = None,
     track: Track = untracked,
-) -> dict[str, Any]:
-    """Calibrate rules on one split and return what they do on another, as plain values.
+) -> HaltingReport:
+    """Calibrate rules on one split and return what they do on another.
 
     Defaults: relative perplexity 1.01, every rule that fits the model, full depth the model's own. `results` has the
     best fixed exit under the target first, which every rule is to beat, and then a row per level and rule: the
@@ -64,20 +80,18 @@ def run_halting(
         for some in [max(size, FEWEST_TIMED)]
         for time in time_halting(model, ids[:some], timed, size, repeats, real[:some])
     ]
-    return plain(
-        {
-            "target": str(target),
-            "num_loops": test.num_loops,
-            "calibration_windows": calibration.windows,
-            "test_windows": test.windows,
-            "oracle": {level: asdict(oracle(test, target, level)) for level in levels},
-            "results": [result.to_dict() for result in (base, *results)],
-            "times": [{**time.to_dict(), **_over_fixed(time, times)} for time in times],
-        }
+    return HaltingReport(
+        target=str(target),
+        num_loops=test.num_loops,
+        calibration_windows=calibration.windows,
+        test_windows=test.windows,
+        oracle={level: oracle(test, target, level) for level in levels},
+        results=tuple(_stored(result) for result in (base, *results)),
+        times=tuple(_stored(time, **_over_fixed(time, times)) for time in times),
     )
 
 
-def _over_fixed(time: HaltingTime, times: Sequence[HaltingTime]) -> dict[str, float]:
+def _over_fixed(time: Time, times: Sequence[Time]) -> dict[str, float]:
     """Return what a rule saves of the loops and of the seconds that the fixed exit takes at the same batch size."""
     fixed = next(row for row in times if row.batch_size == time.batch_size and row.rule.rule.name == "fixed_exit")
     return {
@@ -86,8 +100,13 @@ def _over_fixed(time: HaltingTime, times: Sequence[HaltingTime]) -> dict[str, fl
     }
 
 
-def best_savers(results: Sequence[HaltingResult]) -> list[HaltingResult]:
+def best_savers(results: Sequence[Result]) -> list[Result]:
     """Return the result of each level with the fewest executed loops among those that keep their target."""
     kept = [result for result in results if result.possible and result.kept]
     levels = dict.fromkeys(result.rule.level for result in kept)
     return [min((r for r in kept if r.rule.level == level), key=lambda r: r.executed_loops.value) for level in levels]
+
+
+def _stored(found: Any, **more: Any) -> Any:
+    """Return a result or a time with its rule as files hold it."""
+    return replace(found, rule=found.rule.stored(), **more)

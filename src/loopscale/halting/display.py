@@ -1,38 +1,42 @@
 """Tables and figure of halting: rules against the oracle's bound, and what they save by the clock."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from loopscale.display import Column, Table, draw_label, inert, number, percent, styled
 from loopscale.display.figure import MARKS
+from loopscale.evaluate.statistics import Interval
+from loopscale.halting.calibrated import StoredRule
+from loopscale.halting.calibration import HaltingResult
+from loopscale.halting.comparison import HaltingReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def halting_table(title: str, report: Mapping[str, Any]) -> Table:
+def halting_table(title: str, report: HaltingReport) -> Table:
     """Return what `run_halting` found: the best fixed exit, the oracle's bound, the rules."""
     bounds = (
-        (level, "oracle", number(bound["relative_perplexity"], 5), number(bound["selected_loops"], 3), "", "")
-        for level, bound in report["oracle"].items()
+        (level, "oracle", number(bound.relative_perplexity, 5), number(bound.selected_loops, 3), "", "")
+        for level, bound in report.oracle.items()
     )
     fixed, *rows = (
         (
-            "any" if row["rule"]["rule"] == "fixed_exit" else row["rule"]["level"],
-            rule_words(row["rule"]["rule"], row["selected_loops"], row["rule"].get("first_exit", 1)),
-            _interval(row["relative_perplexity"]),
-            number(row["selected_loops"]["value"], 3),
-            number(row["executed_loops"]["value"], 3),
-            ("kept" if row["kept"] else "missed") if row["possible"] else "cannot be met",
+            "any" if row.rule.rule == "fixed_exit" else row.rule.level,
+            rule_words(row.rule.rule, row.selected_loops, row.rule.first_exit),
+            _interval(row.relative_perplexity),
+            number(row.selected_loops.value, 3),
+            number(row.executed_loops.value, 3),
+            ("kept" if row.kept else "missed") if row.possible else "cannot be met",
         )
-        for row in report["results"]
+        for row in report.results
     )
     return Table(
         name="halting",
-        title=f"{title}: {report['target']}",
-        caption=f"calibrated on {report['calibration_windows']} windows, reported on {report['test_windows']} others; "
-        f"loops of {report['num_loops']}; 95% interval; first: the best fixed exit under the target, which a rule is "
+        title=f"{title}: {report.target}",
+        caption=f"calibrated on {report.calibration_windows} windows, reported on {report.test_windows} others; "
+        f"loops of {report.num_loops}; 95% interval; first: the best fixed exit under the target, which a rule is "
         "to beat; the oracle knows the labels",
         columns=(
             Column("level"),
@@ -46,21 +50,21 @@ def halting_table(title: str, report: Mapping[str, Any]) -> Table:
     )
 
 
-def halting_time_table(title: str, report: Mapping[str, Any]) -> Table:
+def halting_time_table(title: str, report: HaltingReport) -> Table:
     """Return executed loops and wall time of the timed rules at each batch size."""
     rows = (
         (
-            row["rule"]["level"],
-            row["rule"]["rule"],
-            str(row["batch_size"]),
-            number(row["executed_loops"], 3),
-            percent(row["loop_saving_over_fixed"], 1),
-            percent(row["time_saving_over_fixed"], 1),
-            percent(row["time_saving"], 1),
-            number(row["seconds"] * 1e3),
-            number(row["full_seconds"] * 1e3),
+            row.rule.level,
+            row.rule.rule,
+            str(row.batch_size),
+            number(row.executed_loops, 3),
+            percent(row.loop_saving_over_fixed, 1),
+            percent(row.time_saving_over_fixed, 1),
+            percent(row.time_saving, 1),
+            number(row.seconds * 1e3),
+            number(row.full_seconds * 1e3),
         )
-        for row in report["times"]
+        for row in report.times
     )
     figures = ("batch", "executed", "loops saved", "time saved", "of full depth", "ms", "full ms")
     return Table(
@@ -74,54 +78,51 @@ def halting_time_table(title: str, report: Mapping[str, Any]) -> Table:
 
 
 @styled
-def halting_figure(title: str, report: Mapping[str, Any]) -> "Figure":
+def halting_figure(title: str, report: HaltingReport) -> "Figure":
     """Draw relative perplexity against selected loops for every rule of `run_halting`, and the oracle's bound."""
     from matplotlib.figure import Figure
 
-    levels = list(report["oracle"])
+    levels = list(report.oracle)
     figure = Figure(figsize=(5 * len(levels), 4), layout="constrained")
     for axes, level in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
-        bound = report["oracle"][level]
-        axes.plot(bound["selected_loops"], bound["relative_perplexity"], "k*", label="oracle (bound)")
-        rows = [
-            row for row in report["results"] if row["rule"]["level"] == level or row["rule"]["rule"] == "fixed_exit"
-        ]
+        bound = report.oracle[level]
+        axes.plot(bound.selected_loops, bound.relative_perplexity, "k*", label="oracle (bound)")
+        rows = [row for row in report.results if row.rule.level == level or row.rule.rule == "fixed_exit"]
         for i, row in enumerate(rows):
             _draw_rule(axes, row, MARKS[i % len(MARKS)])
         heading = f"{draw_label(title).strip()}, per {level}"
-        axes.set(xlabel="selected loops per token", title=heading, xlim=(0.8, report["num_loops"] + 0.2))
+        axes.set(xlabel="selected loops per token", title=heading, xlim=(0.8, report.num_loops + 0.2))
         axes.grid()
         axes.legend(frameon=False, fontsize="small")
     figure.axes[0].set_ylabel("perplexity / full depth")
-    figure.suptitle(f"target: {inert(report['target'])}", fontsize="medium")
+    figure.suptitle(f"target: {inert(report.target)}", fontsize="medium")
     return figure
 
 
-def rule_words(name: str, selected: Mapping[str, float], first_exit: int = 1) -> str:
+def rule_words(name: str, selected: Interval, first_exit: int = 1) -> str:
     """Return a rule's name, with the first exit that it may use, or the only one that it does."""
-    exits = {selected[key] for key in ("value", "low", "high")}
+    exits = {selected.value, selected.low, selected.high}
     if len(exits) == 1 and (only := exits.pop()) == int(only):
         return f"exit {only:.0f}, fixed" if name == "fixed_exit" else f"{name} (always exit {only:.0f})"
     return f"{name} from exit {first_exit}" if first_exit > 1 else name
 
 
-def _draw_rule(axes: "Axes", row: Mapping[str, Any], mark: str) -> None:
-    loops, quality = row["selected_loops"], row["relative_perplexity"]
+def _draw_rule(axes: "Axes", row: HaltingResult[StoredRule], mark: str) -> None:
+    loops, quality = row.selected_loops, row.relative_perplexity
     axes.errorbar(
-        loops["value"],
-        quality["value"],
+        loops.value,
+        quality.value,
         xerr=_reach(loops),
         yerr=_reach(quality),
         marker=mark,
         capsize=2,
-        label=rule_words(row["rule"]["rule"], loops, row["rule"].get("first_exit", 1)),
+        label=rule_words(row.rule.rule, loops, row.rule.first_exit),
     )
 
 
-def _reach(interval: Mapping[str, float]) -> Sequence[Sequence[float]]:
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+def _reach(found: Interval) -> Sequence[Sequence[float]]:
+    return [[max(found.value - found.low, 0.0)], [max(found.high - found.value, 0.0)]]
 
 
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{number(found['value'], 5)} [{number(found['low'])}, {number(found['high'])}]"
+def _interval(found: Interval) -> str:
+    return f"{number(found.value, 5)} [{number(found.low)}, {number(found.high)}]"

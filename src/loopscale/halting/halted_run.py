@@ -1,10 +1,10 @@
 """Halted run: rows whose tokens have all stopped leave the batch, and the clock says what that saved."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ from loopscale.batches import device_of
 from loopscale.call import Call
 from loopscale.errors import InputError, require_looped
 from loopscale.evaluate.cost import REPEATS, interleaved_times
-from loopscale.halting.calibrated import CalibratedRule
+from loopscale.halting.calibrated import CalibratedRule, Rule
 from loopscale.halting.rules import Exit, Real, Scores
 from loopscale.stepping import Logits, Looped, Tokens, evaluating
 
@@ -103,14 +103,14 @@ def halted_logits(model: Looped | Any, input_ids: Tokens, rule: CalibratedRule, 
 
 
 @dataclass(frozen=True)
-class HaltingTime:
+class HaltingTime(Generic[Rule]):
     """Executed loops and wall time of a calibrated rule at one batch size, against passes to full depth.
 
     `selected_loops`: mean exit over tokens. `executed_loops`: mean over rows of the loops that ran. `seconds` and
     `full_seconds` are per window. Savings are 1 - executed / K and 1 - seconds / full_seconds.
     """
 
-    rule: CalibratedRule
+    rule: Rule
     batch_size: int
     windows: int
     selected_loops: float
@@ -120,10 +120,8 @@ class HaltingTime:
     loop_saving: float
     time_saving: float
     repeats: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description."""
-        return {**asdict(self), "rule": self.rule.to_dict()}
+    loop_saving_over_fixed: float | None = None
+    time_saving_over_fixed: float | None = None
 
 
 def time_halting(

@@ -1,15 +1,12 @@
 """Depth: what every exit is worth and costs, past the trained depth too, and which depths are safe."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import final
 
 from loopscale.data import Data
 from loopscale.display import Table, number
-from loopscale.evaluate import SafeRange, describe_depth, measure_depth
+from loopscale.evaluate import DepthReport, ExitPoint, SafeRange, run_depth
 from loopscale.model import LoopedForCausalLM
-from loopscale.storage import from_json, plain
 
 from ..cells import columns_of_conditions, over_seeds, seeds_said
 from ..drawing import LINES, by_depth
@@ -22,56 +19,19 @@ FAR = 100.0  # times the best perplexities, an exit leaves the picture: it would
 NOISY = "Runs are timed one by one, while others may share the processor: speeds are noisy."
 
 
-@final
-@dataclass(frozen=True)
-class ExitRecord:
-    """One exit: nats, perplexity, bits per byte, norm with standard errors over windows, and costs per token.
-
-    Speeds are those at `batch_size` windows, None past the trained depth.
-    """
-
-    exit: int
-    cross_entropy: float
-    cross_entropy_se: float
-    perplexity: float
-    perplexity_se: float
-    bits_per_byte: float | None
-    norm: float
-    norm_se: float
-    flops: float
-    tokens_per_second: float | None = None
-    latency: float | None = None
-    batch_size: int | None = None
-
-
-@final
-@dataclass(frozen=True)
-class ReadingRecord:
-    """The depth curve of one trained model under one reading of its exits."""
-
-    reading: str
-    trained_loops: int
-    tokens: int
-    windows: int
-    exits: tuple[ExitRecord, ...]
-    safe_range: SafeRange
-
-
-DepthRecord = dict[str, ReadingRecord]  # by reading, "trained" first
+DepthRecord = dict[str, DepthReport]  # by reading, "trained" first
 
 
 def depth_of(model: LoopedForCausalLM, data: Data) -> DepthRecord:
     """Return the curves to 3K with their costs, by reading, on windows spread over the valid split."""
-    windows = valid_batches(model, data, BATCH_SIZE, BATCHES)
-    measured = measure_depth(model, windows, bytes_per_token=data.bytes_per_token)
-    return from_json(plain({name: describe_depth(one) for name, one in measured.items()}), DepthRecord, "the depth")
+    return run_depth(model, valid_batches(model, data, BATCH_SIZE, BATCHES), bytes_per_token=data.bytes_per_token)
 
 
 def exit_costs(results: Results) -> Table | None:
     """Perplexity, bits per byte and cost of every exit up to the trained depth."""
 
     def cells(runs: tuple[Run, ...], reading: str, k: int) -> list[str]:
-        def over(figure: Callable[[ExitRecord], float | None]) -> str:
+        def over(figure: Callable[[ExitPoint], float | None]) -> str:
             return over_seeds(runs, lambda run: (found := exit_of(run, reading, k)) and finite(figure(found)))
 
         return [
@@ -79,7 +39,7 @@ def exit_costs(results: Results) -> Table | None:
             over(lambda found: found.perplexity_se),
             over(lambda found: found.bits_per_byte),
             over(_bits_error),
-            over(lambda found: found.flops / 1e6),
+            over(lambda found: found.flops and found.flops / 1e6),
             over(lambda found: found.tokens_per_second),
         ]
 
@@ -138,7 +98,7 @@ def growth_past_depth(run: Run) -> float | None:
     return run.norm_by_depth[-1] / run.norm[-1] if run.norm[-1] else None
 
 
-def exit_of(run: Run, reading: str, k: int) -> ExitRecord | None:
+def exit_of(run: Run, reading: str, k: int) -> ExitPoint | None:
     """Return exit k + 1 of a run under a reading, None where it was not measured."""
     record = TOPIC.of(run) or {}
     exits = record[reading].exits if reading in record else ()
@@ -158,7 +118,7 @@ def _readings(results: Results) -> Iterator[tuple[str, str, tuple[Run, ...]]]:
             yield name if reading == "trained" else f"{name}, {reading}", reading, measured
 
 
-def _bits_error(found: ExitRecord) -> float | None:
+def _bits_error(found: ExitPoint) -> float | None:
     """Return the standard error of bits per byte, in the same proportion as that of the nats they stand for."""
     if found.bits_per_byte is None or not found.cross_entropy:
         return None

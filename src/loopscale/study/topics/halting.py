@@ -1,16 +1,13 @@
 """Halting: what rules that stop early save at a kept quality, against a fixed exit and the choice of an oracle."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
 
 from loopscale.data import Data
 from loopscale.display import Column, Table, fixed, number, percent
-from loopscale.evaluate import Interval, OraclePoint, run_halting
+from loopscale.evaluate import Interval
+from loopscale.halting import HaltingReport, run_halting
 from loopscale.halting.display import rule_words
 from loopscale.model import LoopedForCausalLM
-from loopscale.storage import from_json, plain
 
 from ..results import Results, Run
 from ..topic import Topic, ratio_of_perplexities, valid_batches
@@ -22,74 +19,10 @@ TARGET = 1.01  # perplexity that is kept, over full depth's
 FIXED = "fixed_exit"
 
 
-@final
-@dataclass(frozen=True)
-class RuleRecord:
-    """A calibrated rule: a threshold of None never stops, and no exit before `first_exit` does."""
-
-    rule: str
-    threshold: float | None
-    level: str
-    num_loops: int
-    model: str | None = None
-    first_exit: int = 1
-
-
-@final
-@dataclass(frozen=True)
-class QualityRecord:
-    """What a rule does on the test windows, with 95% intervals over windows."""
-
-    rule: RuleRecord
-    target: str
-    possible: bool
-    note: str
-    relative_perplexity: Interval
-    selected_loops: Interval
-    executed_loops: Interval
-    kept: bool
-    windows: int
-    tokens: int
-    always: int | None = None
-
-
-@final
-@dataclass(frozen=True)
-class TimeRecord:
-    """What a rule takes by the clock, per window, and saves over full depth and over the best fixed exit."""
-
-    rule: RuleRecord
-    batch_size: int
-    windows: int
-    selected_loops: float
-    executed_loops: float
-    seconds: float
-    full_seconds: float
-    loop_saving: float
-    time_saving: float
-    repeats: int
-    loop_saving_over_fixed: float | None = None
-    time_saving_over_fixed: float | None = None
-
-
-@final
-@dataclass(frozen=True)
-class HaltingRecord:
-    """Every halting rule of one trained model on test windows, the oracle's bound by level, and times of the best."""
-
-    target: str
-    num_loops: int
-    calibration_windows: int
-    test_windows: int
-    oracle: Mapping[str, OraclePoint]
-    results: tuple[QualityRecord, ...]
-    times: tuple[TimeRecord, ...]
-
-
-def measure_halting(model: LoopedForCausalLM, data: Data) -> HaltingRecord:
+def measure_halting(model: LoopedForCausalLM, data: Data) -> HaltingReport:
     """Calibrate every rule on every other batch of the valid split, and test it on those between."""
     windows = list(valid_batches(model, data, BATCH_SIZE, 2 * BATCHES))
-    return from_json(plain(run_halting(model, windows[::2], windows[1::2])), HaltingRecord, "the halting")
+    return run_halting(model, windows[::2], windows[1::2])
 
 
 def halting(results: Results) -> Table | None:
@@ -121,7 +54,7 @@ def halting(results: Results) -> Table | None:
     )
 
 
-def fixed_exit(run: Run, record: HaltingRecord) -> tuple[int, float | None]:
+def fixed_exit(run: Run, record: HaltingReport) -> tuple[int, float | None]:
     """Return the best fixed exit (from 1) under the target, and its perplexity over full depth's.
 
     A study from before fixed exits were calibrated has it by its depth curve: the first exit within 1% of full depth.
@@ -133,7 +66,7 @@ def fixed_exit(run: Run, record: HaltingRecord) -> tuple[int, float | None]:
     return first, ratio_of_perplexities(run.cross_entropy[first - 1] - last)
 
 
-def _fixed_cells(run: Run, record: HaltingRecord) -> tuple[str, ...]:
+def _fixed_cells(run: Run, record: HaltingReport) -> tuple[str, ...]:
     loops, quality = fixed_exit(run, record)
     found = next((row for row in record.results if row.rule.rule == FIXED), None)
     time = next((row for row in record.times if row.rule.rule == FIXED), None)
@@ -149,14 +82,14 @@ def _fixed_cells(run: Run, record: HaltingRecord) -> tuple[str, ...]:
     )
 
 
-def _cells(run: Run, record: HaltingRecord, level: str) -> tuple[str, ...]:
+def _cells(run: Run, record: HaltingReport, level: str) -> tuple[str, ...]:
     """Return level, rule, loops, quality, savings and bound of the rule that was timed: the best that kept it."""
     bound, base = number(record.oracle[level].selected_loops), fixed_exit(run, record)[0]
     for time in record.times:
         found = next((row for row in record.results if row.rule == time.rule), None)
         if time.rule.level == level and found is not None and time.rule.rule != FIXED:
             selected = found.selected_loops
-            words = rule_words(time.rule.rule, plain(selected), time.rule.first_exit)
+            words = rule_words(time.rule.rule, selected, time.rule.first_exit)
             over = time.time_saving_over_fixed
             return (
                 level,
@@ -194,11 +127,11 @@ def _interval(found: Interval) -> str:
     return f"{fixed(found.value, 4)} [{fixed(found.low, 4)}, {fixed(found.high, 4)}]"
 
 
-TOPIC: Topic[HaltingRecord] = Topic(
+TOPIC: Topic[HaltingReport] = Topic(
     name="halting",
     heading="Depth and halting",
     place=42,
-    record=HaltingRecord,
+    record=HaltingReport,
     measure=measure_halting,
     tables=(halting,),
     sentence=halting_sentence,

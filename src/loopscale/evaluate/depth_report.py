@@ -1,15 +1,15 @@
-"""Summary of one model's depth curve with its costs, as plain values."""
+"""Report of one model's depth curve with its costs: a record that files hold."""
 
+from dataclasses import replace
 from typing import Any
 
 from loopscale.batches import Batches, inputs_and_labels
 from loopscale.display import Track, untracked
 from loopscale.evaluate.cost import REPEATS, measure_speed, token_flops
-from loopscale.evaluate.curve import depth_curves
+from loopscale.evaluate.curve import DepthReport, ExitPoint, depth_curves
 from loopscale.evaluate.pareto import Measured
 from loopscale.facts import facts_of
 from loopscale.stepping import Looped
-from loopscale.storage import plain
 
 SPEED_BATCH_SIZE = 8
 
@@ -38,19 +38,18 @@ def measure_depth(
     return {name: Measured(curve, flops, speeds) for name, curve in curves.items()}
 
 
-def describe_depth(measured: Measured) -> dict[str, Any]:
-    """Return a curve with its costs as plain values.
+def describe_depth(measured: Measured) -> DepthReport:
+    """Return what a curve says, with the costs of its exits."""
+    report, speeds = measured.curve.report(), {speed.exit: speed for speed in measured.speeds}
 
-    Each exit has its errors and norm (see `ExitPoint`), `flops` per token and, up to the trained depth,
-    `tokens_per_second` and `latency` in seconds at `batch_size`.
-    """
-    description = measured.curve.to_dict()
-    speeds = {speed.exit: speed.to_dict() for speed in measured.speeds}
-    for point in description["exits"]:
-        point["flops"] = measured.flops.at_exit(point["exit"])
-        for key in ("tokens_per_second", "latency", "batch_size"):
-            point[key] = speeds[point["exit"]][key] if point["exit"] in speeds else None
-    return description
+    def costed(point: ExitPoint) -> ExitPoint:
+        known = replace(point, flops=measured.flops.at_exit(point.exit))
+        if (speed := speeds.get(point.exit)) is None:
+            return known
+        pace, wait = speed.tokens_per_second, speed.latency
+        return replace(known, tokens_per_second=pace, latency=wait, batch_size=speed.batch_size)
+
+    return replace(report, exits=tuple(costed(point) for point in report.exits))
 
 
 def run_depth(
@@ -60,10 +59,10 @@ def run_depth(
     bytes_per_token: float | None = None,
     batch_size: int = SPEED_BATCH_SIZE,
     repeats: int = REPEATS,
-) -> dict[str, Any]:
-    """Return the depth curve of a model with its costs as plain values, by reading: {"trained": {...}, ...}.
+) -> dict[str, DepthReport]:
+    """Return what the depth curve of a model says, with costs, by reading: `run_depth(...)["trained"].exits[0]`.
 
-    See `measure_depth` and `describe_depth`.
+    See `measure_depth`.
     """
     measured = measure_depth(model, batches, max_loops, bytes_per_token, batch_size, repeats)
-    return plain({name: describe_depth(one) for name, one in measured.items()})
+    return {name: describe_depth(one) for name, one in measured.items()}

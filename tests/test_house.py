@@ -18,6 +18,8 @@ MEANINGS = {
     "display": "tables and figures: the package that draws any, and a file for those of one package",
     "facts": "what a model says of itself: the class, and our own model's",
     "halting": "halting: the package, and the study's topic of it",
+    "huginn": "a family of models: its live adapter, and its converter",
+    "monitor": "what watches a training: the package for any module, and the audit's own",
     "report": "the report of a study",
 }
 

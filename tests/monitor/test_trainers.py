@@ -5,8 +5,8 @@ from transformers import Trainer, TrainingArguments
 
 from loopscale.hf import accelerate_state
 from loopscale.monitor import watch
+from loopscale.monitor.loop_sums import Tally, reading_of
 from loopscale.monitor.ranks import reduced
-from loopscale.monitor.statistics import Tally, reading_of
 from tests.helpers import tiny_model
 from tests.monitor.loops import TheirLoop, a_batch
 

@@ -10,13 +10,13 @@ from loopscale.convert.checkpoint import (
     load_weight_file,
     read_as_native,
 )
-from loopscale.convert.checkpoint_folder import kind_of_config, local_folder, read_config
+from loopscale.convert.files.checkpoint_folder import kind_of_config, local_folder, read_config
+from loopscale.convert.files.tokenizer import read_tokenizer
+from loopscale.convert.files.weights import is_weight_file
 from loopscale.convert.huginn import from_huginn, to_huginn
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
 from loopscale.convert.readout_blind_spot import from_readout_blind_spot, load_readout_blind_spot
-from loopscale.convert.tokenizer import read_tokenizer
-from loopscale.convert.weights import is_weight_file
 
 __all__ = [
     "FOLDERS",

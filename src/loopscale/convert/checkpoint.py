@@ -12,15 +12,11 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
-from loopscale.convert.checkpoint_folder import CONFIG, kind_of_config, local_folder, read_config
 from loopscale.convert.destination import check_destination, written_whole
-from loopscale.convert.huginn import from_huginn, to_huginn
-from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
-from loopscale.convert.ouro import from_ouro, to_ouro
-from loopscale.convert.prefixes import plain_names
-from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
-from loopscale.convert.tokenizer import read_tokenizer
-from loopscale.convert.weights import (
+from loopscale.convert.files.checkpoint_folder import CONFIG, kind_of_config, local_folder, read_config
+from loopscale.convert.files.prefixes import plain_names
+from loopscale.convert.files.tokenizer import read_tokenizer
+from loopscale.convert.files.weights import (
     INDEX,
     TORCH_ENDINGS,
     WEIGHTS,
@@ -30,6 +26,10 @@ from loopscale.convert.weights import (
     read_weights,
     weight_files,
 )
+from loopscale.convert.huginn import from_huginn, to_huginn
+from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
+from loopscale.convert.ouro import from_ouro, to_ouro
+from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
 from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
+from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import to_halves, to_neighbours
-from loopscale.convert.prefixes import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 

@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
-from loopscale.convert.prefixes import plain_names
+from loopscale.convert.files.prefixes import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 

@@ -15,8 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_sizes
-from loopscale.convert.prefixes import plain_names
-from loopscale.convert.weights import read_torch
+from loopscale.convert.files.prefixes import plain_names
+from loopscale.convert.files.weights import read_torch
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 

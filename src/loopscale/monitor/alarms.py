@@ -13,7 +13,7 @@ from typing import Literal, final
 import torch
 
 from loopscale.errors import InputError
-from loopscale.monitor.statistics import Reading
+from loopscale.monitor.loop_sums import Reading
 
 Kind = Literal["not_finite", "range", "drift", "idle"]
 SQUARES = torch.finfo(torch.float32).max  # norms add up squares in float32, whatever the state's dtype

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.monitor.statistics import Tally, local
-from loopscale.monitor.targets import Targets
+from loopscale.monitor.loop_sums import Tally, local
+from loopscale.monitor.roles import Targets
 
 
 @final

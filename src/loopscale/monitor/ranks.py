@@ -3,7 +3,7 @@
 import torch
 from torch import distributed
 
-from loopscale.monitor.statistics import SUMS, Packed, Tally
+from loopscale.monitor.loop_sums import SUMS, Packed, Tally
 
 
 def together() -> bool:

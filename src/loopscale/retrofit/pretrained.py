@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from loopscale.convert import local_folder, read_config
 from loopscale.convert.build import quietly
-from loopscale.convert.checkpoint_folder import gguf_file
+from loopscale.convert.files.checkpoint_folder import gguf_file
 from loopscale.errors import InputError
 from loopscale.retrofit.family import refuse
 

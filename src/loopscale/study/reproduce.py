@@ -34,9 +34,9 @@ from .grid import (
     split_rate,
     stated_fields,
 )
-from .live import LiveTable
 from .report import PAGE, render, write_report
 from .results import ConditionResult, Results
+from .running_table import LiveTable
 from .worker import RESULT_FILE, read_report
 
 STUDY_FILE = "study.json"

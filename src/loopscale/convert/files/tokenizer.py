@@ -8,9 +8,9 @@ from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from loopscale.convert.build import quietly
-from loopscale.convert.checkpoint_folder import gguf_file, local_folder
+from loopscale.convert.files.checkpoint_folder import gguf_file, local_folder
+from loopscale.convert.files.weights import TORCH_ENDINGS, is_weight_file, read_torch
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint
-from loopscale.convert.weights import TORCH_ENDINGS, is_weight_file, read_torch
 from loopscale.data import words_tokenizer
 from loopscale.data.tokenization import WORDS_PATTERN, WORDS_UNKNOWN
 from loopscale.errors import InputError

@@ -22,11 +22,11 @@ from loopscale.model.native import is_native
 from loopscale.monitor.alarms import Alarm, Alarms, Thresholds
 from loopscale.monitor.capture import Capture
 from loopscale.monitor.listening import listen
+from loopscale.monitor.log_lines import log_of
+from loopscale.monitor.loop_sums import TOKENS, Reading, reading_of
 from loopscale.monitor.optimizers import hear_steps
 from loopscale.monitor.ranks import first_process, reduced
-from loopscale.monitor.statistics import TOKENS, Reading, reading_of
-from loopscale.monitor.targets import Targets, find_targets
-from loopscale.monitor.trainer import log_of
+from loopscale.monitor.roles import Targets, find_targets
 
 logger = logging.getLogger(__name__)
 Log = Callable[[dict[str, float], int], Any]

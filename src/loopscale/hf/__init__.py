@@ -1,0 +1,41 @@
+"""Names of transformers and torch that are private or have moved between versions.
+
+Kept in one place, so that a new version of either is one place to look at.
+"""
+
+from loopscale.hf.attention import (
+    AttentionMask,
+    RotaryEmbedding,
+    attend,
+    attention_implementation,
+    causal_mask,
+    mask_of,
+    rotate,
+)
+from loopscale.hf.generating import GenerationHooks, prepared_generation
+from loopscale.hf.modules import does_more_than_its_class, execution_device, in_backward, warn_once, wrapped_model
+from loopscale.hf.naming import CACHE, one_cache_name, register
+from loopscale.hf.training import StagedCheckpoints, accelerate_state, cpu_multiplies_bf16
+
+__all__ = [
+    "CACHE",
+    "AttentionMask",
+    "GenerationHooks",
+    "RotaryEmbedding",
+    "StagedCheckpoints",
+    "accelerate_state",
+    "attend",
+    "attention_implementation",
+    "causal_mask",
+    "cpu_multiplies_bf16",
+    "does_more_than_its_class",
+    "execution_device",
+    "in_backward",
+    "mask_of",
+    "one_cache_name",
+    "prepared_generation",
+    "register",
+    "rotate",
+    "warn_once",
+    "wrapped_model",
+]

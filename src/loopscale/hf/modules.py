@@ -1,0 +1,48 @@
+"""Modules of torch as libraries leave them: wrapped, hooked, offloaded, called again in a backward pass."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+
+def does_more_than_its_class(module: nn.Module) -> bool:
+    """Return whether hooks, or a forward of its own as accelerate's offloading puts there, go with a module's call."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" in vars(module) or any(hooks)
+
+
+def execution_device(model: nn.Module) -> torch.device:
+    """Return where a model computes: where its weights lie, or where accelerate's offloading brings them to."""
+    for module in model.modules():
+        told = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if told is not None:
+            return torch.device(told)
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
+def in_backward() -> bool:
+    """Return whether this thread is in a backward pass, where gradient checkpointing runs forwards again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def wrapped_model(model: Any) -> Any:
+    """Return the model inside what torch.compile, DistributedDataParallel and PEFT put around it; others as they are.
+
+    PEFT's adapters are layers inside that model. Those of prompt learning are not: such a model is returned as it is.
+    """
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
+            model = model.get_base_model()
+        else:
+            return model
+
+
+def warn_once(sentence: str) -> None:
+    """Say this in transformers' log, once in a process."""
+    logging.get_logger(__name__).warning_once(sentence)

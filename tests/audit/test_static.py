@@ -8,12 +8,13 @@ import torch
 
 from loopscale.audit import audit, mean, scale, static_verdict, static_warning
 from loopscale.mechanism import Effect
-from loopscale.model import CARRIES, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
+from loopscale.model import CARRIES, CODA_INPUTS, INJECTIONS, READOUTS, RESIDUALS, LoopedConfig, config_losses
 from loopscale.objective import PENALTIES, SUPERVISIONS
 from tests.helpers import tiny_config, tiny_model
 
 PENALISED = [None, *([kind] for kind in PENALTIES)]
-EVERY = list(product(READOUTS, CARRIES, RESIDUALS, INJECTIONS, SUPERVISIONS, PENALISED))
+CODAS = [None, *CODA_INPUTS]
+EVERY = list(product(READOUTS, CARRIES, RESIDUALS, INJECTIONS, CODAS, SUPERVISIONS, PENALISED))
 
 
 def covering(rows: list[tuple]) -> list[tuple]:
@@ -44,16 +45,21 @@ def weights_decide(config: LoopedConfig, name: str) -> bool:
         INJECTIONS[config.injection],
     )
     penalties = [type(penalty) for penalty in config_losses(config).penalties]
+    if config.num_coda_layers:  # what is not hidden from the coda may reach its norms, and they weigh it
+        read = {READOUTS[config.readout].effects_at(last).get(name) for last in (True, False)}
+        if config.coda_input != "readout" or read != {Effect.HIDES}:
+            return True
     return any(part.effects.get(name, Effect.WEIGHTS) == Effect.WEIGHTS for part in (*parts, *penalties))
 
 
-@pytest.mark.parametrize("readout, recurrence, residual, injection, supervision, penalties", GRID)
-def test_static_and_measured_verdicts_agree(readout, recurrence, residual, injection, supervision, penalties):
+@pytest.mark.parametrize("readout, recurrence, residual, injection, coda, supervision, penalties", GRID)
+def test_static_and_measured_verdicts_agree(readout, recurrence, residual, injection, coda, supervision, penalties):
     model = tiny_model(
         readout=readout,
         recurrence=recurrence,
         residual=residual,
         injection=injection,
+        **({} if coda is None else {"num_coda_layers": 1, "coda_input": coda}),
         supervision=supervision,
         penalties=penalties,
         rms_norm_eps=0.0,
@@ -96,6 +102,11 @@ def test_few_configurations_are_left_to_the_weights():
         ({"exit_gate": True}, "blind_spot"),  # a gate that no loss trains
         ({"readout": "final_rmsnorm", "supervision": "annealed"}, "blind_spot"),  # as training ends
         ({"readout": "raw", "supervision": "annealed"}, "visible"),
+        ({"num_coda_layers": 1, "coda_input": "readout"}, "blind_spot"),
+        ({"num_coda_layers": 1}, "undecided"),
+        ({"num_coda_layers": 1, "readout": "raw"}, "visible"),
+        ({"num_coda_layers": 1, "readout": "raw", "residual": "post_add", "penalties": ["norm"]}, "visible"),
+        ({"num_coda_layers": 1, "recurrence": "rmsnorm"}, "undecided"),
         ({"readout": "raw"}, "visible"),
         ({"readout": "final_rmsnorm"}, "visible"),
         ({"norm_penalty_coef": 0.01}, "visible"),

@@ -8,9 +8,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loopscale.decode import full_depth_generate, shared_cache, speculative_generate
 from loopscale.model.parts import SLOTS
 from tests.helpers import tiny_model
+from tests.model.test_every_combination import check_decoding
 
 EVERY = [(slot, name) for slot, registry in SLOTS.items() for name in registry]
 IDS = torch.arange(24).view(2, 12) * 7 % 31
@@ -79,39 +79,10 @@ def possible(parts, sizes):
     return sizes["initial_state"] == "embedded" or parts["injection"] != "none"
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(COMBINED, SIZES)
-def test_every_combination_decodes_the_same_with_and_without_a_cache(parts, sizes):
-    assume(possible(parts, sizes))
-    check_decoding(**parts, **sizes)
-
-
 @pytest.mark.parametrize("fields", BEGINNINGS)
 def test_every_beginning_decodes_the_same_with_and_without_a_cache(fields):
-    check_decoding(**fields)
-
-
-def check_decoding(**fields):
-    """Assert that all ways to decode a model of these fields write one text."""
     torch.manual_seed(0)
-    model = tiny_model(**fields)
-    padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), IDS[:1, :8]], 1)
-    batch = torch.cat([IDS[1:], padded])
-    mask = torch.ones_like(batch)
-    mask[1, :4] = 0
-    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": mask, "pad_token_id": 0}
-    for loops in (2, 4):
-        cached = model.generate(batch, num_loops=loops, **options)
-        assert torch.equal(cached, model.generate(batch, num_loops=loops, use_cache=False, **options))
-        static = model.generate(batch, num_loops=loops, cache_implementation="static", **options)
-        assert torch.equal(cached, static)
-        lone = model.generate(IDS[:1, :8], num_loops=loops, max_new_tokens=6, do_sample=False)
-        assert torch.equal(cached[1:, 4:], lone)
-    expected = model.generate(batch, **options)
-    asked = {"attention_mask": mask, "max_new_tokens": 6, "pad_token_id": 0}
-    assert torch.equal(speculative_generate(model, batch, **asked).sequences, expected)
-    assert torch.equal(full_depth_generate(model, batch, **asked).sequences, expected)
-    assert torch.equal(model.generate(batch, cache=shared_cache(model, 1), **options), expected)
+    check_decoding(tiny_model(**fields), 2)
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)

@@ -18,11 +18,11 @@ from benchmarks.depths import drawing, drawing_in_training, truncation
 from benchmarks.exits import curve_cost
 from benchmarks.growth import by_length, by_loops, by_vocabulary
 from benchmarks.shapes import SHAPES, device
-from benchmarks.training import against_plain, trainer_overhead
+from benchmarks.training import against_plain, around_the_loops, trainer_overhead
 from loopscale.system.allocator import keep_freed_memory
 from loopscale.system.environment import environment
 
-PARTS = ("training", "growth", "depths", "trainer", "curve", "audit", "decode")
+PARTS = ("training", "around", "growth", "depths", "trainer", "curve", "audit", "decode")
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
     growing = shapes[0].at(batch=min(shapes[0].batch, 16))  # the activations of 16 loops are to fit
     work: dict[str, list[Callable[[], dict[str, Any]]]] = {
         "training": [partial(against_plain, shape, args.rounds, args.compiled) for shape in shapes],
+        "around": [partial(around_the_loops, shape, args.rounds) for shape in shapes],
         "growth": [partial(grow, growing, args.rounds) for grow in (by_loops, by_length, by_vocabulary)],
         "depths": [
             partial(drawing, growing, args.rounds, args.compiled),

@@ -92,13 +92,21 @@ def train_step(
     return step
 
 
-def train_flops(shape: Shape) -> float:
-    """Count the matrix products of a training step: 6 per weight and token that reads it, and the attention scores."""
-    config = shape.config()
+def train_flops(shape: Shape, **overrides: Any) -> float:
+    """Count the matrix products of a training step: 6 per weight and token that reads it, and the attention scores.
+
+    Every exit is supervised: the loops and what is read behind them count K times, what stands before them once.
+    """
+    config = shape.config(**overrides)
     with torch.device("meta"):
-        layer = LoopedForCausalLM(config).model.layers[0]
-    per_layer = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
-    tokens = shape.batch * shape.seq
-    scores = 4 * shape.seq * config.hidden_size  # q k^T and weights v, all pairs as a dense kernel computes them
-    body = config.num_stack_layers * (6 * per_layer + 3 * scores)
-    return config.num_loops * tokens * (body + 6 * config.vocab_size * config.hidden_size)
+        model = LoopedForCausalLM(config)
+
+    def products(*parts: torch.nn.Module) -> int:
+        return 6 * sum(p.numel() for part in parts for p in part.parameters() if p.ndim == 2)
+
+    scores = 3 * 4 * shape.seq * config.hidden_size  # q k^T and weights v, all pairs as a dense kernel computes them
+    stack = model.model
+    loop = products(stack.layers, stack.injection) + len(stack.layers) * scores
+    exit_ = products(stack.coda, model.coda_input, model.lm_head) + len(stack.coda) * scores
+    before = products(stack.prelude) + len(stack.prelude) * scores
+    return shape.batch * shape.seq * (before + config.num_loops * (loop + exit_))

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,28 @@ def against_plain(shape: Shape, rounds: int, compiled: bool) -> dict[str, Any]:
         "times_plain_at_the_bf16_rate": limit,
         "rows": rows,
     }
+
+
+AROUND = {"num_prelude_layers": 1, "num_coda_layers": 1, "injection": "linear", "coda_input": "readout"}
+
+
+def around_the_loops(shape: Shape, rounds: int) -> dict[str, Any]:
+    """Return time and share of the matrix rate of a step with layers before and behind the loops, and without them."""
+    kinds: dict[str, dict[str, Any]] = {"loops alone": {}, "prelude, loops, coda": AROUND}
+    steps = {kind: Contestant(partial(train_step, **fields), (shape,)) for kind, fields in kinds.items()}
+    found = apart(steps, rounds)
+    rate = matmul_rate(torch.bfloat16, device())
+    rows = [
+        {
+            "step": kind,
+            "seconds": found[kind]["seconds"],
+            "tokens_per_second": shape.batch * shape.seq / found[kind]["seconds"],
+            "share_of_bf16_rate": train_flops(shape, **fields) / found[kind]["seconds"] / rate,
+            "peak_mib": found[kind]["peak_mib"],
+        }
+        for kind, fields in kinds.items()
+    ]
+    return {"shape": shape.name, "bf16_rate": rate, "rows": rows}
 
 
 def trainer_overhead(steps: int = 100) -> dict[str, Any]:

@@ -74,6 +74,16 @@ def test_its_parameters_are_those_that_the_documentation_says(slot, name):
     assert tiny_model(**own).num_parameters() - tiny_model(**first).num_parameters() == extra
 
 
+@pytest.mark.parametrize(("slot", "name"), EVERY)
+def test_under_autocast_the_state_keeps_its_precision(slot, name):
+    model = tiny_model(**{slot: name}, num_coda_layers=1)
+    inside = []
+    model.model.coda[0].register_forward_pre_hook(lambda _, given: inside.append(given[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        states = model(IDS, output_states=True).states
+    assert {z.dtype for z in states} | set(inside) == {torch.float32}
+
+
 def possible(parts, sizes):
     """Return whether the loops ever see their input."""
     return sizes["initial_state"] == "embedded" or parts["injection"] != "none"

@@ -30,7 +30,7 @@ from loopscale.objective import Losses
 from loopscale.stepping import Looped, State, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
-NO_NULL = "unembedding_null is left out: the head is more than one matrix, or the model does not say which"
+NO_NULL = "unembedding_null is left out: logits are more than one product of the state, or the model does not say which"
 
 # here and in the other measurements: `| Any` where an argument of another kind is answered by an InputError of ours
 

@@ -3,9 +3,10 @@
 from loopscale.decode.cache_sharing import shared_cache
 from loopscale.decode.early_exit import EXIT_SLOTS, EarlyExit, ExitRule, early_exit_generate
 from loopscale.decode.full_depth import Contrast, full_depth_generate
-from loopscale.decode.request import DecodeStats, Generation, Options
+from loopscale.decode.request import Options
 from loopscale.decode.session import Session
 from loopscale.decode.speculative import speculative_generate
+from loopscale.decode.writer import DecodeStats, Generation
 
 __all__ = [
     "EXIT_SLOTS",

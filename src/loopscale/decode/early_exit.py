@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopscale.call import Call
-from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
+from loopscale.decode.request import Options, read_request
 from loopscale.decode.session import Session, Window, enough_threads
+from loopscale.decode.writer import DecodeStats, Generation, Writer
 from loopscale.errors import unknown
 from loopscale.model.native import require_native
 from loopscale.stepping import Injected, Logits, Looped, State, Tokens

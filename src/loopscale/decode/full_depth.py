@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscale.decode.request import DecodeStats, Generation, Options, Writer, read_request
+from loopscale.decode.request import Options, read_request
 from loopscale.decode.session import Session, enough_threads
+from loopscale.decode.writer import DecodeStats, Generation, Writer
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native

@@ -65,8 +65,8 @@ class LinearInput(CodaInput):
         self.map = IdentityLinear(sizes.hidden_size)
 
     def forward(self, z: State, read: Read) -> State:
-        """Return the map of the state."""
-        return self.map(z)
+        """Return the map of the state, in its precision."""
+        return self.map(z).to(z.dtype)
 
 
 CODA_INPUTS: dict[str, type[CodaInput]] = {

@@ -60,9 +60,9 @@ class LinearInjection(Injection):
         self.mix = nn.Linear(2 * sizes.hidden_size, sizes.hidden_size, bias=False)
 
     def forward(self, h: State, context: Context) -> State:
-        """Return the map of state and input side by side."""
+        """Return the map of state and input side by side; under autocast the state keeps its precision."""
         assert context.injected is not None  # the backbone sees to it
-        return self.mix(torch.cat([h, context.injected], -1))
+        return self.mix(torch.cat([h, context.injected], -1)).to(h.dtype)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from loopscale.convert import (
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
+from loopscale.model.size import require_depth
 from loopscale.stepping import Looped
 from loopscale.system.manifest import MANIFEST, damage
 
@@ -100,5 +101,7 @@ def load_tokenizer_of(name: str) -> PreTrainedTokenizerBase:
 
 def _at_depth(model: LoopedForCausalLM, num_loops: int | None) -> LoopedForCausalLM:
     """Set the depth that a call runs by default; `trained_loops` stays."""
-    model.config.num_loops = num_loops or model.config.num_loops
+    config = model.config
+    config.num_loops = num_loops or config.num_loops
+    require_depth("the model", config.num_loops, config.num_stack_layers, config.num_prelude_layers)
     return model

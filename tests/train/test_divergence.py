@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 
 from loopscale import InputError
 from loopscale.train import train
+from loopscale.train.execution import first_not_finite
+from tests.helpers import tiny_model
 
 
 class Breaks(TrainerCallback):
@@ -40,10 +42,12 @@ def test_a_run_that_is_not_finite_ends_there_and_keeps_its_checkpoint(run_config
     run = run_config()
     name = some_weight(train(run_config("other", max_steps=1), quiet=True).model)
     trained = train(run, [Breaks(5, name)], quiet=True)
-    assert trained.diverged == "step 5: the state after loop 1 is not finite" and trained.steps == 4
+    where = f"{name.removesuffix('.weight')}, loop 1"
+    assert trained.diverged == f"step 5: the state after loop 1 is not finite (first in {where})"
+    assert trained.steps == 4
     assert math.isnan(trained.history[-1]["loop_norms/3"]) and trained.history[-1]["step"] == 5
     record = strict(Path(run.out, "training.json"))
-    assert record["diverged"] == {"step": 5, "what": "the state after loop 1"}
+    assert record["diverged"] == {"step": 5, "what": "the state after loop 1", "where": where}
     assert record["history"][-1]["loss"] is None
     checkpoint = Path(run.out, "checkpoints", "checkpoint-4")
     assert all(torch.isfinite(weight).all() for weight in load_file(checkpoint / "model.safetensors").values())
@@ -64,3 +68,58 @@ def test_one_that_diverges_before_its_first_checkpoint(run_config):
     assert train(run, quiet=True).diverged.startswith("step 2")
     with pytest.raises(InputError, match="before its first checkpoint"):
         train(run, quiet=True)
+
+
+def test_the_batch_that_was_kept_replays_what_was_not_finite(run_config):
+    run, name = run_config(save_every=1), "model.layers.1.mlp.down_proj.weight"
+    trained = train(run, [Breaks(3, name)], quiet=True)
+    batch = load_file(Path(run.out, "diverged.safetensors"))
+    assert first_not_finite(trained.model, batch) in trained.diverged
+
+
+@pytest.mark.parametrize("loop", [1, 3])
+def test_the_loop_of_what_is_not_finite_first_is_told(loop):
+    model, calls = tiny_model(), []
+
+    def spoil(module, args, output):
+        calls.append(1)
+        return output * math.inf if len(calls) == loop else output
+
+    model.model.layers[1].mlp.register_forward_hook(spoil, prepend=True)
+    ids = torch.randint(31, (2, 8))
+    assert first_not_finite(model, {"input_ids": ids, "labels": ids}) == f"model.layers.1.mlp, loop {loop}"
+
+
+def test_a_gradient_that_is_not_finite_first_is_told():
+    model = tiny_model()
+    model.model.layers[0].mlp.register_forward_hook(lambda m, a, out: out + 0 * (out - out.detach()).sqrt())
+    ids = torch.randint(31, (2, 8))
+    assert first_not_finite(model, {"input_ids": ids, "labels": ids}).startswith("the gradient of model.layers.0.mlp")
+
+
+class Grows(TrainerCallback):
+    """Makes the embedding huge before the first step."""
+
+    def on_train_begin(self, args, state, control, model=None, **_):
+        with torch.no_grad():
+            model.model.embed_tokens.weight.mul_(2.5e17)
+
+
+def test_a_scale_near_the_end_of_its_numbers_is_warned_of_once(run_config, caplog):
+    train(run_config(model={"tie_word_embeddings": False}, max_steps=2), [Grows()], quiet=True)
+    assert caplog.text.count("no number beyond 1.8e+19 can be computed with") == 1
+    caplog.clear()
+    train(run_config("usual", max_steps=1), quiet=True)
+    assert "no number beyond" not in caplog.text
+
+
+class SeesTorch(TrainerCallback):
+    def on_step_begin(self, args, state, control, **_):
+        self.deterministic = torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_one_order_of_computing_is_asked_for_and_given_back(run_config, wanted):
+    sees = SeesTorch()
+    assert train(run_config(deterministic=wanted, max_steps=1), [sees], quiet=True).steps == 1
+    assert sees.deterministic is wanted and not torch.are_deterministic_algorithms_enabled()

@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
     for warning in caught:
         notes.print(f"note: {warning.message}", soft_wrap=True)
     if args.stats:
-        notes.print(_in_words(generation.stats), soft_wrap=True, highlight=False)
+        notes.print(*_in_words(generation.stats), sep="\n", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -126,7 +126,7 @@ def _write_cached(model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, 
     return speculative_generate(model, **drafting, **options)
 
 
-def _in_words(stats: DecodeStats) -> str:
+def _in_words(stats: DecodeStats) -> list[str]:
     """Return the statistics as one line per kind."""
     lines = [
         f"{stats.new_tokens} tokens in {stats.seconds:.2f} s ({stats.tokens_per_second:.0f} tokens/s, prompt included)",
@@ -137,4 +137,4 @@ def _in_words(stats: DecodeStats) -> str:
             f"accepted {stats.accepted} of {stats.drafted} drafted tokens ({stats.acceptance:.0%}); "
             f"{stats.rechecked} near ties decided by single steps"
         )
-    return "\n".join(lines)
+    return lines

@@ -82,10 +82,12 @@ def _run(name: str, words: Sequence[str]) -> int:
     args = parser_of(name, words).read(words)
     from transformers.utils import logging
 
+    from loopscale.display import inert_logs
     from loopscale.system.allocator import keep_freed_memory
 
     logging.disable_progress_bar()  # of loading weights; a run's own stays
     keep_freed_memory()
+    inert_logs()
     with _each_once("loopscale.data.corpora"):  # of several models, read from one text
         return import_module(f"loopscale.cli.{name}").run(args)
 
@@ -118,6 +120,10 @@ def _each_once(name: str) -> Iterator[None]:
 
 def _say(name: str, sentence: str, status: int = 2) -> int:
     """Print what is wrong on standard error and return the status."""
+    if not sentence.isprintable():
+        from loopscale.display import inert
+
+        sentence = inert(sentence)
     command = f" {name}" if name in COMMANDS else ""
     print(f"loopscale{command}: {sentence}", file=sys.stderr)
     return status

@@ -29,6 +29,7 @@ from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
 from loopscale.load import load_model, load_tokenizer_of
+from loopscale.model.size import require_depth
 from loopscale.stepping import Looped
 from loopscale.system.provenance import Provenance, provenance
 
@@ -42,6 +43,8 @@ OPTIONS = ("corpus", "text_field", "tokenizer", "sequence_length")
 def load_subject(args: Namespace, name: str) -> Looped:
     """Return a model on the device that was asked for. Raises `InputError` for one that is not there."""
     device = device_named(args.device)
+    for option in ("loops", "max_loops"):
+        require_depth(f"--{option}", args.get(option) or 0)
     model = load_model(name, trust_remote_code=args.trust_remote_code)
     assert isinstance(model, torch.nn.Module)
     try:

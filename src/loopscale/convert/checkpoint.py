@@ -33,6 +33,7 @@ from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_c
 from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.size import require_room
 from loopscale.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ def load_native(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
 
     `file` holds its weights where they are in one of another name.
     """
+    source = f"the model in '{folder}'"
+    config = build_config(read_config(folder), source)
+    require_room(config, source)
     files = weight_files(folder) if file is None else [file]
     for path in files:
         check_whole(path)
@@ -87,8 +91,6 @@ def load_native(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
         model, surplus = _pretrained(folder)
         if not surplus:
             return model
-    source = f"the model in '{folder}'"
-    config = build_config(read_config(folder), source)
     weights = plain_names(read_weights(files), "model.embed_tokens.weight", source)
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)

@@ -4,7 +4,7 @@ from loopscale.display.figure import Style, draw_label, fresh_styles, readable_t
 from loopscale.display.numbers import duration, fixed, mean_and_spread, number, percent, signed
 from loopscale.display.progress import Track, progress_bar, tracker, untracked
 from loopscale.display.table import Column, Table, to_html, to_markdown, to_rich
-from loopscale.display.terminal import console
+from loopscale.display.terminal import console, inert_logs
 from loopscale.display.text import file_name, inert
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "fixed",
     "fresh_styles",
     "inert",
+    "inert_logs",
     "mean_and_spread",
     "number",
     "percent",

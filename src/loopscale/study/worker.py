@@ -16,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.data import Data
+from loopscale.display import inert_logs
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import plain, read_json, write_json
@@ -139,4 +140,5 @@ def run(folder: Path) -> int:
 if __name__ == "__main__":
     end_with_parent()
     keep_freed_memory()
+    inert_logs()
     sys.exit(run(Path(sys.argv[1])))

@@ -153,6 +153,13 @@ def _say_nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
+def compute_in_one_order() -> None:
+    """Let torch compute deterministically; what cannot be is an error. `borrowed` gives back what was before."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
 def in_main_thread() -> bool:
     """Return whether this is the thread that signals arrive in, the only one that may listen for them."""
     return threading.current_thread() is threading.main_thread()

@@ -64,6 +64,7 @@ class TrainConfig:
         evaluate_every: optimizer steps between two validation losses; 0 is never.
         checkpoint_loops: recompute each loop in the backward pass, so that memory does not grow with loops.
         compile: torch.compile the shared stack, once for every loop and depth, and the head's passes over logits.
+        deterministic: compute every product and sum in one order, so that a GPU gives the same run again; slower.
         workers: processes that load data.
         report_to: trackers of transformers' Trainer (tensorboard, wandb, trackio).
         monitor_every: optimizer steps between two readings of scale, visibility and angular step; 0 is never.
@@ -88,6 +89,7 @@ class TrainConfig:
     evaluate_every: int = 0
     checkpoint_loops: bool = False
     compile: bool = False
+    deterministic: bool = False
     workers: int = 0
     report_to: list[str] | str = field(default_factory=list)
     monitor_every: int = 0

@@ -5,13 +5,16 @@ Whatever the way, what callbacks took of the process and of the model is given b
 
 import logging
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_file
+from torch import Tensor, nn
 from transformers import TrainerState
 
 from loopscale.audit import ScaleMonitor
@@ -51,6 +54,7 @@ def execute(
             trainer.require_finite()
         return None
     except Diverged as diverged:
+        diverged.where = first_place(trainer, diverged)
         _log_diverged(trainer, diverged)
         return diverged
     finally:
@@ -79,6 +83,48 @@ def _take_up_finished(trainer: LoopedTrainer, checkpoint: Path, total: int, watc
     trainer.log({"train_runtime": watch.seconds, "total_flos": trainer.state.total_flos})
 
 
+def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
+    """Return in which layer and loop the first value that is not finite comes up: its batches are run again."""
+    batches = trainer.inputs.get(diverged.step, [])
+    with suppress(RuntimeError), trainer.compute_loss_context_manager():  # of memory, or of a compiler
+        for batch in batches:
+            found = first_not_finite(trainer.looped, {**batch, **trainer.asked_in_training()})
+            if found is not None:
+                return found
+    return next((name for name, p in trainer.looped.named_parameters() if not torch.isfinite(p).all()), None)
+
+
+def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
+    """Return the innermost module, and which loop of it, whose output is not finite first, else whose gradient is."""
+    found: list[str] = []
+    calls: Counter[nn.Module] = Counter()
+    names = {module: name for name, module in model.named_modules()}
+
+    def note(value: Any, where: str) -> None:
+        if not found and isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            found.append(where)
+
+    def hear(module: nn.Module, _: Any, output: Any) -> None:
+        calls[module] += 1
+        where, call = names[module] or "the loss", calls[module]
+        outputs = output if isinstance(output, tuple) else (output,)
+        for value in outputs:
+            note(value, f"{where}, loop {call}")
+            if isinstance(value, Tensor) and value.requires_grad:
+                value.register_hook(lambda grad: note(grad, f"the gradient of {where}, loop {call}"))
+
+    handles = [module.register_forward_hook(hear) for module in names]
+    try:
+        with torch.enable_grad():
+            loss = model(**inputs)["loss"]
+            if not found:
+                torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
 def _log_diverged(trainer: LoopedTrainer, diverged: Diverged) -> None:
     """Log the figures of the step that was not made, and say where it was."""
     sums = trainer.gathered_sums()
@@ -102,6 +148,9 @@ def _compiler_errors(config: RunConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if "does not have a deterministic implementation" in str(error):
+            said = str(error).partition(" does not have")[0]
+            raise InputError(f"train.deterministic: {said} has no such form here; leave it out.") from error
         own = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
         if not (config.train.compile and own):
             raise

@@ -17,10 +17,11 @@ from loopscale.data import Data, collate, load_data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.size import amount, memory, require_room
 from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings
 from loopscale.system.manifest import damage, told_when_full, write_manifest
-from loopscale.system.process import borrowed
+from loopscale.system.process import borrowed, compute_in_one_order
 from loopscale.train.arguments import precision, reached_parameters, training_arguments
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
@@ -41,6 +42,8 @@ from loopscale.train.run_folder import read_record_of_run as record_of
 from loopscale.train.trainer import Diverged, LoopedTrainer
 
 logger = logging.getLogger(__name__)
+
+WORKER = 50_000_000  # bytes of a process that loads data, at least
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     """
     with borrowed(quiet), own_settings(precision(config), config.train.compile):
         args = training_arguments(config)
+        _check_room(config, args)
+        if config.train.deterministic:
+            compute_in_one_order()
         check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
         with args.main_process_first(desc="tokenizing"):
             data = load_run_data(config, quiet)
@@ -173,7 +179,7 @@ def _train(
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         else:
             keep_batch(trainer, diverged, folder)
-            write_json(folder / DONE_FILE, {**done, "diverged": {"step": diverged.step, "what": diverged.what}})
+            write_json(folder / DONE_FILE, {**done, "diverged": diverged.to_dict()})
     return Trained(model.eval(), data, steps, watch.seconds, history, None if diverged is None else str(diverged))
 
 
@@ -213,6 +219,18 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no whole model: remove the folder to train anew.") from error
     return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged, earlier=True)
+
+
+def _check_room(config: RunConfig, args: TrainingArguments) -> None:
+    """Refuse what this machine cannot hold, before it is made."""
+    tokens = args.per_device_train_batch_size * config.data.sequence_length
+    kept, device = not config.train.checkpoint_loops, "cpu" if args.use_cpu else "cuda"
+    require_room(config.model_config(None), "this run", tokens, kept, device)
+    if (needed := config.train.workers * WORKER) > (there := memory()):
+        raise InputError(
+            f"train.workers is {config.train.workers:,}: so many processes would need at least {amount(needed)} of "
+            f"memory, and this machine has {amount(there)}: give at most one for each of its {os.cpu_count()} cores."
+        )
 
 
 def _check_windows(config: RunConfig, data: Data, processes: int) -> None:

@@ -2,7 +2,9 @@
 finite, and checkpoints that carry the sums of an unfinished log line.
 """
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
@@ -19,6 +21,11 @@ from loopscale.train.checkpoints import SUMS_FILE
 from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
 
+logger = logging.getLogger(__name__)
+
+#: The largest scale of a state: the norms square it in float32.
+LARGEST = {torch.float16: torch.finfo(torch.float16).max, torch.float32: torch.finfo(torch.float32).max ** 0.5}
+NEAR = 0.01  # of it is where a warning comes: a few channels are far larger than the mean
 Fetch = Callable[[], list[bool]]
 
 
@@ -26,9 +33,16 @@ Fetch = Callable[[], list[bool]]
 class Diverged(Exception):
     """A training step whose loss, gradient or state is not finite; the optimizer has not made it."""
 
-    def __init__(self, step: int, what: str) -> None:
-        super().__init__(f"step {step}: {what} is not finite")
-        self.step, self.what = step, what
+    def __init__(self, step: int, what: str, where: str | None = None) -> None:
+        super().__init__(step, what, where)
+        self.step, self.what, self.where = step, what, where  # layer and loop where it came up first, in words
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.what} is not finite" + (f" (first in {self.where})" if self.where else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"step": self.step, "what": self.what, **({"where": self.where} if self.where else {})}
 
 
 class LoopedTrainer(StagedCheckpoints, Trainer):
@@ -46,11 +60,12 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         self.sums = LoopSums()
         self.seconds: Callable[[], float] | None = None  # of the whole run, earlier parts included
         self.inputs: dict[int, list[dict[str, Any]]] = {}  # of the step under way and the one before
-        self._looped = self.accelerator.unwrap_model(self.model)
-        self._supervision = self._looped.supervision
-        self._schedule = schedule or FixedDepth(self._looped.num_loops)
+        self.looped = self.accelerator.unwrap_model(self.model)
+        self._supervision = self.looped.supervision
+        self._schedule = schedule or FixedDepth(self.looped.num_loops)
         self._pending: tuple[int, Fetch] | None = None
         self._grad_norm: Tensor | None = None
+        self._warned = False
         self._hear_gradients()
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries
         self.add_callback(_EveryStep(self))
@@ -64,7 +79,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
     ) -> Any:
         """Compute the loss and keep the metrics of every loop on the device; unsupervised exits only when logged."""
         training = model.training
-        asked = self._asked_in_training() if training else {"logits_to_keep": 1, "use_cache": False}  # losses alone
+        asked = self.asked_in_training() if training else {"logits_to_keep": 1, "use_cache": False}  # losses alone
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         if training:
             self.inputs.setdefault(self.state.global_step + 1, []).append(inputs)
@@ -91,6 +106,20 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         elif "train_runtime" in logs:
             logs |= self.closing_line(self.state.global_step)
         super().log(logs, start_time)
+
+    def _warn_of_range(self, line: Mapping[str, float]) -> None:
+        """Say, once, that the scale nears the largest number that the state, or its square in a norm, can be."""
+        limit = LARGEST[torch.float16 if self.args.fp16 else torch.float32]
+        scales = {
+            k: line.get(f"loop_norms/{k}", 0.0) / self.looped.config.hidden_size**0.5 for k in range(1, len(line))
+        }
+        if not self._warned and (far := [k for k, scale in scales.items() if NEAR * limit < scale < math.inf]):
+            self._warned = True
+            logger.warning(
+                "step %d: the scale after loop %d is %.1e, and no number beyond %.1e can be computed with: hold it "
+                "(train.scale_target, a norm penalty), or lower train.learning_rate.",
+                *(self.state.global_step, far[0], scales[far[0]], limit),
+            )
 
     def closing_line(self, steps: int) -> dict[str, float]:
         """Return seconds, speed and mean loss of the whole run."""
@@ -127,7 +156,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         waiting, self._pending = self._pending, None
         if waiting is not None:
             self._judge(*waiting)
-        norm = nn.utils.get_total_norm([p.detach() for p in self._looped.parameters()])
+        norm = nn.utils.get_total_norm([p.detach() for p in self.looped.parameters()])
         if not bool(torch.isfinite(norm)):
             raise Diverged(self.state.global_step, "the norm of the weights")
 
@@ -158,12 +187,13 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         if not (loss and gradient):
             raise Diverged(step, "the gradient" if loss else "the loss")
 
-    def _asked_in_training(self) -> dict[str, Any]:
+    def asked_in_training(self) -> dict[str, Any]:
+        """Return what the model's forward is asked for in the step under way."""
         depth = self._schedule.depth(self.state.global_step + 1, self.state.max_steps)
         asked: dict[str, Any] = {"supervised_exits_only": True}
         if self._supervision.changes:
             asked["progress"] = self._progress(self.state.global_step + 1)
-        if depth.loops != self._looped.num_loops:
+        if depth.loops != self.looped.num_loops:
             asked["num_loops"] = depth.loops
         return asked if depth.with_gradient == depth.loops else {**asked, "gradient_loops": depth.with_gradient}
 

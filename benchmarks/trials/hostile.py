@@ -1,0 +1,257 @@
+"""Hostile names, files and sizes given to the commands: done or refused in a sentence, soon, with nothing executed."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.trials.forks import REFUSED, forked
+from benchmarks.trials.kills import tiny_run
+from loopscale.cli.main import main as command
+from loopscale.train import train
+
+SECONDS = 60  # of a case on a busy machine
+HUGE = 10**9
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+NAMES = ["x[/]", "x[bold red]y", "\x1b[31mred", "a\nb", "a\rb", "|x|", "<script>alert(1)</script>", "$(touch pwned)"]
+NAMES += ["`id`", "%s%n", "{0}", "a\tb", "é€\U0001f600", "\u202eabc", "-x", "..x", "x" * 200, os.fsdecode(b"\xff\xfe")]
+SIZES = [
+    ("model.vocab_size", HUGE),
+    ("model.hidden_size", HUGE),
+    ("model.intermediate_size", HUGE),
+    ("model.max_position_embeddings", HUGE),
+    ("model.num_loops", HUGE),
+    ("model.num_loops", 10_000),
+    ("model.num_stack_layers", HUGE),
+    ("model.num_prelude_layers", HUGE),
+    ("model.num_attention_heads", HUGE),
+    ("train.workers", 100_000),
+    ("train.batch_size", HUGE),
+    ("train.max_steps", 10**30),
+    ("train.seed", 10**30),
+    ("data.sequence_length", HUGE),
+    ("data.stride", HUGE),
+]
+Case = tuple[str, Callable[[], int | None]]
+
+
+class Runs:
+    """Pickles into a call: whoever loads it leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+def main(number: int, seed: int, out: Path) -> int:
+    """Run so many cases (0: all); return how many were neither done nor told, took too long, or ran something."""
+    torch.set_num_threads(1)
+    shutil.rmtree(out / "place", ignore_errors=True)
+    place = out / "place"
+    place.mkdir()
+    os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
+    os.chdir(place)
+    log, draw = out / "said.txt", random.Random(seed)
+    assert forked(lambda: train(tiny_run(place, max_steps=1), quiet=True) and None, log).status == 0, log.read_text()
+    cases = [*_names(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
+    cases = draw.sample(cases, number) if 0 < number < len(cases) else cases
+    bad, told = 0, 0
+    for name, act in cases:
+        ended = forked(act, log, limit=SECONDS)
+        ran = (place / "pwned").exists()
+        wanted = REFUSED if name.startswith(("size", "code", "file")) else ended.status
+        if not ended.is_told or ran or (ended.status != wanted):
+            bad += 1
+            print(
+                f"BAD {name!r}: status {ended.status}, {ended.seconds:.0f} s{', RAN CODE' * ran}: {ended.said[-500:]!r}"
+            )
+        elif os.environ.get("VERBOSE"):
+            print(f"ok {name!r} {ended.status} {ended.seconds:.1f} s: {ended.said.strip()[-200:]!r}")
+        told += ended.status == REFUSED
+    print(f"{len(cases)} cases, {told} refused in a sentence, {bad} bad", flush=True)
+    return bad
+
+
+def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[str]:
+    run = tiny_run(place)
+    model = [f"--model.{key}={value}" for key, value in run.model.items()]
+    train = f"--train.max_steps={steps} --train.batch_size=4 --train.log_every=1 --train.save_every=1".split()
+    data = [f"--data.corpus={run.data.corpus}", "--data.sequence_length=16"]
+    return ["train", f"--out={out}", *model, *data, *train, *more]
+
+
+def _names(place: Path) -> Iterator[Case]:
+    for name in NAMES:
+        yield f"name of a run {name}", lambda name=name: command(_words(place, out=f"{place}/{name}"))
+
+        def corpus(name: str = name) -> int:
+            text = place / f"{name}.txt"
+            text.write_text("\n".join(f"[red]{i}[/] \x1b[31m <b>|{i}|" for i in range(900)))
+            return command(_words(place, f"--data.corpus={text}", out=f"{place}/of-{abs(hash(name))}"))
+
+        yield f"name of a corpus {name}", corpus
+
+        def model(name: str = name) -> int:
+            folder = place / "models" / name
+            shutil.copytree(place / "run", folder, dirs_exist_ok=True)
+            out = [f"--json={place}/j.json", "--windows=4", "--repeats=1", "--speed_batch_sizes=1"]
+            return command(["evaluate", str(folder), *out])
+
+        yield f"name of a model {name}", model
+
+
+def _sizes(place: Path) -> Iterator[Case]:
+    for name, size in SIZES:
+        yield f"size {name} {size}", lambda name=name, size=size: command(_words(place, f"--{name}={size}", out="big"))
+    for name, size in [*SIZES[:8], ("model.num_key_value_heads", HUGE), ("model.head_dim", HUGE)]:
+        for verb in ("evaluate", "generate", "audit"):
+
+            def loaded(name: str = name, size: int = size, verb: str = verb) -> int:
+                return command(_on(verb, _changed(place, {name.removeprefix("model."): size})))
+
+            yield f"size {verb} config.json {name} {size}", loaded
+    yield "size evaluate --max_loops", lambda: command([*_on("evaluate", place / "run"), f"--max_loops={HUGE}"])
+    yield "size generate --loops", lambda: command([*_on("generate", place / "run"), f"--loops={HUGE}"])
+    yield "size generate --loops 10,000", lambda: command([*_on("generate", place / "run"), "--loops=10000"])
+
+
+def _on(verb: str, folder: Path) -> list[str]:
+    more = {"generate": ["--prompt=a", "--max_new_tokens=2"], "evaluate": ["--repeats=1"], "audit": []}[verb]
+    return [verb, str(folder), *more, *([] if verb == "generate" else ["--windows=2"])]
+
+
+def _changed(place: Path, changes: dict[str, Any]) -> Path:
+    folder = place / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(place / "run", folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+def _configs(place: Path) -> Iterator[Case]:
+    texts: dict[str, str | bytes] = {
+        "alias bomb": BOMB,
+        "alias bomb in a field": BOMB + "model: {num_loops: *h}\n",
+        "alias of itself": "a: &a [*a]\nmodel: *a\n",
+        "huge integer": "train: {max_steps: " + "9" * 5000 + "}\n",
+        "huge exponent": "train: {learning_rate: 1e999999}\n",
+        "half surrogate": 'data: {corpus: "\\ud800"}\n',
+        "python object": "!!python/object/apply:os.mkdir [pwned]\n",
+        "not UTF-8": b"data: {corpus: \xff\xfe}\n",
+        "NUL": 'data: {corpus: "a\\0b"}\n',
+        "deep": "[" * 3000 + "]" * 3000,
+        "key twice": "train: {seed: 1}\ntrain: {seed: 2}\n",
+        "list": "- 1\n- 2\n",
+        "dates": "train: {seed: 2001-01-01}\n",
+    }
+    for name, text in texts.items():
+
+        def config(text: str | bytes = text) -> int:
+            path = place / "hostile.yaml"
+            path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+            return command(_words(place, f"--config={path}", out="of-config"))
+
+        yield f"file YAML {name}", config
+    jsons = {"huge integer": '{"vocab_size": ' + "9" * 5000 + "}", "deep": "[" * 5000, "surrogate": '"\\ud800"'}
+    jsons |= {"NaN": '{"vocab_size": NaN}', "nothing": "", "null": "null"}
+    for name, text in jsons.items():
+        for verb in ("generate", "audit"):
+
+            def document(text: str = text, verb: str = verb) -> int:
+                folder = _changed(place, {})
+                (folder / "config.json").write_text(text)
+                return command(_on(verb, folder))
+
+            yield f"file {verb} config.json {name}", document
+
+        def record(text: str = text) -> int:
+            folder = _changed(place, {})
+            (folder / "run.json").write_text(text)
+            return command(["train", f"--out={folder}", *_words(place)[2:]])
+
+        yield f"file run.json {name}", record
+
+
+def _files(place: Path) -> Iterator[Case]:
+    for name in ("model.safetensors", "tokenizer.json"):
+
+        def damaged(name: str = name) -> int:
+            folder = _changed(place, {})
+            content = bytearray((folder / name).read_bytes())
+            content[-9] ^= 4
+            (folder / name).write_bytes(content)
+            return command(_on("evaluate", folder))
+
+        yield f"file flipped byte in {name}", damaged
+
+
+def _code(place: Path) -> Iterator[Case]:
+    for name in ("pytorch_model.bin", "model.pt", "weights.ckpt"):
+
+        def weights(name: str = name) -> int:
+            folder = _changed(place, {})
+            (folder / "model.safetensors").unlink()
+            (folder / "manifest.json").unlink()
+            (folder / name).write_bytes(pickle.dumps(Runs(place / "pwned")))
+            return command(_on("generate", folder if name.endswith("bin") else folder / name))
+
+        yield f"code pickle {name}", weights
+
+        def saved(name: str = name) -> int:
+            folder = _changed(place, {})
+            (folder / "model.safetensors").unlink()
+            (folder / "manifest.json").unlink()
+            torch.save({"model": Runs(place / "pwned")}, folder / name)
+            return command(_on("generate", folder if name.endswith("bin") else folder / name))
+
+        yield f"code torch.save {name}", saved
+
+    def tokenizer() -> int:
+        folder = place / "tok"
+        folder.mkdir(exist_ok=True)
+        (folder / "tok.py").write_text("import os; os.mkdir('pwned')\nclass T: pass\n")
+        settings = {"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["tok.T", "tok.T"]}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "tok.T"}}))
+        return command(_words(place, f"--data.tokenizer={folder}", out="of-tok"))
+
+    yield "code tokenizer of its own", tokenizer
+
+    def model_code() -> int:
+        folder = _changed(
+            place, {"model_type": "own", "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}}
+        )
+        (folder / "m.py").write_text("import os; os.mkdir('pwned')\n")
+        return command(_on("generate", folder))
+
+    yield "code model of its own", model_code
+
+    def optimizer() -> int:
+        run = tiny_run(place, save_every=1)
+        folder = place / "checkpointed"
+        shutil.copytree(place / "run", folder, dirs_exist_ok=True)
+        checkpoint = folder / "checkpoints" / "checkpoint-1"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        for path in ("model.safetensors", "config.json"):
+            shutil.copy(place / "run" / path, checkpoint)
+        (folder / "training.json").unlink(missing_ok=True)
+        for path in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({"model": Runs(place / "pwned")}, checkpoint / path)
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
+        from dataclasses import replace
+
+        train(replace(run, out=str(folder)), quiet=True)
+        return 0
+
+    yield "code pickle in a checkpoint", optimizer

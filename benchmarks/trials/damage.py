@@ -29,6 +29,10 @@ class StopAt(TrainerCallback):
             os.kill(os.getpid(), 15)
 
 
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 def _flip(path: Path, draw: random.Random) -> None:
     content = bytearray(path.read_bytes())
     if content:
@@ -54,13 +58,13 @@ def _folder(path: Path, draw: random.Random) -> None:
 
 
 DAMAGE: Mapping[str, Callable[[Path, random.Random], None]] = {
-    "emptied": lambda path, draw: path.write_bytes(b"") and None,
+    "emptied": lambda path, draw: _write(path, b""),
     "cut": _cut,
     "flipped": _flip,
     "deleted": lambda path, draw: path.unlink(),
     "swapped": _swap,
-    "foreign": lambda path, draw: path.write_bytes(draw.randbytes(200)) and None,
-    "grown": lambda path, draw: path.write_bytes(path.read_bytes() + b"\0" * 8) and None,
+    "foreign": lambda path, draw: _write(path, draw.randbytes(200)),
+    "grown": lambda path, draw: _write(path, path.read_bytes() + b"\0" * 8),
     "a folder": _folder,
 }
 
@@ -76,9 +80,9 @@ def main(number: int, seed: int, out: Path) -> int:
     run, stopped, finished = tiny_run(place), out / "stopped", out / "finished"
     for folder in (stopped, finished):
         shutil.rmtree(folder, ignore_errors=True)
-    forked(lambda: train(run, [StopAt()], quiet=True) and None, log)
+    forked(lambda: int(train(run, [StopAt()], quiet=True) is not None), log)
     shutil.copytree(run.folder, stopped)
-    assert forked(lambda: train(run, quiet=True) and None, log).status == 0, log.read_text()
+    assert forked(lambda: int(train(run, quiet=True) is None), log).status == 0, log.read_text()
     shutil.copytree(run.folder, finished)
     whole = _weights(finished)
     states = [

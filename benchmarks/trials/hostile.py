@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def main(number: int, seed: int, out: Path) -> int:
     os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
     os.chdir(place)
     log, draw = out / "said.txt", random.Random(seed)
-    assert forked(lambda: train(tiny_run(place, max_steps=1), quiet=True) and None, log).status == 0, log.read_text()
+    assert forked(lambda: int(train(tiny_run(place, max_steps=1), quiet=True) is None), log).status == 0, (
+        log.read_text()
+    )
     cases = [*_names(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
+    cases = [case for case in cases if case[0].startswith(os.environ.get("ONLY", ""))]
     cases = draw.sample(cases, number) if 0 < number < len(cases) else cases
     bad, told = 0, 0
     for name, act in cases:
@@ -82,6 +86,10 @@ def main(number: int, seed: int, out: Path) -> int:
     return bad
 
 
+def _command(words: list[str]) -> int:
+    return command(words)
+
+
 def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[str]:
     run = tiny_run(place)
     model = [f"--model.{key}={value}" for key, value in run.model.items()]
@@ -92,7 +100,7 @@ def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[st
 
 def _names(place: Path) -> Iterator[Case]:
     for name in NAMES:
-        yield f"name of a run {name}", lambda name=name: command(_words(place, out=f"{place}/{name}"))
+        yield f"name of a run {name}", partial(_command, _words(place, out=f"{place}/{name}"))
 
         def corpus(name: str = name) -> int:
             text = place / f"{name}.txt"
@@ -112,7 +120,7 @@ def _names(place: Path) -> Iterator[Case]:
 
 def _sizes(place: Path) -> Iterator[Case]:
     for name, size in SIZES:
-        yield f"size {name} {size}", lambda name=name, size=size: command(_words(place, f"--{name}={size}", out="big"))
+        yield f"size {name} {size}", partial(_command, _words(place, f"--{name}={size}", out="big"))
     for name, size in [*SIZES[:8], ("model.num_key_value_heads", HUGE), ("model.head_dim", HUGE)]:
         for verb in ("evaluate", "generate", "audit"):
 

@@ -27,6 +27,7 @@ from loopscale.display import console, tracker
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
 from loopscale.storage import plain, write_json
+from loopscale.system.yaml_document import check_yaml
 from loopscale.train import RunConfig
 
 BLIND_SPOT = 3
@@ -113,7 +114,9 @@ def read_config(path: Path) -> tuple[LoopedConfig, float | None]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = get_loader("yaml")(path.read_text(encoding="utf-8"))  # JSON is YAML, and 1e-3 a number
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text, f"--config {path}")
+        document = get_loader("yaml")(text)  # JSON is YAML, and 1e-3 a number
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
     except (YAMLError, UnicodeDecodeError) as error:

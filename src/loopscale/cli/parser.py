@@ -1,15 +1,27 @@
 """Parser: jsonargparse's, with errors as `InputError` and defaults that a preset sets before the rest is read."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from loopscale.cli.messages import in_words, no_such_option
 from loopscale.errors import InputError
+from loopscale.system.yaml_document import check_yaml
 
 HELP = ("-h", "--help")
 Defaults = Callable[[Namespace], Mapping[str, Any]]
+
+
+def _configs(words: Sequence[str]) -> Iterator[str]:
+    """Yield the texts of the files that --config names, those that can be read."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            with suppress(OSError, ValueError):  # told by who reads it
+                yield Path(value if equals else following).read_text(encoding="utf-8")
 
 
 class Parser(ArgumentParser):
@@ -20,6 +32,8 @@ class Parser(ArgumentParser):
     def read(self, words: Sequence[str]) -> Namespace:
         """Parse the words of a command line; raises `InputError` with one sentence."""
         self.refuse_unknown(words)
+        for given in _configs(words):
+            check_yaml(given, "--config")
         if self.defaults_from is not None:
             first = [word for word in words if word not in HELP and not word.startswith("--print_config")]
             self.set_defaults(dict(self.defaults_from(self._parse(first))))

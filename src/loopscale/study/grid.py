@@ -4,6 +4,7 @@ A further condition is one line; a further grid one mapping in `GRIDS`, or a YAM
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -19,11 +20,13 @@ from loopscale.display import Style, fresh_styles
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.storage import to_json
+from loopscale.system.yaml_document import check_yaml
 from loopscale.train import MODEL_FIELDS, RunConfig, TrainConfig
 
 from .results import Results
 
 PENALTY = 0.01  # the paper's coefficient
+MOST_MIXES = 1000
 TRAINING = "train."  # begins the name of an edited field of the training; the others are fields of the model
 EQUAL = "equal"  # an `intermediate_size` with which the model has as many parameters as the base
 RATE = "train.learning_rate"
@@ -155,7 +158,9 @@ def read_grid(path: Path) -> Grid:
     Raises `InputError` for a file that is none, an unknown field and a field without a list of values.
     """
     try:
-        listed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text, str(path))
+        listed = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"no grid at {path}: give a YAML file of fields with the values of each.") from error
     if not isinstance(listed, dict) or not listed:
@@ -166,6 +171,8 @@ def read_grid(path: Path) -> Grid:
             raise unknown(f"field of {path}", str(field), known)
         if not isinstance(values, list) or not values:
             raise InputError(f"{path}: '{field}' is {values!r}: give a list of its values.")
+    if (mixes := math.prod(map(len, listed.values()))) > MOST_MIXES:
+        raise InputError(f"{path} asks for {mixes:,} mixes of its values, each a run: give at most {MOST_MIXES:,}.")
     edits = [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
     return {_name_of(edit): edit for edit in edits}
 

@@ -17,6 +17,7 @@ LEAST: Mapping[str, int] = {
     **dict.fromkeys(("batch_size", "micro_batches", "max_steps", "log_every", "save_every"), 1),
     **dict.fromkeys(("warmup_steps", "evaluate_every", "monitor_every", "workers", "seed", "weight_decay"), 0),
 }
+MOST_STEPS = 10**12
 ABOVE_0 = ("learning_rate", "clip", "epochs", "stop_scale", "scale_target")
 
 
@@ -112,6 +113,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"train.{name} is {value}: give a number above 0.")
+        if (self.max_steps or 0) >= MOST_STEPS:
+            raise InputError(
+                f"train.max_steps is {self.max_steps}: {MOST_STEPS:,} milliseconds are over 30 years; give less."
+            )
         if self.seed >= 2**32:
             raise InputError(f"train.seed is {self.seed}: give less than 2^32.")
         if self.batch_size % self.micro_batches:

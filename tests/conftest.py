@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from loopscale.convert import from_readout_blind_spot
 from loopscale.model import LoopedForCausalLM
 from tests.mechanisms import mechanisms
 
 __all__ = ["mechanisms"]
+
+settings.register_profile("thorough", deadline=None)  # pytest --hypothesis-profile=thorough
 
 DATA = Path(__file__).parent / "data"
 

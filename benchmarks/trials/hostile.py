@@ -104,6 +104,7 @@ def _names(place: Path) -> Iterator[Case]:
 
         def corpus(name: str = name) -> int:
             text = place / f"{name}.txt"
+            text.parent.mkdir(exist_ok=True)
             text.write_text("\n".join(f"[red]{i}[/] \x1b[31m <b>|{i}|" for i in range(900)))
             return command(_words(place, f"--data.corpus={text}", out=f"{place}/of-{abs(hash(name))}"))
 

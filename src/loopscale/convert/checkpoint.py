@@ -105,7 +105,7 @@ def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
                 folder, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (InputError, OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise InputError(f"the model in '{folder}' cannot be read: {error}") from error
+        raise InputError(f"the model in '{folder}' cannot be read: {str(error).rstrip('.')}.") from error
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(
             f"the model in '{folder}' is not whole: weight {name} has shape {tuple(found)} where its config asks for "

@@ -6,9 +6,11 @@ A checkpoint that was damaged since is named and passed over: the run goes on fr
 import logging
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from loopscale.errors import InputError
 from loopscale.storage import read_json
@@ -21,6 +23,7 @@ SUMS_FILE = "loop_sums.json"
 STATE_FILE = "trainer_state.json"
 NEEDED = ("optimizer.pt", "scheduler.pt", STATE_FILE)
 PREFIX = "checkpoint-"
+SAFE = ("numpy.", "_codecs.encode")  # what random states hold
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -77,10 +80,16 @@ def _complaint(folder: Path, run: str | None) -> str | None:
     broken = [path.name for path in sorted(folder.iterdir()) if not _is_whole(path)]
     if broken:
         return f"is damaged in {', '.join(broken)}"
-    state = read_json(folder / STATE_FILE, dict[str, Any])
-    if state.get("global_step") != step_of(folder):
+    state: Any = read_json(folder / STATE_FILE, object)
+    known = isinstance(state, dict) and {"max_steps", "train_batch_size", "log_history"} <= state.keys()
+    if not known or state.get("global_step") != step_of(folder):
         return f"is not of the step that its name says ({STATE_FILE})"
     return None
+
+
+def _runs_code(path: Path) -> bool:
+    """Return whether a pickle names anything but tensors and numpy's arrays; it is not loaded."""
+    return not all(name.startswith(SAFE) for name in get_unsafe_globals_in_checkpoint(path))
 
 
 def _is_whole(path: Path) -> bool:
@@ -91,9 +100,9 @@ def _is_whole(path: Path) -> bool:
                 with safe_open(path, framework="pt"):
                     return True
             case ".pt" | ".pth":
-                return zipfile.is_zipfile(path)  # its list of contents stands at the end
+                return zipfile.is_zipfile(path) and not _runs_code(path)  # its list of contents stands at the end
             case ".json":
                 return read_json(path, object) is not None
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, SafetensorError, RuntimeError, UnpicklingError):
         return False
     return True

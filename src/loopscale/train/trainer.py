@@ -102,6 +102,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         """
         if "loss" in logs and (sums := self.gathered_sums()) is not None:
             logs |= self.sums.line(self.state.global_step, sums) | self._terminal_share()
+            self._warn_of_range(logs)
             self.sums.start_anew(self.state.global_step, sums[0])
         elif "train_runtime" in logs:
             logs |= self.closing_line(self.state.global_step)

@@ -90,6 +90,15 @@ def _sync(path: Path) -> None:
                 raise
 
 
+def require_place(folder: Path) -> None:
+    """Raise `InputError` where a folder that was written into is gone: half of a run must not begin elsewhere."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is gone since the run began (renamed, removed, or its disk was taken away): bring it back, and "
+            "the same command goes on from what was saved there."
+        )
+
+
 @contextmanager
 def told_when_full(folder: Path, what: str) -> Iterator[None]:
     """Raise `InputError` where writing fails because of the place, not of the data: full, gone, read-only."""
@@ -102,7 +111,8 @@ def told_when_full(folder: Path, what: str) -> Iterator[None]:
         own = type(error).__name__ == "SafetensorError" or any(words in str(error) for words in OF_WRITING)
         if not isinstance(error, OSError) and not own:
             raise
+        reason = getattr(error, "strerror", None) or ("there is no room" if own else error)
         raise InputError(
-            f"{what} could not be written in {folder} ({getattr(error, 'strerror', None) or error}): what was saved "
-            "before is whole, and the same command goes on from it once there is room."
+            f"{what} could not be written in {folder} ({reason}): what was saved before is whole, and the same command "
+            "goes on from it once there is room."
         ) from error

@@ -1,12 +1,15 @@
 import math
 from dataclasses import replace
+from statistics import fmean, stdev
 
 import pytest
 
+from loopscale.evaluate.statistics import interval_over_seeds
 from loopscale.study import TOPICS, judged, published
 from loopscale.study.results import Failed
 from loopscale.study.topics import audit, depth, worth
 
+APART = {f"lower-perplexity-{name}" for name in ("raw", "final_rmsnorm", "penalty")}
 AUDIT, DEPTH, CONTROLLED = audit.TOPIC, depth.TOPIC, worth.CONTROLLED
 CLAIMS = tuple(claim for topic in TOPICS for claim in topic.claims)
 
@@ -41,7 +44,11 @@ def test_values_and_verdicts_of_a_made_up_study(study):
     assert values["lower-perplexity-final_rmsnorm"] == pytest.approx(math.exp(-0.1))
     assert values["inter-loop-norm"] == pytest.approx(1.0)
     failing = {id for id, claim in judgements.items() if claim.verdict == "does not hold"}
-    assert failing == {"lower-perplexity-raw", "lower-perplexity-penalty", "better-at-equal-depth"}
+    assert failing == {"keeps-improving-rmsnorm"}  # its first exit is a tenth of a nat worse than the others
+    open_ = {id for id, claim in judgements.items() if claim.verdict == "undecided"}
+    assert open_ == {*APART, "better-at-equal-depth", "remedies-cost-nothing"}  # one seed, near the threshold
+    assert values["keeps-improving-raw"] == pytest.approx(math.exp(0.2))
+    assert values["remedies-cost-nothing"] == pytest.approx(math.exp(0.1))
     assert {claim.n for claim in judgements.values() if claim.verdict != "not tested here"} == {1}
 
 
@@ -57,12 +64,39 @@ def test_the_penalty_bound_is_strict(study, norm, verdict):
     assert by_id(results)["penalty-bounds-norm"].verdict == verdict
 
 
-def test_several_seeds_give_mean_values_and_the_count_that_agrees(study):
-    results = with_final_norms(study(seeds=(1, 2, 3)), "per_loop-rmsnorm", 300.0, 50.0, 10.0)
+@pytest.mark.parametrize(
+    ("norms", "verdict"),
+    [((300.0, 50.0, 10.0), "undecided"), ((300.0, 310.0, 290.0), "holds"), ((30.0, 31.0, 29.0), "does not hold")],
+)
+def test_several_seeds_are_judged_by_the_interval_of_their_mean(study, norms, verdict):
+    results = with_final_norms(study(seeds=(1, 2, 3)), "per_loop-rmsnorm", *norms)
     claim = by_id(with_final_norms(results, "per_loop-raw", 10.0, 10.0, 10.0))["norm-ratio-raw"]
-    assert claim.values == (30.0, 5.0, 1.0) and claim.seeds == (1, 2, 3)
-    assert claim.value == 12.0 and claim.verdict == "holds"
-    assert (claim.n, claim.agree) == (3, 1)  # the mean holds, two of the seeds alone do not
+    ratios = tuple(norm / 10 for norm in norms)
+    assert claim.values == ratios and claim.seeds == (1, 2, 3) and claim.verdict == verdict
+    assert (claim.n, claim.agree) == (3, sum(ratio >= 10 for ratio in ratios))
+    logs = [math.log(ratio) for ratio in ratios]
+    reach = 4.302653 * stdev(logs) / math.sqrt(3)  # Student's t, 2 degrees of freedom
+    assert claim.low == pytest.approx(math.exp(fmean(logs) - reach), rel=1e-5)
+    assert claim.high == pytest.approx(math.exp(fmean(logs) + reach), rel=1e-5)
+    assert claim.noise == pytest.approx(stdev(ratios))
+
+
+def test_an_interval_around_a_band_is_undecided(measured_study, with_record):
+    """Every seed lies outside on one side or the other, the mean inside."""
+    results = measured_study(seeds=(1, 2))
+    slopes = iter((-0.5, -1.5))
+    results = with_record(results, "per_loop-rmsnorm", AUDIT, lambda record: set_slope(next(slopes))(record))
+    claim = by_id(results)["angular-step-slope"]
+    assert (claim.value, claim.agree, claim.verdict) == (-1.0, 0, "undecided")
+
+
+@pytest.mark.parametrize(
+    ("nats", "verdict"), [(1.7, "holds"), (1.9, "undecided"), (2.1, "undecided"), (2.4, "does not hold")]
+)
+def test_one_seed_of_models_trained_apart_decides_what_lies_far_off(study, nats, verdict):
+    results = with_losses(study(), "per_loop-raw", 3.0, 3.0, 3.0, nats)  # against 2 nats
+    claim = by_id(results)["lower-perplexity-raw"]
+    assert (claim.verdict, claim.low, claim.noise) == (verdict, None, None)
 
 
 def test_only_shared_seeds_are_compared(study):
@@ -77,7 +111,8 @@ def test_only_shared_seeds_are_compared(study):
 def test_missing_conditions_leave_claims_untested(study):
     judgements = by_id(study(conditions=("per_loop-rmsnorm", "per_loop-raw")))
     tested = {id for id, claim in judgements.items() if claim.verdict != "not tested here"}
-    assert tested == {"norm-ratio-raw", "per_loop-exit1-usable", "lower-perplexity-raw"}
+    gains = {"keeps-improving-raw", "keeps-improving-rmsnorm"}
+    assert tested == {"norm-ratio-raw", "per_loop-exit1-usable", "lower-perplexity-raw", *gains}
     claim = judgements["norm-ratio-penalty"]
     assert (claim.value, claim.n, claim.values) == (None, 0, ())
     assert claim.note == "Needs per_loop-rmsnorm-penalty."
@@ -128,6 +163,14 @@ def test_the_published_figures_meet_the_claims_that_carry_them():
     for id in ("better-at-equal-depth", "better-at-equal-throughput"):
         worst = max(a / b for name in CONTROLLED for a, b in zip(published.PERPLEXITY_129M[name], base, strict=True))
         assert thresholds[id].holds(worst)
+    for id, name in (
+        ("raw", "raw"),
+        ("final_rmsnorm", "final_rmsnorm"),
+        ("penalty", "rmsnorm-penalty"),
+        ("rmsnorm",) * 2,
+    ):
+        exits = published.PERPLEXITY_129M[f"per_loop-{name}"]
+        assert thresholds[f"keeps-improving-{id}"].holds(exits[0] / min(exits))
 
 
 MEASURED = {
@@ -248,3 +291,11 @@ def test_throughputs_that_are_noise_or_missing_are_not_compared(measured_study, 
     noisy = with_speeds(results, "per_loop-raw", with_record, [1000.0, speed])
     claim = by_id(noisy)["better-at-equal-throughput"]
     assert claim.verdict == "not tested here" and "1.25×" in claim.note
+
+
+def test_students_quantiles_are_those_of_the_tables():
+    found = [interval_over_seeds([0.0] * n + [1.0]) for n in (1, 2, 4, 10)]
+    assert interval_over_seeds([1.0]) is None
+    for n, quantile, interval in zip((2, 3, 5, 11), (12.7062, 4.30265, 2.77645, 2.22814), found, strict=True):
+        reach = quantile * stdev([0.0] * (n - 1) + [1.0]) / math.sqrt(n)
+        assert interval.high - interval.value == pytest.approx(reach, rel=1e-5)

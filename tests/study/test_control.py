@@ -3,27 +3,8 @@ import math
 import pytest
 import torch
 
-from loopscale.evaluate import DepthCurve
 from loopscale.study.topics import control
 from tests.helpers import tiny_model
-
-
-def curve(*losses):
-    nats = torch.tensor(losses, dtype=torch.float64)[:, None] * 10
-    return DepthCurve("trained", 2, nats, nats, torch.tensor([10.0], dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    ("losses", "band"),
-    [
-        ((2.0, 1.0, 1.005, 1.5, 1.0), (2, 3)),  # the best exit decides, not an equal one behind a worse
-        ((1.0, 1.5, 2.0), (1, 1)),
-        ((2.0, 1.009, 1.0), (2, 3)),
-        ((1.0, math.inf, math.nan), (1, 1)),
-    ],
-)
-def test_the_useful_band_is_a_plateau_around_the_best_exit(losses, band):
-    assert control.useful_band(curve(*losses)) == band
 
 
 @pytest.mark.parametrize(

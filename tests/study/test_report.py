@@ -46,7 +46,7 @@ def test_everything_is_written(study, tmp_path):
     assert found == {
         "results.json",
         "report.html",
-        *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper")),
+        *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper", "looping")),
         *(f"figures/{name}.{kind}" for name in ("norm-by-depth", "perplexity-by-depth") for kind in ("png", "svg")),
     }
 
@@ -82,14 +82,17 @@ def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_p
     assert {path.stem for path in (tmp_path / "tables").iterdir()} >= {"audit", "depth", "halting", "safe-range"}
     assert "exit 1 of per_loop-rmsnorm has 1.105 times the perplexity of its last exit" in text
     assert "ends at a mean norm of 800.0, against 9.500 in per_loop-raw" in text
-    assert "the audit finds its scale a blind spot" in text and "1 better, 2 worse, 0 within 1%" in text
+    assert "the audit finds its scale a blind spot" in text
+    assert "1.105 in per_loop-rmsnorm-penalty, 1.000 in per_loop-rmsnorm-normed; one seed decides none" in text
+    assert "it does not pay at all in" not in text and "looping stops to pay at exit 2 in per_loop-rmsnorm" in text
 
 
 def test_sentences_without_their_runs_are_left_out(study, diverge):
     assert sentences(study(conditions=())) == []
     assert [s.split(":")[0] for s in sentences(study(conditions=("terminal-rmsnorm",)))] == ["The exits"]
     lost = sentences(diverge(study(), "per_loop-rmsnorm"))
-    assert len(lost) == 1 and "terminal-rmsnorm" in lost[0] and "per_loop" not in lost[0]
+    assert len(lost) == 2 and "terminal-rmsnorm" in lost[0] and "per_loop" not in lost[0]
+    assert lost[1].startswith("The loops: looping stops to pay at exit") and " in per_loop-rmsnorm (" not in lost[1]
 
 
 def test_what_the_document_holds_is_escaped(study, tmp_path):

@@ -55,7 +55,11 @@ def test_every_table_is_whole_markdown(study, measured_study, diverge):
 
 def test_tables_without_data_are_left_out(study):
     unjudged = study(conditions=("terminal-raw",))
-    assert {table.name for table in filter(None, (build(unjudged) for build in TABLES))} == {"table-1", "norms"}
+    assert {table.name for table in filter(None, (build(unjudged) for build in TABLES))} == {
+        "table-1",
+        "norms",
+        "looping",
+    }
 
 
 def test_names_and_verdicts_are_whole_in_a_narrow_terminal(study):

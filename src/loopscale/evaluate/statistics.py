@@ -3,8 +3,10 @@
 A quantity comes as its sum over the scored tokens of every window, (..., windows), and the token counts, (windows,).
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 import torch
 from jaxtyping import Float
@@ -62,6 +64,37 @@ def interval(value: float, samples: Float[Tensor, " resamples"], coverage: float
     tail = (1 - coverage) / 2
     low, high = torch.quantile(samples, samples.new_tensor([tail, 1 - tail])).tolist()
     return Interval(value, low, high)
+
+
+def interval_over_seeds(values: Sequence[float], coverage: float = COVERAGE) -> Interval | None:
+    """Return the mean of one value per seed with Student's interval; None for fewer than 2."""
+    if len(values) < 2:
+        return None
+    mean, reach = fmean(values), student_t(len(values) - 1, coverage) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def student_t(freedom: int, coverage: float = COVERAGE) -> float:
+    """Return the t within which a Student variable of so many degrees of freedom lies with that probability."""
+    low, high = 0.0, 1.0
+    while _within(high, freedom) < coverage:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < coverage else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """Return P(|T| < t): the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
+    angle = math.atan2(t, math.sqrt(freedom))
+    term = total = math.cos(angle) if freedom % 2 else 1.0
+    for i in range(2 + freedom % 2, freedom - 1, 2):
+        term *= math.cos(angle) ** 2 * (i - 1) / i
+        total += term
+    if freedom % 2:
+        return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
+    return math.sin(angle) * total
 
 
 def one_sided_z(confidence: float) -> float:

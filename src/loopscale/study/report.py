@@ -26,12 +26,12 @@ from loopscale.storage import to_json
 
 from .document import load, save
 from .results import RESULTS_FILE, Judgement, Outcome, Results
-from .topic import Drawing, Topic
+from .topic import SEED_NOISE, Drawing, Topic
 from .topics import TOPICS
 
 PAGE = "report.html"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-COLOURS = {"holds": "green", "does not hold": "red", "not tested here": "dim"}
+COLOURS = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not tested here": "dim"}
 ON_PAGE: tuple[Topic, ...] = tuple(sorted(TOPICS, key=lambda topic: topic.place))
 
 
@@ -107,11 +107,15 @@ def claims_table(results: Results) -> Table | None:
     return Table(
         name="claims",
         title="Claims",
-        caption="Ours: mean over seeds; seeds: those that meet the threshold alone. No significance claimed.",
+        caption="Ours: mean ± standard deviation over seeds, the noise of one run. Interval: 95%, of the mean, by "
+        "Student's t over seeds, of ratios in logarithms. Seeds: those that meet the threshold alone. Undecided: the "
+        f"interval holds the threshold, or one seed lies within a factor {SEED_NOISE:g} of it where the losses of "
+        "models trained apart are compared.",
         columns=(
             Column("claim"),
             Column("statement", aside=True),
             Column("ours", numeric=True),
+            Column("interval", numeric=True, aside=True),
             Column("seeds", numeric=True),
             Column("threshold"),
             Column("published", aside=True),
@@ -122,6 +126,7 @@ def claims_table(results: Results) -> Table | None:
                 claim.id,
                 " ".join(filter(None, (claim.statement, claim.note))),
                 claim_value(claim),
+                claim_interval(claim),
                 f"{claim.agree} of {claim.n}" if claim.n else "–",
                 claim.threshold + claim.unit,
                 claim.published or "–",
@@ -135,6 +140,11 @@ def claims_table(results: Results) -> Table | None:
 def claim_value(claim: Judgement) -> str:
     """Return what was measured, over the seeds."""
     return f"{mean_and_spread(claim.values)}{claim.unit}" if claim.n else "–"
+
+
+def claim_interval(claim: Judgement) -> str:
+    """Return the interval of the mean over seeds."""
+    return f"[{number(claim.low)}, {number(claim.high)}]" if claim.low is not None else "–"
 
 
 def _sections(results: Results, folder: Path) -> list[PageSection]:
@@ -174,7 +184,8 @@ def _page(results: Results, sections: list[PageSection]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(number=number, claim_value=claim_value, inert=inert, html=to_html, duration=duration)
+    templates.filters.update(number=number, claim_value=claim_value, claim_interval=claim_interval)
+    templates.filters.update(inert=inert, html=to_html, duration=duration)
     return templates.get_template("report.html.j2").render(
         results=results,
         sentences=sentences(results),

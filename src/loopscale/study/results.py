@@ -13,7 +13,7 @@ from loopscale.storage import REST
 
 RESULTS_FILE = "results.json"
 
-Outcome = Literal["holds", "does not hold", "not tested here"]
+Outcome = Literal["holds", "does not hold", "undecided", "not tested here"]
 
 
 @final
@@ -68,13 +68,17 @@ class ConditionResult:
 class Judgement:
     """A claim with what was measured: `value` is the mean of `values`, which has one value per seed of `seeds`.
 
-    `agree` counts the seeds that meet the threshold on their own. `published` is the paper's figure in
-    words, None where the paper gives none. Nothing here is a test of significance.
+    `low` and `high` are the 95% interval of that mean by Student's t over seeds, of ratios in logarithms, and `noise`
+    the sample deviation between seeds; None for one seed. `agree` counts the seeds that meet the threshold on their
+    own. `published` is the paper's figure in words, None where the paper gives none.
     """
 
     id: str
     statement: str
     value: float | None
+    low: float | None
+    high: float | None
+    noise: float | None
     unit: str
     threshold: str
     published: str | None

@@ -4,16 +4,18 @@ A topic is one module and its line in `TOPICS`, so that what is written and what
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
+import numpy as np
 from torch import Tensor
 
 from loopscale.data import Data, batches
 from loopscale.display import Table
 from loopscale.errors import InputError
+from loopscale.evaluate.statistics import interval_over_seeds
 from loopscale.model import LoopedForCausalLM
 
 from .results import Failed, Judgement, Outcome, Results, Run
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TIMES = "×"
+SEED_NOISE = 1.25  # one seed: a ratio of losses within this factor of a threshold decides nothing
+PLACES = 101  # of an interval, at which a threshold is asked
 
 Record = TypeVar("Record")
 
@@ -51,7 +55,8 @@ class Claim:
 
     `measure` returns one value per seed, none if the study lacks the data. `published` is the paper's
     figure in words, None for a claim that is ours alone. `remark` says where the claim is not expected to
-    hold.
+    hold. `trained_apart`: it compares the losses of models that were trained apart, which differ between seeds, so that
+    one seed decides only what lies far from the threshold.
     """
 
     id: str
@@ -61,20 +66,24 @@ class Claim:
     published: str | None
     unit: str = TIMES
     remark: str = ""
+    trained_apart: bool = False
 
     def judge(self, results: Results) -> Judgement:
-        """Measure and compare the mean over seeds; how many meet the threshold alone is kept beside it."""
+        """Measure, and compare the interval over seeds; how many meet the threshold alone is kept beside it."""
         measured = self.measure(results)
         values = tuple(measured.values.values())
-        value = fmean(values) if values else None
+        value, around = fmean(values) if values else None, self._interval(values)
         return Judgement(
             id=self.id,
             statement=self.statement,
             value=value,
+            low=around[0] if around else None,
+            high=around[1] if around else None,
+            noise=stdev(values) if around else None,
             unit=self.unit,
             threshold=self.threshold.words,
             published=self.published,
-            verdict=self._verdict(value),
+            verdict=self._verdict(value, around),
             n=len(values),
             values=values,
             seeds=tuple(measured.values),
@@ -82,10 +91,20 @@ class Claim:
             note=" ".join(filter(None, (measured.note, self.remark))),
         )
 
-    def _verdict(self, value: float | None) -> Outcome:
+    def _interval(self, values: Sequence[float]) -> tuple[float, float] | None:
+        if self.unit == TIMES and values and min(values) > 0:
+            logs = interval_over_seeds([math.log(value) for value in values])
+            return None if logs is None else (ratio_of_perplexities(logs.low), ratio_of_perplexities(logs.high))
+        found = interval_over_seeds(values)
+        return None if found is None else (found.low, found.high)
+
+    def _verdict(self, value: float | None, around: tuple[float, float] | None) -> Outcome:
         if value is None:
             return "not tested here"
-        return "holds" if self.threshold.holds(value) else "does not hold"
+        apart = SEED_NOISE if self.trained_apart else 1.0
+        low, high = around or (value / apart, value * apart)
+        met = {self.threshold.holds(low + share * (high - low)) for share in np.linspace(0, 1, PLACES)}
+        return "undecided" if len(met) > 1 else "holds" if met.pop() else "does not hold"
 
 
 @final

@@ -1,12 +1,14 @@
 """Topics of the report, in the order of their claims. A further subject is one module and its line here."""
 
 from ..topic import Topic
-from . import audit, control, depth, exits, growth, halting, norms, worth
+from . import audit, control, depth, exits, growth, halting, looping, norms, training, worth
 
 TOPICS: tuple[Topic, ...] = (
     norms.TOPIC,
+    training.TOPIC,
     exits.TOPIC,
     depth.TOPIC,
+    looping.TOPIC,
     worth.TOPIC,
     audit.TOPIC,
     growth.TOPIC,

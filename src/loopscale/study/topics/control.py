@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from loopscale.data import Data
-from loopscale.evaluate import DepthCurve, depth_curve
+from loopscale.evaluate import depth_curve
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import evaluating, run_loops
 from loopscale.storage import from_json, plain
 
 from ..topic import Topic, ratio_of_perplexities, valid_batches
+from .looping import useful_band
 
 BATCHES = 2
 BATCH_SIZE = 8
 FEW = 2  # windows show how far a loop moves the state
 FAR = (2, 4, 16)  # times the trained depth
-BAND = 1.01  # exits up to this many times the best exit's perplexity are as good
 STEADY = 1.1  # a norm that changes by no more over the last half of the loops does not drift
 SETTLED = 0.01  # change of the state in the last loop, relative to it, of one that settles
 
@@ -70,7 +70,7 @@ def measure_control(model: LoopedForCausalLM, data: Data) -> ControlRecord:
     record = ControlRecord(
         tokens=int(curve.tokens.sum()),
         far=tuple(FarExit(p.exit, p.cross_entropy, p.perplexity, p.norm) for p in (curve[n * K - 1] for n in FAR)),
-        band=useful_band(curve),
+        band=useful_band([point.perplexity for point in curve]),
         depth_gain=ratio_of_perplexities(curve[0].cross_entropy - min(point.cross_entropy for point in curve)),
         last_change=change,
         dynamics=dynamics_of(curve[len(curve) // 2 - 1].norm, curve[-1].norm, change),
@@ -80,18 +80,6 @@ def measure_control(model: LoopedForCausalLM, data: Data) -> ControlRecord:
         },
     )
     return from_json(plain(record), ControlRecord, "the control of scale")
-
-
-def useful_band(curve: DepthCurve) -> tuple[int, int]:
-    """Return the first and the last exit around the best one that are within 1% of it."""
-    losses = [point.perplexity for point in curve]
-    best = losses.index(min(losses))
-    first = last = best
-    while first > 0 and losses[first - 1] <= BAND * losses[best]:
-        first -= 1
-    while last + 1 < len(losses) and losses[last + 1] <= BAND * losses[best]:
-        last += 1
-    return first + 1, last + 1
 
 
 def last_change(model: LoopedForCausalLM, input_ids: Tensor, loops: int) -> float:

@@ -11,7 +11,15 @@ from loopscale.model import LoopedForCausalLM
 from ..cells import columns_of_conditions, over_seeds, seeds_said
 from ..drawing import LINES, by_depth
 from ..results import Results, Run
-from ..topic import Claim, Drawing, Topic, at_most, finite, per_seed, valid_batches
+from ..topic import (
+    Claim,
+    Drawing,
+    Topic,
+    at_most,
+    finite,
+    per_seed,
+    valid_batches,
+)
 
 BATCHES = 4
 BATCH_SIZE = 32

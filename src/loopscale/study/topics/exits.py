@@ -89,6 +89,7 @@ def _lower_perplexity(id: str, condition: str, what: str) -> Claim:
         threshold=below(1.0),
         published=against(theirs, base),
         remark="Published at 129M; a small model after a few hundred steps need not show it.",
+        trained_apart=True,
     )
 
 

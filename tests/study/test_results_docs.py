@@ -19,7 +19,8 @@ def test_the_schema_names_every_record_and_table(measured_study):
     assert not [topic.name for topic in TOPICS if topic.record and f"| `{topic.name}` |" not in DOCS]
     results = judged(measured_study())
     builds = [claims_table, *(build for topic in TOPICS for build in topic.tables)]
-    assert not [table.name for build in builds if f"tables/{(table := build(results)).name}.md" not in DOCS]
+    tables = [table for build in builds if (table := build(results))]  # those of another grid are not shown
+    assert len(tables) > 10 and not [table.name for table in tables if f"tables/{table.name}.md" not in DOCS]
 
 
 def test_the_schema_names_every_claim_and_figure():

@@ -58,6 +58,7 @@ SCALE_CONTROL: Grid = {
     "penalty-0.1": {"norm_penalty_coef": 0.1},
     "anchor": {"penalties": [{"kind": "anchor", "coefficient": 0.01, "target": 1.0}]},
     "controller": {"train.monitor_every": 10, "train.scale_target": 1.0},
+    "annealed": {"supervision": "annealed"},
     "inter_loop_norm": {"recurrence": "rmsnorm"},
     "inter_loop_norm-sandwich": {"recurrence": "rmsnorm", "residual": "sandwich"},
     "sandwich": {"residual": "sandwich"},

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+
+from loopscale.study import ConditionResult
+from loopscale.study.grid import RATE, SCALE_CONTROL
+from loopscale.study.topics import ranking
+
+# (entry, rate) -> the condition whose made-up run and record it has, and the loss of its last exit
+RUNS = {
+    ("none", 0.001): ("per_loop-rmsnorm", 2.5),
+    ("none", 0.003): ("per_loop-rmsnorm", 2.0),
+    ("raw", 0.003): ("per_loop-raw", 1.9),
+    ("inter_loop_norm", 0.001): ("per_loop-rmsnorm-normed", 2.2),
+}
+
+
+@pytest.fixture
+def ways(study, records):
+    """Return a function that makes up a study of ways to control the scale."""
+
+    def make(seeds=(1, 2, 3), runs=RUNS):
+        base = study(seeds=seeds)
+        conditions = {}
+        for (entry, rate), (like, nats) in runs.items():
+            losses = [
+                replace(run, cross_entropy=(*run.cross_entropy[:-1], nats + 0.01 * run.seed), measured=records[like])
+                for run in base.runs(like)
+            ]
+            model = {**base.conditions[like].model, **SCALE_CONTROL[entry], RATE: rate}
+            conditions[f"{entry}@{rate}"] = ConditionResult(model, tuple(losses))
+        return replace(base, conditions=conditions)
+
+    return make
+
+
+def rows_of(table):
+    headings = [column.heading for column in table.columns]
+    return {row[0]: dict(zip(headings, row, strict=True)) for row in table.rows}
+
+
+def test_every_way_counts_at_its_best_rate(ways):
+    found = ranking.entries(ways())
+    assert {name: (entry.rate, entry.rates) for name, entry in found.items()} == {
+        "none": (0.003, 2),
+        "raw": (0.003, 1),
+        "inter_loop_norm": (0.001, 1),
+    }
+    rows = rows_of(ranking.control(ways()))
+    assert [rows[name]["rank"] for name in ("raw", "none", "inter_loop_norm")] == [
+        "1.00 [1 to 1]",
+        "2.00 [2 to 2]",
+        "3.00 [3 to 3]",
+    ]
+    assert rows["none"]["scale"] == "blind spot" and rows["none"]["dynamics"] == "drifting"
+    assert rows["none"]["norm 64"] != "–" and rows["none"]["seeds"] == "3"
+
+
+def test_costs_hold_the_stated_verdict_against_the_measured_one(ways):
+    rows = rows_of(ranking.control_costs(ways()))
+    assert rows["none"]["step time"].startswith("1.000")
+    assert {name: (row["stated"], row["agrees"]) for name, row in rows.items()} == {
+        "none": ("blind spot", "yes"),
+        "raw": ("visible", "yes"),
+        "inter_loop_norm": ("removed", "yes"),
+    }
+    swapped = {**RUNS, ("raw", 0.003): ("per_loop-rmsnorm", 1.9)}
+    assert rows_of(ranking.control_costs(ways(runs=swapped)))["raw"]["agrees"] == "no"
+
+
+def test_the_disputed_question_is_answered_with_an_interval(ways):
+    (row,) = ranking.inter_loop_norm(ways()).rows
+    assert row[0] == "inter_loop_norm over none" and row[-2] == "+0.200 [+0.200, +0.200]" and row[-1] == "3"
+    (row,) = ranking.inter_loop_norm(ways(seeds=(1,))).rows
+    assert row[-2] == "+0.200"
+
+
+def test_whether_the_verdict_predicts_harm_is_said(ways):
+    assert ranking.verdict_harm(ways()) == (0.5, 1, 2)  # the blind one is worse than one of two
+    said = ranking.ranking_sentence(ways())
+    assert "best first, is raw (0.905), none (1.00), inter_loop_norm (1.22)" in said and "in 50% of pairs" in said
+    only = {key: value for key, value in RUNS.items() if key[0] == "none"}
+    assert ranking.control(ways(runs=only)) is None and ranking.ranking_sentence(ways(runs=only)) is None

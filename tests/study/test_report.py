@@ -124,6 +124,23 @@ def test_render_prints_table_one_and_the_claims(study):
     assert "Table 1" in text and "8,103" in text and "norm-ratio-raw" in text and "84.21×" in text
 
 
+def test_the_last_words_are_the_answer_with_what_was_not_decided(study, tmp_path):
+    file = io.StringIO()
+    render(Console(file=file, width=4000), study(), tmp_path / "report.html")
+    *_, page, exits, scale, remedies, loops, claims = file.getvalue().splitlines()
+    assert page == f"report: {tmp_path / 'report.html'}"
+    assert [line.split(":")[0] for line in (exits, scale, loops, remedies)] == [
+        "The exits",
+        "The scale",
+        "The loops",
+        "The remedies",
+    ]
+    assert "1 do not hold (keeps-improving-rmsnorm)" in claims and "are not decided (lower-perplexity-raw, " in claims
+    file = io.StringIO()
+    render(Console(file=file, width=400), study(conditions=()))
+    assert "The claims" not in file.getvalue()
+
+
 def test_the_report_is_made_anew_from_the_file(study, tmp_path, capsys):
     write_report(study(conditions=("per_loop-raw",), seeds=(1, 2)), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

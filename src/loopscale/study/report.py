@@ -74,14 +74,27 @@ def write_report(results: Results, out: Path) -> Results:
     return results
 
 
-def render(console: Console, results: Results) -> None:
-    """Print Table 1, the claims, and what the results say in sentences."""
+def render(console: Console, results: Results, page: Path | None = None) -> None:
+    """Print Table 1, the claims, where the page is, and last what the results say in sentences."""
     results = judged(results)
     for table in (next(iter(_tables(ON_PAGE[:1], results)), None), claims_table(results)):
         if table is not None:
             console.print(table)
-    for sentence in sentences(results):
-        console.print(Text(inert(sentence)))
+    if page is not None:
+        console.print(Text(f"report: {page}"), soft_wrap=True)
+    for sentence in (*sentences(results), answer(results)):
+        if sentence:
+            console.print(Text(inert(sentence)))
+
+
+def answer(results: Results) -> str | None:
+    """Say which claims hold, which do not, and what was not decided; None without claims."""
+    by_verdict = {verdict: [c.id for c in results.claims if c.verdict == verdict] for verdict in OUTCOMES}
+    words: dict[Outcome, str] = {"holds": "hold", "does not hold": "do not hold", "undecided": "are not decided"}
+    said = [f"{len(by_verdict[v])} {word} ({', '.join(by_verdict[v])})" for v, word in words.items() if by_verdict[v]]
+    untested = len(by_verdict["not tested here"])
+    said += [f"{untested} not tested here"] if untested and said else []
+    return f"The claims: {'; '.join(said)}." if said else None
 
 
 def report_command(out: Path) -> None:
@@ -90,8 +103,7 @@ def report_command(out: Path) -> None:
     results = load(out / RESULTS_FILE)
     with screen.status("drawing the report"):
         results = write_report(results, out)
-    render(screen, results)
-    screen.print(Text(f"report: {out / PAGE}"), soft_wrap=True)
+    render(screen, results, out / PAGE)
 
 
 def sentences(results: Results) -> list[str]:

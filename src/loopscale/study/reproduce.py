@@ -161,11 +161,10 @@ def _reproduced(
         screen.print("the same command goes on where it was", soft_wrap=True)
         raise
     results = write_report(collected(), out)
-    render(screen, results)
     if lost := [run.checkpoint for run in results.all_runs if run.diverged]:
         words = f"diverged: {', '.join(lost)}: try a lower train.learning_rate or train.clip"
         screen.print(Text(words), soft_wrap=True)
-    screen.print(Text(f"report: {out / PAGE}"), soft_wrap=True)
+    render(screen, results, out / PAGE)
     return results
 
 

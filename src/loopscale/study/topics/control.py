@@ -20,7 +20,7 @@ from loopscale.storage import from_json, plain
 from ..topic import Topic, ratio_of_perplexities, valid_batches
 from .looping import useful_band
 
-BATCHES = 2
+BATCHES = 1
 BATCH_SIZE = 8
 FEW = 2  # windows show how far a loop moves the state
 FAR = (2, 4, 16)  # times the trained depth

@@ -115,7 +115,7 @@ def control_costs(results: Results) -> Table | None:
         stated = _stated(results, entry)
         return [
             over_seeds(runs, lambda run: float(run.parameters)),
-            over_seeds(runs, lambda run: one.flops / 1e6 if (one := exit_of(run, "trained", last)) else None),
+            over_seeds(runs, lambda run: _megaflops(run, last)),
             over_seeds(runs, lambda run: run.train_seconds / run.steps / seconds if run.steps else None),
             over_seeds(runs, lambda run: fmean(record.radial_gradient_share) if (record := AUDIT.of(run)) else None),
             over_seeds(runs, lambda run: finite(record.retention[-1]) if (record := AUDIT.of(run)) else None),
@@ -238,6 +238,11 @@ def _far(run: Run, place: int, figure: str) -> float | None:
 def _precision(run: Run, to: str) -> float | None:
     record = CONTROL.of(run)
     return None if record is None else finite(record.precisions[to][-1] / record.precisions["float32"][-1])
+
+
+def _megaflops(run: Run, k: int) -> float | None:
+    found = exit_of(run, "trained", k)
+    return found.flops / 1e6 if found and found.flops else None
 
 
 def _turn(run: Run, loops: int) -> float | None:

@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from loopscale.cli.main import main as command_line
 from loopscale.cli.options import parser_of
-from loopscale.convert import to_ouro
+from loopscale.convert.checkpoint import TARGETS
 from loopscale.data import Corpus, batches, load_data, load_tokenizer
 from loopscale.halting import RULES, CalibratedRule
 from loopscale.load import load_model
-from loopscale.storage import write_json
 from loopscale.study import worker
 from loopscale.study.reproduce import reproduce
 from loopscale.train import RunConfig, preset_run
 from tests.conftest import Golden
+from tests.convert.test_huginn import NATIVE as HUGINN
 from tests.convert.test_paper_checkpoint import checkpoint
+from tests.convert.test_parcae import NATIVE as PARCAE
 from tests.helpers import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,12 @@ OURO = {
     "norm_placement": "sandwich",
     "supervision": "exit_gate",
     "position_embedding": "rope",
+}
+# other people's checkpoints, by their hub id: in what form, and what they are in ours
+FOREIGN = {
+    "ByteDance/Ouro-1.4B": ("ouro", OURO),
+    "tomg-group-umd/huginn-0125": ("huginn", HUGINN),
+    "SandyResearch/parcae-140m": ("parcae", PARCAE),
 }
 # what is added to a command, so that it takes a moment
 TINY = {
@@ -83,11 +89,9 @@ def build(folder: Path) -> None:
     quiet = Console(file=StringIO())
     reproduce(tiny_run(folder), folder / STUDY, CONDITIONS, executor=InProcess(), console=quiet)
     shutil.copytree(folder / STUDY / CONDITIONS[0] / "seed-42", folder / "runs" / "train")
-    weights, config = to_ouro(tiny_model(**OURO))
-    ouro = folder / "ByteDance" / "Ouro-1.4B"
-    ouro.mkdir(parents=True)
-    write_json(ouro / "config.json", config)
-    save_file(weights, ouro / "model.safetensors")
+    for name, (form, fields) in FOREIGN.items():
+        (folder / name).mkdir(parents=True)
+        TARGETS[form](tiny_model(**fields), folder / name)
     with contextlib.chdir(folder):
         run_block("loopscale train --preset laptop-rope --out runs/rope")
     LlamaForCausalLM(LlamaConfig(**PRETRAINED)).save_pretrained(folder / "pretrained")

@@ -12,6 +12,7 @@ from loopscale.adapters.live import LiveLoop
 from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
 from loopscale.convert import (
     FOLDERS,
+    checkpoint_of,
     is_weight_file,
     kind_of_config,
     load_weight_file,
@@ -45,9 +46,9 @@ LIVE: Mapping[str, LiveLoader] = {
 def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool = False) -> Looped:
     """Return the model of a folder, a hub id, a `.pt` file of the paper's code or one file of weights, in eval mode.
 
-    What has a native form (ours, the paper's, Ouro, Nanbeige, Huginn) comes as a `LoopedForCausalLM`; others, and a
-    Huginn whose own code is trusted, as the live model behind the four verbs (`LiveLoop`), which has no cache.
-    `num_loops` sets another depth. `trust_remote_code` lets the code that comes with a checkpoint run.
+    What has a native form (ours, the paper's, Ouro, Nanbeige, Huginn, Parcae) comes as a `LoopedForCausalLM`; others,
+    and with `trust_remote_code` a Huginn or a Parcae, as the live model behind the four verbs (`LiveLoop`), which has
+    no cache. `num_loops` sets another depth. `trust_remote_code` lets the code of a checkpoint run.
 
     Raises `InputError` where nothing is there, or where it is not a looped model this library knows.
     """
@@ -74,7 +75,7 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
 
 def _native(name: str, kind: str) -> LoopedForCausalLM:
     """Return the native model of a folder or hub id. Raises `InputError` where it has no such form, or is damaged."""
-    folder = local_folder(name)
+    folder = checkpoint_of(name, kind)
     if (complaint := damage(folder)) is not None:
         raise InputError(f"'{name}' {complaint}: bring the file back, or remove {MANIFEST} if the change is meant.")
     return FOLDERS[kind](folder, None)

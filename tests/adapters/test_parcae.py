@@ -112,3 +112,24 @@ def test_the_live_model_is_matched(tmp_path):
         for k, z in enumerate(run_loops(adapter, TOKENS, 3)):
             expected = model(TOKENS, return_logits=True, num_steps_pair=torch.tensor([k + 1, 0]))["logits"]
             torch.testing.assert_close(adapter.readout(z, k, adapter.context(TOKENS)), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["parcae-small-140m", "parcae-xlarge-1_3b"])
+def test_its_native_form_is_the_live_model(name, tmp_path):
+    parcae_lm = pytest.importorskip(
+        "parcae_lm", reason="Parcae's live code is not importable: put a clone of SandyResearch/parcae on PYTHONPATH"
+    )
+    sizes = {"n_embd": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2}
+    state = {"recurrent_embedding_dimension": 64, "recurrent_intermediation_embedding_dimension": 96}
+    config = parcae_lm.create_config(name, **sizes, **state, vocab_size=37, block_size=16, state_init="zero")
+    model = config.construct_model().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    parcae_lm.save_pretrained(model, str(tmp_path))
+    native: Any = load_model(str(tmp_path))
+    with torch.no_grad():
+        for k in range(3):
+            expected = model(TOKENS, return_logits=True, num_steps_pair=torch.tensor([k + 1, 0]))["logits"]
+            torch.testing.assert_close(native(TOKENS, num_loops=k + 1).logits, expected, atol=1e-5, rtol=1e-4)

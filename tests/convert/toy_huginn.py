@@ -81,15 +81,16 @@ class ToyHuginn:
         return x
 
     def attention(self, x: Tensor, at: str) -> Tensor:
-        B, T, D = x.shape
+        B, T, _ = x.shape
         q, k, v = (x @ self.weight(f"{at}attn.Wqkv.").T).view(B, T, 3, self.config["n_heads"], -1).unbind(2)
         if self.config["qk_bias"]:
             q, k = (y + bias for y, bias in zip((q, k), self.state[f"transformer.{at}attn.qk_bias"], strict=True))
-        q, k = (self.turned(y) for y in (q, k))
+        return self.mix(self.turned(q), self.turned(k), v) @ self.weight(f"{at}attn.proj.").T
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = torch.einsum("bqnh,bknh->bnqk", q, k) / q.shape[-1] ** 0.5
-        seen = torch.ones(T, T, dtype=torch.bool).tril()
-        mixed = torch.einsum("bnqk,bknh->bqnh", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
-        return mixed.reshape(B, T, D) @ self.weight(f"{at}attn.proj.").T
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        return torch.einsum("bnqk,bknh->bqnh", scores.masked_fill(~seen, -torch.inf).softmax(-1), v).flatten(-2)
 
     def turned(self, x: Tensor) -> Tensor:
         pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())

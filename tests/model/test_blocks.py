@@ -6,6 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from loopscale import InputError
+from loopscale.decode import speculative_generate
 from loopscale.model.blocks import in_compute_precision, plain_causal_attention
 from tests.helpers import tiny_config, tiny_model
 
@@ -34,6 +35,9 @@ D, L, INSIDE = 16, 2, 64  # of the tiny model
         ({"mlp": "gelu"}, -L * D * INSIDE),
         ({"mlp": "gelu", "mlp_bias": True}, L * (INSIDE + D - D * INSIDE)),
         ({"mlp_bias": True}, L * (2 * INSIDE + D)),
+        ({"mlp": "relu2"}, -L * D * INSIDE),
+        ({"value_embeddings": True}, L // 2 * (31 * D + 2 * D)),  # every second layer; the gate reads all 16 channels
+        ({"prelude_norm": True}, D),
     ],
 )
 def test_every_option_of_a_block_has_its_parameters_and_they_learn(fields, more):
@@ -45,7 +49,14 @@ def test_every_option_of_a_block_has_its_parameters_and_they_learn(fields, more)
     assert all(name.endswith("k_proj.bias") for name in still)
 
 
-@pytest.mark.parametrize("fields", [GPT2, QWEN3, {"mlp": "gelu", "head_dim": 6, "attention_bias": True}])
+PARCAE = {
+    **{"mlp": "relu2", "qk_norm": True, "qk_norm_eps": 1e-7, "value_embeddings": True, "prelude_norm": True},
+    **{"num_prelude_layers": 1, "num_coda_layers": 2, "injection": "diagonal", "coda_input": "linear"},
+    **{"position_embedding": "rope", "num_key_value_heads": 1},
+}
+
+
+@pytest.mark.parametrize("fields", [GPT2, QWEN3, PARCAE, {"mlp": "gelu", "head_dim": 6, "attention_bias": True}])
 def test_blocks_of_every_shape_decode_the_same_with_a_cache(fields):
     model = tiny_model(**fields)
     options = {"max_new_tokens": 8, "do_sample": False}
@@ -130,6 +141,23 @@ def randomize(model):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
+
+
+def test_value_embeddings_are_heard_by_every_decoder():
+    model = tiny_model(**PARCAE)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".values." in name:
+                weight.mul_(3)
+    found = [name for name, _ in model.named_modules() if name.endswith(".values")]
+    assert [name.split(".self_attn")[0] for name in found] == ["model.prelude.0", "model.layers.1", "model.coda.1"]
+    prompts, options = IDS[:, :6] % 31, {"max_new_tokens": 6, "do_sample": False}
+    expected = model.generate(prompts, **options)
+    assert torch.equal(speculative_generate(model, prompts, 6).sequences, expected)
+    with pytest.raises(InputError, match="embeds tokens anew among its values: give input_ids"):
+        model(inputs_embeds=model.model.embed_tokens(IDS))
+    with pytest.raises(InputError, match="make context"):
+        model.step(torch.zeros(1, 3, D), 0)
 
 
 def test_scaled_embeddings_are_those_of_larger_ones_and_heard_everywhere():

@@ -109,15 +109,14 @@ def audit(parser: Parser, words: Sequence[str]) -> None:
 
 
 def convert(parser: Parser, words: Sequence[str]) -> None:
-    """Turn a looped model made elsewhere into a folder of ours: the paper's .pt files, Ouro, Nanbeige, Huginn.
+    """Turn a looped model made elsewhere into a folder of ours: the paper's .pt files, Ouro, Nanbeige, Huginn, Parcae.
 
-    They may be here or on the hub. Their own code is not needed and not run. With --to ouro, nanbeige or huginn, a
-    native model of that architecture goes back.
+    They may be here or on the hub; their own code is not needed and not run. With --to a native model goes back.
     """
     parser.add_argument("source", type=str, help="a .pt file of the paper's code, a folder, or a hub id")
     parser.add_argument("destination", type=str, help="the folder to write")
     parser.add_argument(
-        "--to", type=str, default="native", help="native (default), or huginn, nanbeige, ouro for their own names"
+        "--to", type=str, default="native", help="native (default), or huginn, nanbeige, ouro, parcae for their names"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the destination if it exists")
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
@@ -13,7 +14,7 @@ from transformers import GenerationConfig
 
 from loopscale.convert.build import build_config, build_model, quietly
 from loopscale.convert.destination import check_destination, written_whole
-from loopscale.convert.files.checkpoint_folder import CONFIG, kind_of_config, local_folder, read_config
+from loopscale.convert.files.checkpoint_folder import CONFIG, DATA_FILES, kind_of_config, local_folder, read_config
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.files.tokenizer import read_tokenizer
 from loopscale.convert.files.weights import (
@@ -29,6 +30,7 @@ from loopscale.convert.files.weights import (
 from loopscale.convert.huginn import from_huginn, to_huginn
 from loopscale.convert.nanbeige import from_nanbeige, to_nanbeige
 from loopscale.convert.ouro import from_ouro, to_ouro
+from loopscale.convert.parcae import from_parcae, to_parcae
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
@@ -39,6 +41,7 @@ from loopscale.storage import write_json
 logger = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
+PARCAE_WEIGHTS = ("pytorch_model.bin", "model.pt")
 
 
 def load_ouro(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
@@ -126,6 +129,7 @@ FOLDERS: Mapping[str, FolderLoader] = {
     "loopscale": load_native,
     "nanbeige": load_nanbeige,
     "ouro": load_ouro,
+    "ParcaeConfig": partial(_converted, from_parcae),
 }
 
 
@@ -136,8 +140,13 @@ def read_as_native(source: str) -> LoopedForCausalLM:
     """
     if is_weight_file(source):
         return load_weight_file(source)
-    folder = local_folder(source)
+    folder = checkpoint_of(source, kind_of_config(read_config(local_folder(source, (CONFIG,)))))
     return _loader(folder)(folder, None)
+
+
+def checkpoint_of(source: str, kind: str) -> Path:
+    """Return the folder of a checkpoint of that kind, whose files are downloaded if they are not here yet."""
+    return local_folder(source, ("*.json", *PARCAE_WEIGHTS) if kind == "ParcaeConfig" else DATA_FILES)
 
 
 def load_weight_file(name: str) -> LoopedForCausalLM:
@@ -165,9 +174,9 @@ def _loader(folder: Path) -> FolderLoader:
 def convert_checkpoint(source: str, destination: str | Path, to: str = "native", overwrite: bool = False) -> Path:
     """Write the model at `source`, with the tokenizer beside it if there is one, to the folder `destination`.
 
-    `to` is `native` (loads with `from_pretrained`), `huginn`, `nanbeige` or `ouro` (their names; their code is not
-    included). The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has no such
-    form, and for a destination that exists unless `overwrite` says so.
+    `to` is `native` (loads with `from_pretrained`), `huginn`, `nanbeige`, `ouro` or `parcae` (their names; their code
+    is not included). The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has
+    no such form, and for a destination that exists unless `overwrite` says so.
     """
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
@@ -187,6 +196,13 @@ def write_native(model: LoopedForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def write_parcae(model: LoopedForCausalLM, folder: Path) -> None:
+    """Write config and weights as `parcae_lm.save_pretrained` does."""
+    weights, config = to_parcae(model)
+    torch.save(weights, folder / PARCAE_WEIGHTS[-1])
+    write_json(folder / CONFIG, config)
+
+
 def _written(form: Form, model: LoopedForCausalLM, folder: Path) -> None:
     """Write config and weights under the names of another form."""
     weights, config = form(model)
@@ -201,6 +217,7 @@ TARGETS: Mapping[str, Callable[[LoopedForCausalLM, Path], None]] = {
     "native": write_native,
     "nanbeige": partial(_written, to_nanbeige),
     "ouro": partial(_written, to_ouro),
+    "parcae": write_parcae,
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from loopscale.convert.build import build_config, build_model, require_sizes
 from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
-from loopscale.convert.interleaved import to_halves, to_neighbours
+from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
@@ -84,7 +84,7 @@ LAYER = {
     "attn.proj.weight": "self_attn.o_proj.weight",
     "mlp.proj.weight": "mlp.down_proj.weight",
 }
-HEAD, ANGLES = "lm_head.weight", "freqs_cis"
+HEAD = "lm_head.weight"
 
 
 def from_huginn(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
@@ -100,7 +100,7 @@ def from_huginn(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalL
     if surplus := sorted(tensors.keys() - expected - {HEAD, ANGLES}):
         raise InputError(f"{SOURCE} holds {len(surplus)} unknown weights, among them {surplus[0]}.")
     if ANGLES in tensors:
-        _require_angles(tensors[ANGLES], native)
+        require_angles(tensors[ANGLES], native, SOURCE)
     return build_model(native, _ours(tensors, native), SOURCE)
 
 
@@ -251,29 +251,10 @@ def _theirs(ours: Mapping[str, Tensor], config: LoopedConfig) -> State:
         if config.attention_bias:
             biases = [to_neighbours(ours[f"{here}self_attn.{n}_proj.bias"], heads) for n in "qk"]
             weights[there + "attn.qk_bias"] = torch.stack(biases).view(2, 1, heads, -1)
-    return {name: weight.contiguous() for name, weight in weights.items()} | {ANGLES: _angles(config)}
+    return {name: weight.contiguous() for name, weight in weights.items()} | {ANGLES: angles_of(config)}
 
 
 def _biased(state: Mapping[str, Tensor], config: LoopedConfig) -> list[str]:
     """Return, in words, biases of values that are not zero: a Huginn has those of queries and keys alone."""
     names = (f"{prefix}self_attn.v_proj.bias" for _, prefix in _layers(config))
     return [f"attention_bias of values ({name})" for name in names if name in state and bool(state[name].any())][:1]
-
-
-def _angles(config: LoopedConfig) -> Tensor:
-    """Return cosines and sines of RoPE as Huginn's code keeps them, (1, positions, 1, head size / 2, 2) in float32."""
-    assert config.head_dim is not None and config.rope_parameters is not None  # the config fills them
-    pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    turns = torch.arange(config.max_position_embeddings, dtype=torch.float32)
-    angles = torch.outer(turns, 1.0 / config.rope_parameters["rope_theta"] ** pairs)
-    return torch.stack([angles.cos(), angles.sin()], -1)[None, :, None]
-
-
-def _require_angles(found: Tensor, config: LoopedConfig) -> None:
-    """Raise `InputError` where the checkpoint's angles are not those of its config."""
-    expected = _angles(config)
-    if found.shape != expected.shape or not torch.allclose(found.float(), expected, atol=1e-2):
-        raise InputError(
-            f"{SOURCE}: its {ANGLES} are not those of rope_base {(config.rope_parameters or {})['rope_theta']} and "
-            f"block_size {config.max_position_embeddings} in its config: bring config and weights of one model."
-        )

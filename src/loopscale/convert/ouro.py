@@ -62,6 +62,8 @@ ARCHITECTURE: Mapping[str, Any] = {
     "mlp": "swiglu",
     "mlp_bias": False,
     "embedding_scale": 1.0,
+    "prelude_norm": False,
+    "value_embeddings": False,
 }
 ROPE_THETA = 1e6
 SOURCE = "the Ouro checkpoint"

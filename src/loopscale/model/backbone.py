@@ -72,8 +72,12 @@ class LoopedModel(LoopedPreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
         self.prelude = build_layers(config, config.num_prelude_layers)
-        self.layers = build_layers(config, config.num_stack_layers, config.trained_loops or config.num_loops)
-        self.coda = build_layers(config, config.num_coda_layers)
+        core, loops = config.num_prelude_layers, config.trained_loops or config.num_loops
+        self.prelude_norm: nn.Module = nn.Identity()
+        if config.prelude_norm:
+            self.prelude_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.layers = build_layers(config, config.num_stack_layers, loops, first=core)
+        self.coda = build_layers(config, config.num_coda_layers, first=core + config.num_stack_layers)
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
         self.initial_state = INITIAL_STATES[config.initial_state](config)
@@ -203,7 +207,7 @@ class LoopedModel(LoopedPreTrainedModel):
         e = self.dropout(e)
         if context.recorder is not None:
             context.recorder.begin(e)
-        return _through(self.prelude, e, self.slots.before(0), context)
+        return self.prelude_norm(_through(self.prelude, e, self.slots.before(0), context))
 
     def like(self, tokens: Tokens | None) -> State:
         """Return a tensor of the embeddings' shape, device and precision, without their memory or their weight."""

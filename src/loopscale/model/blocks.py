@@ -3,14 +3,17 @@
 Letters: B batch, T tokens, D hidden, N heads, H head size.
 """
 
-from typing import final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu, relu, silu
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from loopscale.errors import InputError
 from loopscale.hf import attend, rotate
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import RESIDUALS, LayerSizes, build_part
@@ -33,7 +36,7 @@ class LoopedAttention(nn.Module):
 
     is_causal = True
 
-    def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
+    def __init__(self, config: LoopedConfig, initial_gain: float = 1.0, value_embedding: bool = False) -> None:
         super().__init__()
         assert config.num_key_value_heads is not None and config.head_dim is not None  # the config fills them
         self.config = config
@@ -45,9 +48,11 @@ class LoopedAttention(nn.Module):
         self.k_proj = nn.Linear(hidden, kv_size, bias)
         self.v_proj = BranchLinear(hidden, kv_size, initial_gain, bias)
         self.o_proj = BranchLinear(q_size, hidden, initial_gain, config.attention_output_bias)
+        eps = config.rms_norm_eps if config.qk_norm_eps is None else config.qk_norm_eps
         self.q_norm, self.k_norm = (
-            nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity() for _ in "qk"
+            nn.RMSNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity() for _ in "qk"
         )
+        self.values = ValueEmbedding(config) if value_embedding else None
 
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Attend over this call's tokens and those the cache holds in `slot`.
@@ -60,6 +65,8 @@ class LoopedAttention(nn.Module):
             return y.view(B, T, -1, self.head_dim).transpose(1, 2)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        if self.values is not None:
+            v = v + heads(self.values(x, context).to(v.dtype))
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # a norm under autocast may widen
         if context.rotary is not None:
             q, k = rotate(q, k, *context.rotary)
@@ -70,6 +77,33 @@ class LoopedAttention(nn.Module):
         else:
             y, seen = attend(self, q, k, v, context.attention_mask, self.head_dim**-0.5)
         return self.o_proj(y.reshape(B, T, -1)), seen
+
+
+@final
+class ValueEmbedding(nn.Module):
+    """2 sigmoid(G x) t: an embedding t of the token, which a gate per head adds to the values (Parcae, nanochat).
+
+    The gate reads the first 32 channels.
+    """
+
+    channels: ClassVar[int] = 32
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        assert config.num_key_value_heads is not None and config.head_dim is not None  # the config fills them
+        self.embedding = nn.Embedding(config.vocab_size, config.num_key_value_heads * config.head_dim)
+        self.gate = nn.Linear(min(self.channels, config.hidden_size), config.num_key_value_heads, bias=False)
+
+    def forward(self, x: State, context: Context) -> Float[Tensor, "batch seq values"]:
+        """Return what is added to the values, (batch, seq, key-value heads * head size)."""
+        if context.tokens is None:
+            raise InputError(
+                "this model embeds tokens anew among its values: give input_ids, not inputs_embeds, and make context = "
+                "model.context(ids) for its verbs."
+            )
+        gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
+        t = self.embedding(context.tokens).unflatten(-1, (gate.shape[-1], -1))
+        return (gate[..., None] * t).flatten(-2)
 
 
 def _kernel_is_slow(q: Tensor, k: Tensor) -> bool:
@@ -108,33 +142,44 @@ class SwiGLU(nn.Module):
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class GELU(nn.Module):
-    """Feed-forward of two maps: down(gelu(up(x))), with the exact GELU or its tanh form, which GPT-2 has."""
+def relu2(x: Tensor) -> Tensor:
+    """Return the square of ReLU."""
+    return relu(x).square()
+
+
+class TwoMaps(nn.Module):
+    """Feed-forward of two maps: down(f(up(x))), f the exact GELU, its tanh form, which GPT-2 has, or ReLU squared."""
+
+    functions: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {
+        "gelu": gelu,
+        "gelu_tanh": partial(gelu, approximate="tanh"),
+        "relu2": relu2,
+    }
 
     def __init__(self, config: LoopedConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
         assert config.intermediate_size is not None  # the config fills it
-        self.approximate = "tanh" if config.mlp == "gelu_tanh" else "none"
+        self.function = self.functions[config.mlp]
         self.up_proj = BranchLinear(config.hidden_size, config.intermediate_size, initial_gain, config.mlp_bias)
         self.down_proj = BranchLinear(config.intermediate_size, config.hidden_size, initial_gain, config.mlp_bias)
 
     def forward(self, x: State) -> State:
         """Map (batch, seq, hidden) to the same shape."""
-        return self.down_proj(gelu(self.up_proj(x), approximate=self.approximate))
+        return self.down_proj(self.function(self.up_proj(x)))
 
 
-FEED_FORWARD = {"swiglu": SwiGLU, "gelu": GELU, "gelu_tanh": GELU}
+FEED_FORWARD = {"swiglu": SwiGLU, **dict.fromkeys(TwoMaps.functions, TwoMaps)}
 
 
 class LoopedLayer(GradientCheckpointingLayer):
     """Attention and feed-forward, each joined to the stream by a residual part."""
 
-    def __init__(self, config: LoopedConfig, sizes: LayerSizes) -> None:
+    def __init__(self, config: LoopedConfig, sizes: LayerSizes, value_embedding: bool = False) -> None:
         super().__init__()
         joins = [build_part("residual", config.residual_part, RESIDUALS, sizes) for _ in range(2)]
         # the norms' names are those of checkpoints, and their order that of optimizers' states
         self.input_layernorm = joins[0].norms[0]
-        self.self_attn = LoopedAttention(config, joins[0].initial_gain)
+        self.self_attn = LoopedAttention(config, joins[0].initial_gain, value_embedding)
         self.attention_output_norm = joins[0].norms[1]
         self.post_attention_layernorm = joins[1].norms[0]
         self.mlp = FEED_FORWARD[config.mlp](config, joins[1].initial_gain)
@@ -154,6 +199,11 @@ class LoopedLayer(GradientCheckpointingLayer):
         return self.mlp_residual(x, lambda y: self.mlp(in_compute_precision(y))), seen
 
 
-def build_layers(config: LoopedConfig, count: int, visits: int = 1) -> nn.ModuleList:
-    """Return `count` layers that run `visits` times each in a call of the trained loops."""
-    return nn.ModuleList(LoopedLayer(config, config.layer_sizes(count, visits)) for _ in range(count))
+def build_layers(config: LoopedConfig, count: int, visits: int = 1, first: int = 0) -> nn.ModuleList:
+    """Return `count` layers that run `visits` times each in a call of the trained loops.
+
+    `first` is the number of the first of them, where every layer counts once, in the order in which they run.
+    """
+    sizes = config.layer_sizes(count, visits)
+    numbers = range(first, first + count)
+    return nn.ModuleList(LoopedLayer(config, sizes, config.has_value_embedding(i)) for i in numbers)

@@ -32,6 +32,7 @@ class LoopedConfig(PreTrainedConfig):
         intermediate_size: channels inside the feed-forward block; 4 times the hidden size by default.
         num_stack_layers: layers of the shared stack.
         num_prelude_layers: layers that run once, before the loops; what they make of the tokens is the input e.
+        prelude_norm: the input e is normalised (RMSNorm) before it is injected (Parcae).
         num_coda_layers: layers that run once before each readout, and belong to it.
         coda_input: what they receive: the state, the state as it is read out (readout, Huginn), or mapped (linear).
         initial_state: what the first loop receives: the input (embedded), zeros, or noise, a fixed draw per position.
@@ -41,7 +42,11 @@ class LoopedConfig(PreTrainedConfig):
         attention_bias: queries, keys and values have biases.
         attention_output_bias: what attention writes has a bias.
         qk_norm: queries and keys are normalised (RMSNorm) in every head, before RoPE.
-        mlp: feed-forward block: gated (swiglu), or two maps around GELU, exact (gelu) or by tanh (gelu_tanh, GPT-2's).
+        qk_norm_eps: epsilon of that norm; that of every norm by default.
+        value_embeddings: every other layer, the last included, adds an embedding of its token to the values, by a gate
+            per head (Parcae, nanochat).
+        mlp: feed-forward block: gated (swiglu), or two maps around GELU, exact (gelu) or by tanh (gelu_tanh, GPT-2's),
+            or around the square of ReLU (relu2).
         mlp_bias: the maps of the feed-forward block have biases.
         num_loops: times the stack is applied.
         trained_loops: loops the loss saw; stays when num_loops is changed at loading, and tells which exit is final.
@@ -89,6 +94,7 @@ class LoopedConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     num_stack_layers: int = 8
     num_prelude_layers: int = 0
+    prelude_norm: bool = False
     num_coda_layers: int = 0
     coda_input: PartChoice = "state"
     initial_state: Literal["embedded", "zeros", "noise"] = "embedded"
@@ -98,7 +104,9 @@ class LoopedConfig(PreTrainedConfig):
     attention_bias: bool = False
     attention_output_bias: bool = False
     qk_norm: bool = False
-    mlp: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
+    qk_norm_eps: float | None = None
+    value_embeddings: bool = False
+    mlp: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] = "swiglu"
     mlp_bias: bool = False
     num_loops: int = 4
     trained_loops: int | None = None
@@ -180,6 +188,15 @@ class LoopedConfig(PreTrainedConfig):
             visits=visits,
             depth=depth,
         )
+
+    @property
+    def num_distinct_layers(self) -> int:
+        """The layers that have weights of their own."""
+        return self.num_prelude_layers + self.num_stack_layers + self.num_coda_layers
+
+    def has_value_embedding(self, i: int) -> bool:
+        """Return whether distinct layer i, in the order in which they run, adds an embedding of its token."""
+        return self.value_embeddings and (self.num_distinct_layers - 1 - i) % 2 == 0
 
     def at_depth(self, num_loops: int) -> "LoopedConfig":
         """Return the configuration with another number of loops, for whoever sizes a cache by it."""

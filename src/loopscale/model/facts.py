@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loopscale.facts import Facts, TokenFlops, padding_of
 from loopscale.mechanism import Named
+from loopscale.model.blocks import ValueEmbedding
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import SLOTS, build_part
 from loopscale.objective import (
@@ -59,7 +60,7 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
     """Return the matrix multiplications per token of one of our models, for windows of T tokens.
 
     One layer: 4 D D_q for q and o (D_q = heads times head size), 4 D D_kv for k and v, 6 D I for SwiGLU or 4 D I for
-    GELU, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
+    two maps, and 4 T D_q for attention, which is counted over all T keys, as kernels and papers do, not over the causal
     half. The layers before the loops count once; a loop is L layers and the matrices of its parts; a readout is the
     layers before it and 2 D V. Norms and activations are left out: they are not matrix multiplications.
     """
@@ -80,11 +81,18 @@ def formula_flops(config: LoopedConfig, sequence_length: int) -> TokenFlops:
         )
     }
     whole_layer = layer + 2.0 * extra["residual"]  # two branches
+    gate = 2.0 * min(ValueEmbedding.channels, D) * config.num_key_value_heads
+    counts = (config.num_prelude_layers, config.num_stack_layers, config.num_coda_layers)
+    firsts = (0, counts[0], counts[0] + counts[1])
+    prelude, stack, coda = (
+        count * whole_layer + gate * sum(map(config.has_value_embedding, range(first, first + count)))
+        for first, count in zip(firsts, counts, strict=True)
+    )
     return TokenFlops(
-        embed=config.num_prelude_layers * whole_layer,
-        step=config.num_stack_layers * whole_layer + extra["injection"],
+        embed=prelude,
+        step=stack + extra["injection"],
         carry=extra["recurrence"],
-        readout=config.num_coda_layers * whole_layer
+        readout=coda
         + 2.0 * D * config.vocab_size
         + extra["readout"]
         + (extra["coda_input"] if config.num_coda_layers else 0.0),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
-NAMES = ("kills", "damage", "hostile", "full")
+NAMES = ("kills", "damage", "hostile", "full", "second")
 
 parser = argparse.ArgumentParser(prog="benchmarks.trials", description=__doc__)
 parser.add_argument("trial", choices=NAMES)

@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from loopscale import InputError
-from loopscale.system.lock import Owner, only_one
+from loopscale.system.lock import Owner, only_one, require_held
 
 
 def hold(place):
@@ -50,3 +50,16 @@ def test_the_word_of_one_that_has_died_counts_for_nothing(tmp_path, stale):
 def test_a_clock_that_is_corrected_makes_no_other_process_of_the_owner():
     me = Owner.this_process()
     assert Owner(me.pid, me.began + 0.5, me.host).is_there and not Owner(me.pid, me.began + 5, me.host).is_there
+
+
+def test_a_place_that_is_gone_or_taken_by_another_is_told_to_its_holder(tmp_path):
+    place = tmp_path / "place"
+    with hold(place):
+        (place / ".owner.json").unlink()
+        require_held(place)  # nobody else has it
+        said_by(place)
+        with pytest.raises(InputError, match=rf"process {os.getppid()} has taken .*place meanwhile"):
+            require_held(place)
+        place.rename(tmp_path / "renamed")
+        with pytest.raises(InputError, match="is gone since the run began"):
+            require_held(place)

@@ -150,3 +150,24 @@ def test_a_full_disk_is_a_sentence_and_what_was_saved_is_gone_on_from(run_config
         train(run, quiet=True)
     monkeypatch.setattr(torch, "save", real)
     assert train(run, quiet=True).steps == 6
+
+
+class Renames(TrainerCallback):
+    """Renames the run's folder before a step."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step - 1:
+            self.folder.rename(f"{self.folder}-renamed")
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_folder_renamed_meanwhile_is_told_and_gone_on_from(run_config, step):
+    run = run_config(save_every=3)
+    with pytest.raises(InputError, match="is gone since the run began"):
+        train(run, [Renames(run.folder, step)], quiet=True)
+    assert not run.folder.exists()
+    Path(f"{run.folder}-renamed").rename(run.folder)
+    assert train(run, quiet=True).steps == 6

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from loopscale.errors import InputError
 from loopscale.storage import read_json, write_json
+from loopscale.system.manifest import require_place
 
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner.json"
@@ -83,6 +84,19 @@ def only_one(place: Path, what: str, remedy: str) -> Iterator[None]:
             for folder in made[1:]:
                 folder.rmdir()  # if nothing was put there meanwhile
         lock.release()
+
+
+def require_held(place: Path) -> None:
+    """Raise `InputError` where a place that `only_one` holds is gone, or another process has taken it meanwhile."""
+    require_place(place)
+    owner = _said(place / OWNER_FILE)
+    if owner is None:
+        write_json(place / OWNER_FILE, Owner.this_process())
+    elif owner.pid != os.getpid():
+        raise InputError(
+            f"process {owner.pid} has taken {place} meanwhile, since the files of its lock were removed: nothing more "
+            "is written there by this one; leave such files alone."
+        )
 
 
 def _said(owner: Path) -> Owner | None:

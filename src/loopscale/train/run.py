@@ -20,7 +20,8 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.model.size import amount, memory, require_room
 from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings
-from loopscale.system.manifest import damage, require_place, told_when_full, write_manifest
+from loopscale.system.lock import require_held
+from loopscale.system.manifest import damage, told_when_full, write_manifest
 from loopscale.system.process import borrowed, compute_in_one_order
 from loopscale.train.arguments import precision, reached_parameters, training_arguments
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
@@ -196,7 +197,7 @@ def _write_record(config: RunConfig, data: Data, args: TrainingArguments, given:
 
 def _write_model(model: LoopedForCausalLM, data: Data, folder: Path, record: RunRecord | None) -> None:
     """Write model and tokenizer, and the list of what a whole folder holds."""
-    require_place(folder)
+    require_held(folder / CHECKPOINTS)
     with told_when_full(folder, "the model"):
         model.save_pretrained(folder)
         inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)

@@ -16,7 +16,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from loopscale.hf import StagedCheckpoints
 from loopscale.objective import Terminal
 from loopscale.storage import write_json
-from loopscale.system.manifest import require_place, told_when_full, write_manifest
+from loopscale.system.lock import require_held
+from loopscale.system.manifest import told_when_full, write_manifest
 from loopscale.train.checkpoints import SUMS_FILE
 from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
@@ -164,7 +165,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
     def before_checkpoint(self) -> None:
         """Refuse to save what is not finite, or where the run is not, and gather the sums of the line under way."""
         if self.run is not None and self.args.should_save:
-            require_place(Path(self.args.output_dir))
+            require_held(Path(self.args.output_dir))
         self.require_finite()
         self._kept = self.sums.to_dict(self.gathered_sums())
 

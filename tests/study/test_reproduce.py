@@ -156,6 +156,15 @@ def test_every_process_has_a_gpu_of_those_that_are_shown(monkeypatch):
     assert [process_environment(place, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["0", "1"]
 
 
+@pytest.mark.parametrize(("told", "threads"), [(None, "4"), ("", "4"), ("0", "4"), ("1", "1"), ("16", "16")])
+def test_the_threads_of_a_process_are_its_share_unless_told(monkeypatch, told, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert process_environment(0, 2)["OMP_NUM_THREADS"] == threads
+
+
 def test_a_study_knows_the_runs_of_earlier_calls(base, tmp_path):
     out = tmp_path / "study"
     run_study(base(), out, conditions=CHOSEN[:1], seeds=(1, 2))

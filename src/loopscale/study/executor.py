@@ -115,8 +115,13 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
 
 
 def process_environment(place: int, processes: int) -> dict[str, str]:
-    """Return the environment of one of so many processes: its share of the cores, and one of the GPUs shown to us."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    """Return the environment of one of so many processes: its share of the cores, and one of the GPUs shown to us.
+
+    `OMP_NUM_THREADS` is followed where it is set: where others use the machine, threads that wait for each other waste
+    it.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(told) if told.isdigit() and int(told) else max(1, (os.cpu_count() or 1) // processes)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     if (count := torch.cuda.device_count()) > 1:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))

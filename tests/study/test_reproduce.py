@@ -282,6 +282,9 @@ def test_a_grid_of_a_file_is_every_mix_of_its_values(base, tmp_path):
     assert list(grid) == [
         f"readout={readout},clip={clip}" for readout in ("raw", "kindpower,alpha0.5") for clip in ("1.0", "2.0")
     ]
+    alike = tmp_path / "alike.yaml"
+    alike.write_text("train.depth: [{kind: uniform, low: 1, high: 23}, {kind: uniform, low: 12, high: 3}, fixed]\n")
+    assert len(read_grid(alike)) == 3
     run = edited(base(), list(grid.values())[-1])
     assert (run.model["readout"], run.train.clip) == ({"kind": "power", "alpha": 0.5}, 2.0)
     out = tmp_path / "study"

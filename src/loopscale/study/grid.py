@@ -6,7 +6,7 @@ A further condition is one line; a further grid one mapping in `GRIDS`, or a YAM
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import product
@@ -30,6 +30,7 @@ MOST_MIXES = 1000
 TRAINING = "train."  # begins the name of an edited field of the training; the others are fields of the model
 EQUAL = "equal"  # an `intermediate_size` with which the model has as many parameters as the base
 RATE = "train.learning_rate"
+LONGEST = 120  # letters of a condition's name
 
 Edit = Mapping[str, Any]  # fields of the model's configuration, and of the training
 Grid = Mapping[str, Edit]
@@ -57,6 +58,7 @@ SCALE_CONTROL: Grid = {
     "penalty-0.01": {"norm_penalty_coef": 0.01},
     "penalty-0.1": {"norm_penalty_coef": 0.1},
     "anchor": {"penalties": [{"kind": "anchor", "coefficient": 0.01, "target": 1.0}]},
+    "jacobian": {"penalties": [{"kind": "jacobian", "coefficient": 0.01}]},
     "controller": {"train.monitor_every": 10, "train.scale_target": 1.0},
     "annealed": {"supervision": "annealed"},
     "inter_loop_norm": {"recurrence": "rmsnorm"},
@@ -175,13 +177,16 @@ def read_grid(path: Path) -> Grid:
     if (mixes := math.prod(map(len, listed.values()))) > MOST_MIXES:
         raise InputError(f"{path} asks for {mixes:,} mixes of its values, each a run: give at most {MOST_MIXES:,}.")
     edits = [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
-    return {_name_of(edit): edit for edit in edits}
+    return dict(zip(_names_of(edits), edits, strict=True))
 
 
-def _name_of(edit: Edit) -> str:
-    """Return a condition's name, which is that of a folder too."""
-    words = (f"{field.removeprefix(TRAINING)}={to_json(value)}" for field, value in edit.items())
-    return re.sub(r"[^\w.=,+-]+", "", ",".join(words))
+def _names_of(edits: Sequence[Edit]) -> list[str]:
+    """Return the conditions' names, which are those of folders too: numbered where they would be alike or too long."""
+    words = [[f"{field.removeprefix(TRAINING)}={to_json(value)}" for field, value in edit.items()] for edit in edits]
+    names = [re.sub(r"[^\w.=,+-]+", "", ",".join(each)) for each in words]
+    if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST:
+        return names
+    return [f"{i},{name[:LONGEST]}" for i, name in enumerate(names, 1)]
 
 
 def stated_fields(config: LoopedConfig, edit: Edit) -> dict[str, Any]:

@@ -67,7 +67,7 @@ PRETRAINED = {
     **{"num_hidden_layers": 2, "max_position_embeddings": 128},
 }
 HOURS = {"reproduce"}  # only parsed: a study has tests of its own
-BLIND_SPOT = 3
+BLIND_SPOT = UNSTEADY = 3
 ELSEWHERE = {"ollama", "llama-cli", "llama-server", "docker", "torchrun"}  # programs that are not ours to run
 
 
@@ -165,4 +165,4 @@ def _run_ours(name: str, options: list[str]) -> None:
     measures = not (name == "audit" and "--config" in options)  # a configuration is judged without windows
     local = ["--data.corpus=my_notes/"] if name == "train" and "--config" in options else []
     status = command_line([name, *options, *(TINY.get(name, []) if measures else []), *local])
-    assert status == 0 or (name, status) == ("audit", BLIND_SPOT), (name, options, status)
+    assert status == 0 or (name, status) in {("audit", BLIND_SPOT), ("check", UNSTEADY)}, (name, options, status)

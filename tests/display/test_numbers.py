@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopscale.display import duration, mean_and_spread, number, percent, signed
+from loopscale.display import duration, mean_and_spread, number, percent, signed, sparkline
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,10 @@ def test_signs_and_shares_say_what_is_not_finite():
 )
 def test_a_time_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest():
+    assert sparkline([1.0, 2.0, 3.0]) == "▁▅█"
+    assert sparkline([5.0, 5.0]) == "▁▁" and sparkline([]) == ""
+    assert sparkline([1.0, None, math.inf, 2.0]) == "▁!!█"
+    assert len(sparkline(list(map(float, range(99))))) == 16

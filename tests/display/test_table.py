@@ -86,3 +86,28 @@ def test_sentences_are_broken_so_that_the_rest_stays():
     columns = (Column("name"), Column("remedy", sentences=True))
     out = printed(Table("t", "", "", columns, (("scale", "penalise it " * 20),)), 60)
     assert "scale" in out and len(out.splitlines()) > 6
+
+
+SENTENCE = "the scale of the state after the last loop grows with the width of an extraordinarily-long-hyphenated-word"
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 160])
+@pytest.mark.parametrize("columns", [2, 4, 7, 12])
+@pytest.mark.parametrize("sentences", [False, True])
+def test_nothing_is_wider_than_the_terminal_and_no_word_is_broken(width, columns, sentences):
+    facts = [
+        Column(f"learning rate {i}", numeric=i % 2 == 1, sentences=sentences and i == columns - 1)
+        for i in range(columns)
+    ]
+    cells = ["per_loop-rmsnorm-penalty", *(f"{10**i:,} ± 0.{i}" for i in range(columns - 2)), SENTENCE]
+    text = io.StringIO()
+    Console(width=width, file=text).print(
+        Table("t", "A title", "A caption.", tuple(facts), (tuple(cells), tuple(cells)))
+    )
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for cell in [*cells, *(column.heading for column in facts)] for word in cell.split()}
+    printed_words = {word for line in lines for word in line.split()}
+    longest = max(map(len, words))
+    if longest + 16 <= width:  # beside the headings there is no room for it otherwise
+        assert words <= printed_words

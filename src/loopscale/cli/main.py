@@ -21,11 +21,13 @@ COMMANDS = {
     "train": "train one looped model on your text or a known corpus",
     "reproduce": "train the paper's conditions and judge its claims",
     "audit": "say which state variables a model's loss controls",
+    "check": "say what a configuration's state does in a few steps, at several sizes",
     "convert": "turn a looped model made elsewhere into a folder of ours",
     "retrofit": "turn a pretrained model into a looped one",
     "export": "write a model as a GGUF file for llama.cpp and Ollama",
     "evaluate": "say how good every exit is, what it costs, and when to stop early",
     "generate": "write on from a prompt, at any depth, faster by self-speculation",
+    "lens": "show a text token by token and loop by loop, as a page",
     "report": "write tables, figures and the page of a finished study anew",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE

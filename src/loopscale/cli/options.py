@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from loopscale.cli.measuring_options import add_model_arguments, add_text_arguments, check, lens
 from loopscale.cli.parser import Parser
 
 # a part of a run -> the file, below the package, and the class that hold its fields
@@ -225,25 +226,8 @@ def report(parser: Parser, words: Sequence[str]) -> None:
 
 OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
     declare.__name__: declare
-    for declare in (train, reproduce, audit, convert, retrofit, export, evaluate, generate, report)
+    for declare in (train, reproduce, audit, check, convert, retrofit, export, evaluate, generate, lens, report)
 }
-
-
-def add_model_arguments(parser: Parser) -> None:
-    """Add how a model is loaded and where it runs."""
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
-
-
-def add_text_arguments(parser: Parser) -> None:
-    """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
-    parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
-    parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
-    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (as in the run)")
-    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
-    parser.add_argument(
-        "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"
-    )
 
 
 def add_run_arguments(parser: Parser, words: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Display: the one table, figure style, number format and progress bar of every command and report."""
 
 from loopscale.display.figure import Style, draw_label, fresh_styles, readable_top, styled, write_figure
-from loopscale.display.numbers import duration, fixed, mean_and_spread, number, percent, signed
+from loopscale.display.numbers import duration, fixed, mean_and_spread, number, percent, signed, sparkline
 from loopscale.display.progress import Track, progress_bar, tracker, untracked
 from loopscale.display.table import Column, Table, to_html, to_markdown, to_rich
 from loopscale.display.terminal import console, inert_logs
@@ -26,6 +26,7 @@ __all__ = [
     "progress_bar",
     "readable_top",
     "signed",
+    "sparkline",
     "styled",
     "to_html",
     "to_markdown",

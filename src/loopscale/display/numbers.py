@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 DIGITS = 4
 TINY = 1e-4  # below, zeros would hide the digits
 NOTHING = "–"
+LEVELS = "▁▂▃▄▅▆▇█"
 NOT_FINITE = "not finite"
 
 
@@ -52,6 +53,18 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
         text += f" ± {_significant(stdev(finite), mean)}"
     lost = len(values) - len(finite)
     return f"{text} ({lost} of {len(values)} {NOT_FINITE})" if lost else text
+
+
+def sparkline(values: Sequence[float | None], longest: int = 16) -> str:
+    """Return the latest values as one character each, from the lowest to the highest; what is not finite is a `!`."""
+    latest = values[-longest:]
+    finite = [value for value in latest if value is not None and math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    span = (high - low) or 1.0
+    return "".join(
+        LEVELS[round((value - low) / span * (len(LEVELS) - 1))] if value is not None and math.isfinite(value) else "!"
+        for value in latest
+    )
 
 
 def duration(seconds: float) -> str:

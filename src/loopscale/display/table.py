@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from html import escape
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from loopscale.display.text import inert
 
+GAP, EDGES = 2, 2  # columns of a terminal between two cells, and at the ends of a row
 WIDE = 140  # columns of a terminal that holds sentences beside figures
 
 
@@ -63,11 +65,46 @@ def to_html(table: Table) -> str:
 
 
 def to_rich(table: Table, width: int) -> RichTable:
-    """Return the table for a rich console of that width.
+    """Return the table for a rich console of that width: no word is broken, and nothing is wider.
 
-    The first and last column are never broken, unless they hold sentences: the name of a row and its verdict.
+    The first and last column are never broken, unless they hold sentences or there is no room: the name of a row and
+    its verdict. Where even words do not fit beside each other, a row becomes lines of heading and cell.
     """
     shown = [i for i, column in enumerate(table.columns) if width >= WIDE or not column.aside]
+    words = {i: max(_longest(cell) for cell in _cells(table, i)) for i in shown}
+    whole = {
+        i: max(map(cell_len, _cells(table, i)))
+        for i in (0, len(table.columns) - 1)
+        if i in words and not table.columns[i].sentences
+    }
+    if not _fits(words | whole, width):
+        whole = {}
+    if not _fits(words, width):
+        return _as_lines(table, shown)
+    rendered = _frame(table)
+    for i in shown:
+        column = table.columns[i]
+        justify: JustifyMethod = "right" if column.numeric else "left"
+        rendered.add_column(Text(column.heading), justify=justify, no_wrap=i in whole, min_width=whole.get(i, words[i]))
+    for row in table.rows:
+        rendered.add_row(*(Text(inert(row[i]), style=_colour(table.columns[i], row[i])) for i in shown))
+    return rendered
+
+
+def _as_lines(table: Table, shown: Sequence[int]) -> RichTable:
+    """Return the table with one line for each cell, and a rule between rows."""
+    rendered = _frame(table)
+    rendered.show_header = False
+    rendered.add_column(no_wrap=False)
+    rendered.add_column()
+    for row in table.rows:
+        for i in shown:
+            cell = Text(inert(row[i]), style=_colour(table.columns[i], row[i]))
+            rendered.add_row(Text(table.columns[i].heading), cell, end_section=i == shown[-1])
+    return rendered
+
+
+def _frame(table: Table) -> RichTable:
     rendered = RichTable(
         title=Text(inert(table.title)) if table.title else None,
         caption=Text(inert(table.caption)) if table.caption else None,
@@ -76,16 +113,19 @@ def to_rich(table: Table, width: int) -> RichTable:
         collapse_padding=True,
     )
     rendered.title_justify = rendered.caption_justify = "left"
-    for i in shown:
-        column = table.columns[i]
-        whole = i in (0, len(table.columns) - 1) and not column.sentences
-        justify: JustifyMethod = "right" if column.numeric else "left"
-        cells = [column.heading, *(inert(row[i]) for row in table.rows)]
-        narrowest = max(map(len, cells)) if whole else len(column.heading.split()[0])
-        rendered.add_column(Text(column.heading), justify=justify, no_wrap=whole, min_width=min(narrowest, width))
-    for row in table.rows:
-        rendered.add_row(*(Text(inert(row[i]), style=_colour(table.columns[i], row[i])) for i in shown))
     return rendered
+
+
+def _cells(table: Table, i: int) -> list[str]:
+    return [table.columns[i].heading, *(inert(row[i]) for row in table.rows)]
+
+
+def _longest(text: str) -> int:
+    return max((cell_len(word) for word in text.split()), default=1)
+
+
+def _fits(widths: Mapping[int, int], width: int) -> bool:
+    return sum(widths.values()) + GAP * (len(widths) - 1) + EDGES <= width
 
 
 def _colour(column: Column, cell: str) -> str:

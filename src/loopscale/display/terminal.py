@@ -11,7 +11,19 @@ from rich.text import Text
 from loopscale.display.text import inert
 
 PIPE_WIDTH = 160  # columns of a table in a file or log; a terminal knows its own
-NEAREST = {"‖": "|", "×": "x", "±": "+-", "–": "-", "—": "-", "…": "...", "σ": "s", "✓": "y", "✗": "n", "−": "-"}
+NEAREST = {
+    "‖": "|",
+    "×": "x",
+    "±": "+-",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "σ": "s",
+    "✓": "y",
+    "✗": "n",
+    "−": "-",
+    **dict(zip("▁▂▃▄▅▆▇█", "_.-=+*#@", strict=True)),
+}
 HANDLER = "loopscale.nearest"
 
 

@@ -15,7 +15,7 @@ import torch
 from loopscale.errors import InputError
 from loopscale.monitor.loop_sums import Reading
 
-Kind = Literal["not_finite", "range", "drift", "idle"]
+Kind = Literal["not_finite", "range", "surge", "drift", "idle"]
 SQUARES = torch.finfo(torch.float32).max  # norms add up squares in float32, whatever the state's dtype
 HISTORY = 5  # readings that a rate of growth is taken from
 
@@ -43,7 +43,8 @@ class Thresholds:
     grown: a blind scale is that many times its first reading. visible: from this share of the gradient on a loss sees
     the scale. range: share of the largest number that a state may reach. ahead: it is also told when growth at the
     present rate gets there within that many readings. turn: an angle between states, in radians, below which a loop no
-    longer turns the state.
+    longer turns the state. surge: growth of the last loop's scale from one reading to the next, if it is also thrice
+    as fast as any of the latest.
     """
 
     grown: float = 3.0
@@ -51,10 +52,20 @@ class Thresholds:
     range: float = 1 / 16
     ahead: int = 10
     turn: float = 0.01
+    surge: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (self.grown > 1 and 0 < self.range <= 1 and self.ahead >= 0 and self.turn >= 0 and self.visible >= 0):
-            raise InputError(f"{self}: grown must be more than 1, range within 0..1, and the others not below 0.")
+        if not (
+            self.grown > 1
+            and self.surge > 1
+            and 0 < self.range <= 1
+            and self.ahead >= 0
+            and self.turn >= 0
+            and self.visible >= 0
+        ):
+            raise InputError(
+                f"{self}: grown and surge must be more than 1, range within 0..1, and the others not below 0."
+            )
 
 
 @final
@@ -66,13 +77,15 @@ class Alarms:
         self._raised: dict[str, float] = {}
         self._first: float | None = None
         self._past: deque[tuple[int, float]] = deque(maxlen=HISTORY)
+        self._growth: deque[float] = deque(maxlen=HISTORY)  # of the last loop's scale, logarithms
+        self._before: Reading | None = None
 
     def of(self, reading: Reading) -> list[Alarm]:
         """Return what this reading gives reason to say."""
         broken = next((k for k, value in enumerate(reading.norm) if not math.isfinite(value)), None)
         if broken is not None:
             return list(self._not_finite(reading, broken))
-        return [*self._range(reading), *self._drift(reading), *self._idle(reading)]
+        return [*self._range(reading), *self._surge(reading), *self._drift(reading), *self._idle(reading)]
 
     def _worse(self, kind: Kind, badness: float, factor: float | None) -> bool:
         """Return whether an alarm is new, or `factor` times as bad as when it was raised last (None: never again)."""
@@ -119,6 +132,30 @@ class Alarms:
         rates = [(b - a) / max(1, j - i) for (i, a), (j, b) in pairwise(pairs)]
         return max(0.0, log_limit - pairs[-1][1]) / min(rates) if min(rates) > 0 else math.inf
 
+    def _surge(self, reading: Reading) -> Iterator[Alarm]:
+        """The scale grows all at once: in a model whose loss does not see it, before the loss says so."""
+        before, self._before = self._before, reading
+        if before is None or not min(before.scale[-1], reading.scale[-1]) > 0:
+            return
+        growth = reading.scale[-1] / before.scale[-1]
+        fastest = max(map(abs, self._growth), default=math.inf)
+        known = len(self._growth) == HISTORY
+        self._growth.append(math.log(growth))
+        limit = self.thresholds.surge
+        if (
+            known
+            and growth > limit
+            and math.log(growth) > 3 * fastest
+            and self._worse("surge", reading.scale[-1], limit)
+        ):
+            K = len(reading.scale)
+            text = (
+                f"step {reading.step}: the scale of the state after loop {K} is {growth:.1f} times what it was at step "
+                f"{before.step}, and before it grew by at most {math.exp(fastest):.2f} times between readings: the run "
+                "may be about to diverge. Lower the learning rate, or go back to a checkpoint."
+            )
+            yield Alarm("surge", reading.step, K, growth, text)
+
     def _drift(self, reading: Reading) -> Iterator[Alarm]:
         value = reading.scale[-1]
         if self._first is None:
@@ -148,10 +185,9 @@ class Alarms:
         elif self._worse("idle", 1.0, None):
             K = len(reading.scale)
             first = max((k for k, turned in enumerate(angles) if turned >= self.thresholds.turn), default=-1) + 1
-            rounding = ", which bfloat16 rounds away" if reading.update[-1] < 2**-8 else ""
             text = (
-                f"step {reading.step}: loop {K} turns the state by {angle:.2g} radians and moves it by "
-                f"{reading.update[-1]:.2g} of its length{rounding}: from loop {first + 2} on loops change little. "
+                f"step {reading.step}: loop {K} turns the state by {angle:.2g} radians, and moves it by "
+                f"{reading.update[-1]:.2g} of its length: from loop {first + 2} on loops hardly change its direction. "
                 "Bound the scale that the updates are added to, or train with fewer loops."
             )
             yield Alarm("idle", reading.step, K, angle, text)

@@ -6,10 +6,12 @@ pickles of the model without a listener.
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final, runtime_checkable
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from loopscale.hf import in_backward
@@ -38,6 +40,8 @@ class Listener(Protocol):
 
 
 _LISTENERS: WeakValueDictionary[str, "Listener"] = WeakValueDictionary()
+_HEARERS: WeakSet[Any] = WeakSet()
+_STEP_HANDLE: list[RemovableHandle] = []
 
 
 # words, not numbers, which a compiler may take for variables
@@ -123,3 +127,34 @@ def listen(
             hook = Hook(listener, module, name, event, count)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
     return handles
+
+
+@runtime_checkable
+class HearsSteps(Protocol):
+    """What wants to hear of the steps of one model's optimizers."""
+
+    def trains(self, optimizer: Optimizer) -> bool:
+        """Return whether this optimizer is one of them."""
+
+    def stepped(self) -> None:
+        """Hear of a step."""
+
+
+def hear_steps(listener: HearsSteps) -> Callable[[], None]:
+    """Let the listener hear of steps from now on; return what ends it."""
+    _HEARERS.add(listener)
+    if not _STEP_HANDLE:
+        _STEP_HANDLE.append(register_optimizer_step_post_hook(_tell_step))
+
+    def end() -> None:
+        _HEARERS.discard(listener)
+        if not _HEARERS and _STEP_HANDLE:
+            _STEP_HANDLE.pop().remove()
+
+    return end
+
+
+def _tell_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for listener in list(_HEARERS):
+        if listener.trains(optimizer):
+            listener.stepped()

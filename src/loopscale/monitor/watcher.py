@@ -21,10 +21,9 @@ from loopscale.hf import wrapped_model
 from loopscale.model.native import is_native
 from loopscale.monitor.alarms import Alarm, Alarms, Thresholds
 from loopscale.monitor.capture import Capture
-from loopscale.monitor.listening import listen
+from loopscale.monitor.listening import hear_steps, listen
 from loopscale.monitor.log_lines import log_of
 from loopscale.monitor.loop_sums import TOKENS, Reading, reading_of
-from loopscale.monitor.optimizers import hear_steps
 from loopscale.monitor.ranks import first_process, reduced
 from loopscale.monitor.roles import Targets, find_targets
 
@@ -188,7 +187,7 @@ class Watch:
             for alarm in alarms:
                 logger.warning("%s", alarm)
             cost = self.cost
-            if cost.share > DEAR and len(self.readings) > 4:
+            if cost.share > DEAR and self.every > 1 and len(self.readings) > 4:
                 self._say(f"{cost}: raise every={self.every}.", "cost")
         if self.on_alarm is not None:
             for alarm in alarms:

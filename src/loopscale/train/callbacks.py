@@ -2,18 +2,19 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
 import torch
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from loopscale.display import console, duration
+from loopscale.display import console, duration, number, sparkline
 from loopscale.storage import write_json
 from loopscale.system.process import in_main_thread
 from loopscale.train.arguments import precision
@@ -69,8 +70,8 @@ class StopOnSignal(TrainerCallback):
 
     def close(self) -> None:
         """Give the signals back; a second time does nothing."""
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not from Python
+        for which, handler in self._before.items():
+            signal.signal(which, signal.SIG_DFL if handler is None else handler)  # None: not from Python
         self._before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -116,6 +117,7 @@ class Lines(TrainerCallback):
         self._live: Live | None = None
         self._began = self._last = 0.0
         self._first_step = self._last_step = 0
+        self._norms: list[float] = []
 
     def introduce(self, trainer: Trainer, config: RunConfig, steps: int) -> None:
         """Print what is trained, on what."""
@@ -142,7 +144,12 @@ class Lines(TrainerCallback):
             return
         step = f"step {state.global_step}/{state.max_steps}"
         if "loss" in logs:
-            self._say(f"{step} {in_words(logs)} {self._pace(state)}")
+            speed, left = self._pace(state)
+            self._norms += [value for key, value in logs.items() if key.startswith("loop_norms/")][-1:]
+            if self._live is None:
+                self._say(f"{step} {in_words(logs)} {speed} {left} left")
+            else:
+                self._say(live_line(step, logs, self._norms, speed, left, self.console.width))
         elif "eval_loss" in logs:
             self._say(f"{step} validation loss {logs['eval_loss']:.3f}")
 
@@ -158,12 +165,35 @@ class Lines(TrainerCallback):
         else:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _pace(self, state: TrainerState) -> str:
+    def _pace(self, state: TrainerState) -> tuple[str, str]:
+        """Return the speed since the last line, and the time left."""
         now, step = time.monotonic(), state.global_step
         speed = (step - self._last_step) * self.tokens_per_step / max(now - self._last, 1e-9)
         left = (now - self._began) * (state.max_steps - step) / max(1, step - self._first_step)
         self._last, self._last_step = now, step
-        return f"{speed:,.0f} tok/s {duration(left)} left"
+        return f"{speed:,.0f} tok/s", duration(left)
+
+
+def live_line(step: str, line: Mapping[str, Any], norms: Sequence[float], speed: str, left: str, width: int) -> str:
+    """Return a log line as one line of a terminal of that width; what there is no room for is left out, last first.
+
+    `norms` are those of the last loop in the log lines so far: their course is drawn, the latest is said.
+    """
+    losses = [value for key, value in line.items() if key.startswith("loop_losses/")]
+    parts = {
+        "step": step,
+        "loss": f"loss {line['loss']:.3f}",
+        "losses": f"loops {' '.join(f'{value:.2f}' for value in losses)}" if losses else "",
+        "norm": f"norm {sparkline(norms)} {number(norms[-1], 3)}" if norms else "",
+        "speed": speed,
+        "left": f"{left} left",
+    }
+    for missing in ("", "speed", "losses", "norm", "left"):
+        parts[missing] = ""
+        text = " | ".join(part for part in parts.values() if part)
+        if cell_len(text) <= width:
+            break
+    return text
 
 
 def in_words(line: Mapping[str, Any]) -> str:

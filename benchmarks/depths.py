@@ -4,68 +4,79 @@ import itertools
 import random
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from benchmarks.shapes import Shape, device, train_step
 from benchmarks.timing import Step, live_mib, seconds
 from loopscale.train import preset_run, train
 
 DRAWN, MEAN = range(2, 7), 4  # every depth of these is as likely as any other
+CYCLE = 2 * len(DRAWN)
 DEEP, WITH_GRADIENT = (4, 8, 16, 32), 4
 
 
 def drawing(shape: Shape, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Return the time of steps whose depth is drawn over that of steps of their mean depth.
+    """Return the time of steps whose depth is drawn over that of steps of their mean depth, step by step by turns.
 
-    Warm: in turns of ten steps, after one of every depth. Cold, where `compiled`: all steps from the first on, in which
-    a graph would be compiled for a depth that is new.
+    `cpu` is what the process computed, whatever else the machine did. Ten steps of each come before.
     """
     rows = []
     for kind in ("ours", *(["compiled"] if compiled else [])):
-        steps = {
-            "fixed": train_step(shape, kind, lambda: {"num_loops": MEAN}),
-            "drawn": train_step(shape, kind, drawn()),
-        }
-        cold = {name: _turn(step) for name, step in steps.items()}
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(rounds):
-            for name, step in steps.items():
-                times[name].append(_turn(step))
-        fixed, other = (statistics.median(times[name]) for name in ("fixed", "drawn"))
-        row = {"step": kind, "fixed_ms": 1e2 * fixed, "drawn_ms": 1e2 * other, "drawn_over_fixed": other / fixed}
-        rows.append({**row, "first_ten_steps_over_fixed": cold["drawn"] / cold["fixed"]})
-    return {"shape": shape.name, "rows": rows}
+        steps = {"fixed": train_step(shape, kind, _always(num_loops=MEAN)), "drawn": train_step(shape, kind, drawn())}
+        _cycle(steps)
+        cycles = [_cycle(steps) for _ in range(rounds)]
+        row: dict[str, Any] = {"step": kind}
+        for i, clock in enumerate(("wall", "cpu")):
+            fixed, other = (statistics.median(cycle[name][i] for cycle in cycles) for name in ("fixed", "drawn"))
+            row |= {f"{clock}_fixed_ms": 1e3 * fixed, f"{clock}_drawn_ms": 1e3 * other}
+            row |= {f"{clock}_drawn_over_fixed": statistics.median(c["drawn"][i] / c["fixed"][i] for c in cycles)}
+        rows.append(row)
+    return {"shape": shape.name, "rounds": rounds, "rows": rows}
 
 
 def drawing_in_training(rounds: int, steps: int = 60) -> dict[str, Any]:
-    """Return the same for whole runs of the `laptop` preset in the Trainer, log lines included."""
+    """Return the same for whole runs of the `laptop` preset in the Trainer, log lines included, by their loops."""
     depths: dict[str, Any] = {
         "fixed": "fixed",
         "drawn": {"kind": "uniform", "low": DRAWN.start, "high": DRAWN.stop - 1},
     }
     times: dict[str, list[float]] = {name: [] for name in depths}
-    loops = 0.0
+    loops = {}
     for _ in range(rounds):
         for name, depth in depths.items():
             with tempfile.TemporaryDirectory() as folder:
                 run = preset_run("laptop")
                 settings = replace(run.train, max_steps=steps, save_every=10 * steps, depth=depth)
                 config = replace(run, train=settings, out=str(Path(folder, "run")))
-                trained = train(config, quiet=True)
-            assert trained is not None
-            loops = statistics.mean(config.schedule.depth(step, steps).loops for step in range(1, steps + 1))
-            times[name].append(trained.seconds / loops)
-    fixed, other = (1e3 * statistics.median(times[name]) / steps for name in ("fixed", "drawn"))
-    row = {
-        "fixed_ms_per_loop": fixed,
-        "drawn_ms_per_loop": other,
-        "drawn_over_fixed": other / fixed,
-        "mean_loops": loops,
+                loops[name] = sum(config.schedule.depth(step, steps).loops for step in range(1, steps + 1))
+                clock = Clock()
+                train(config, [clock], quiet=True)
+                times[name].append(clock.seconds / loops[name])
+    fixed, other = (1e3 * statistics.median(times[name]) for name in ("fixed", "drawn"))
+    row = {"cpu_fixed_ms_per_loop": fixed, "cpu_drawn_ms_per_loop": other, "cpu_drawn_over_fixed": other / fixed}
+    return {
+        "shape": Shape("laptop", 8, 128).name,
+        "rounds": rounds,
+        "rows": [{**row, "mean_loops": loops["drawn"] / steps}],
     }
-    return {"shape": Shape("laptop", 8, 128).name, "rows": [row]}
+
+
+class Clock(TrainerCallback):
+    """CPU seconds of a training, without what comes before and after."""
+
+    seconds = 0.0
+
+    def on_train_begin(self, *args: Any, **_: Any) -> None:
+        self.seconds -= time.process_time()
+
+    def on_train_end(self, *args: Any, **_: Any) -> None:
+        self.seconds += time.process_time()
 
 
 def truncation(shape: Shape) -> dict[str, Any]:
@@ -92,6 +103,12 @@ def _always(**asked: int) -> Callable[[], Mapping[str, int]]:
     return lambda: asked
 
 
-def _turn(step: Step) -> float:
-    """Time ten steps: every drawn depth twice."""
-    return sum(seconds(step) for _ in range(2 * len(DRAWN)))
+def _cycle(steps: Mapping[str, Step]) -> dict[str, tuple[float, float]]:
+    """Return wall and CPU seconds of a step of each, meaned over ten by turns: every drawn depth twice."""
+    times = {name: [0.0, 0.0] for name in steps}
+    for _ in range(CYCLE):
+        for name, step in steps.items():
+            began = time.process_time()
+            times[name][0] += seconds(step) / CYCLE
+            times[name][1] += (time.process_time() - began) / CYCLE
+    return {name: (wall, cpu) for name, (wall, cpu) in times.items()}

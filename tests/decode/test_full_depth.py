@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loopscale import InputError
-from loopscale.decode import Contrast, full_depth_generate
+from loopscale.decode import Contrast, early_exit_generate, full_depth_generate, speculative_generate
+from tests.decode.test_early_exit import AtOnce
 from tests.helpers import tiny_model
 
 NEW = 8
@@ -91,3 +92,15 @@ def test_an_exit_that_was_not_trained_is_told():
         full_depth_generate(
             tiny_model(supervision="terminal"), torch.ones(1, 3, dtype=torch.long), 2, contrast=Contrast(0.5)
         )
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (speculative_generate, "self-speculation confirms drafts by the last alone"),
+        (lambda *args, **options: early_exit_generate(*args, rule=AtOnce(), **options), "early exit may leave before"),
+    ],
+)
+def test_other_decoders_refuse_a_contrast(write, words):
+    with pytest.raises(InputError, match=words):
+        write(tiny_model(), torch.ones(1, 3, dtype=torch.long), 2, contrast=Contrast(0.5))

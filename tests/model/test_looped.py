@@ -12,17 +12,28 @@ from tests.helpers import tiny_model
 IDS = torch.arange(40).view(2, 20) % 31
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("laptop", 0.57), ("44m", 43.9), ("129m", 128.8)])
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("laptop", 0.57), ("44m", 43.9), ("129m", 128.8), ("fineweb-10m", 9.4)]
+)
 def test_parameter_counts(preset, millions):
     with torch.device("meta"):
         model = LoopedForCausalLM(preset_config(preset))
     assert round(model.num_parameters() / 1e6, 2 if millions < 1 else 1) == millions
 
 
-def test_every_preset_has_four_loops_and_a_tied_head():
-    for name in PRESETS:
-        config = preset_config(name)
-        assert (config.num_loops, config.tie_word_embeddings, config.init) == (4, True, "torch_default")
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_without_a_coda_have_the_papers_loops_and_initialisation_and_all_a_tied_head(name):
+    config = preset_config(name)
+    whole = config.num_coda_layers > 0
+    assert config.tie_word_embeddings and (config.num_loops == 4, config.init == "normal") == (not whole, whole)
+
+
+def test_presets_with_a_coda_run_in_the_form_of_their_families():
+    huginn, parcae, small = (preset_config(name) for name in ("huginn-laptop", "parcae-laptop", "fineweb-10m"))
+    assert (huginn.injection, huginn.residual, huginn.coda_input) == ("linear", "post_add", "readout")
+    assert (parcae.injection, parcae.residual_part, parcae.coda_input) == ("diagonal", "pre", "linear")
+    with torch.device("meta"):
+        assert LoopedForCausalLM(small).num_parameters() <= 10_000_000
 
 
 def test_loops_equal_tied_copies_of_the_stack_in_a_plain_llama():

@@ -10,7 +10,8 @@ from loopscale.train import RUNS, RunConfig, TrainConfig, preset_run
 def test_presets_are_whole_and_survive_a_round_trip(name):
     run = preset_run(name)
     assert RunConfig.from_dict(run.to_dict()) == run
-    assert run.model_config(256).num_loops == 4
+    fewest, most = run.schedule.lasting
+    assert fewest <= run.model_config(256).num_loops <= most
 
 
 def test_the_papers_protocol():
@@ -20,6 +21,11 @@ def test_the_papers_protocol():
         assert (run.train.batch_size, run.train.epochs, run.train.schedule) == (batch, 4, "constant")
         assert (run.data.sequence_length, run.data.stride, run.data.tokenizer) == (256, 128, "words")
         assert run.model_config(20_000).dropout == 0.1
+
+
+def test_a_fitted_vocabulary_is_the_presets_own():
+    assert preset_run("fineweb-10m").model_config(None).vocab_size == 8192
+    assert preset_run("small").model_config(None).vocab_size == 20_000
 
 
 def test_what_does_not_fit_is_told_in_words():

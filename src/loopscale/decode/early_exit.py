@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopscale.call import Call
+from loopscale.decode.full_depth import refuse_contrast
 from loopscale.decode.request import Options, read_request
 from loopscale.decode.session import Session, Window, enough_threads
 from loopscale.decode.writer import DecodeStats, Generation, Writer
@@ -51,6 +52,7 @@ def early_exit_generate(
 
     Raises `InputError` for prompts, lengths or options that do not fit.
     """
+    refuse_contrast(options, "early exit", "may leave before one of them")
     native = require_native(model, "early exit")
     request, sampling = read_request(native, input_ids, max_new_tokens, **options)
     writer = Writer(request)

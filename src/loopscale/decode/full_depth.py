@@ -1,6 +1,7 @@
 """Full-depth decoding on this package's cache: the baseline of the faster ways, and where exits can be contrasted."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Unpack, final
 
@@ -53,6 +54,12 @@ class Contrast:
     ) -> Float[Tensor, "batch vocab"]:
         """Return the logits that tokens are chosen by; a token that the last exit forbids stays forbidden."""
         return torch.where(last == -torch.inf, last, last - self.share * earlier)
+
+
+def refuse_contrast(options: Mapping[str, object], decoder: str, why: str) -> None:
+    """Raise `InputError` where a decoder that cannot contrast exits is asked to."""
+    if options.get("contrast") is not None:
+        raise InputError(f"a contrast reads two exits of every token, and {decoder} {why}: use full_depth_generate.")
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopscale.decode.draft_policy import Always, DraftPolicy, WhereLikely
+from loopscale.decode.full_depth import refuse_contrast
 from loopscale.decode.reference import SingleSteps
 from loopscale.decode.request import Options, Request, read_request
 from loopscale.decode.sampling import Proposal, Sampling
@@ -50,6 +51,7 @@ def speculative_generate(
 
     Raises `InputError` for depths, lengths or prompts that do not fit. Warns where the drafting exit was not trained.
     """
+    refuse_contrast(options, "self-speculation", "confirms drafts by the last alone")
     native = require_native(model, "self-speculation")
     _check_side_by_side(native)
     request, sampling = read_request(native, input_ids, max_new_tokens, tie_margin=tie_margin, **options)

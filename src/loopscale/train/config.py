@@ -197,6 +197,10 @@ class RunConfig:
 
 _LAPTOP = (DataConfig(), TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100))
 
+_DRAWN = TrainConfig(
+    learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100, depth={"kind": "poisson", "with_gradient": 4}
+)
+
 # What each size is trained on and how; a size's fields of the model are in `loopscale.model.PRESETS`.
 RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
     "laptop": _LAPTOP,
@@ -204,6 +208,19 @@ RUNS: Mapping[str, tuple[DataConfig, TrainConfig]] = {
     "small": (
         DataConfig(corpus="wikitext-2", tokenizer="words"),
         TrainConfig(learning_rate=1e-3, batch_size=16, max_steps=400, save_every=100),
+    ),
+    "huginn-laptop": (DataConfig(), _DRAWN),
+    "parcae-laptop": (DataConfig(), _DRAWN),
+    "fineweb-10m": (  # 100M tokens; the text is yours to give, a sample of FineWeb for instance
+        DataConfig(tokenizer="words", sequence_length=512),
+        TrainConfig(
+            learning_rate=1e-3,
+            batch_size=16,
+            max_steps=12_207,
+            warmup_steps=200,
+            schedule="cosine",
+            depth={"kind": "uniform", "low": 8, "high": 32, "with_gradient": 8},
+        ),
     ),
     "44m": (
         DataConfig(corpus="wikitext-103", tokenizer="words", sequence_length=256, stride=128),
@@ -228,7 +245,8 @@ def preset_run(name: str) -> RunConfig:
     if name not in RUNS:
         raise unknown("preset", name, RUNS)
     data, train = RUNS[name]
-    model = {key: value for key, value in PRESETS[name].items() if key != "vocab_size"}  # the tokenizer decides it
+    fitted = data.tokenizer == "words"  # to that many; any other tokenizer decides it
+    model = {key: value for key, value in PRESETS[name].items() if key != "vocab_size" or fitted}
     return RunConfig(model=model, data=data, train=train, preset=name)
 
 

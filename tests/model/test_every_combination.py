@@ -29,7 +29,10 @@ FIELDS = {
     "head_dim": st.sampled_from([8, 10]),
     "qk_norm": st.booleans(),
     "attention_bias": st.booleans(),
-    "mlp": st.sampled_from(["swiglu", "gelu", "gelu_tanh"]),
+    "value_embeddings": st.booleans(),
+    "prelude_norm": st.booleans(),
+    "embedding_scale": st.sampled_from([1.0, 3.0]),
+    "mlp": st.sampled_from(["swiglu", "gelu", "gelu_tanh", "relu2"]),
     "supervision": st.sampled_from(["terminal", "per_loop", "exit_gate"]),
     "tie_word_embeddings": st.booleans(),
 }

@@ -29,7 +29,7 @@ from loopscale.train.run_folder import read_record
 from tests.helpers import tiny_config, tiny_model
 
 CASES = settings(
-    max_examples=160 if settings.get_current_profile_name() == "thorough" else 6,
+    max_examples=70 if settings.get_current_profile_name() == "thorough" else 6,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

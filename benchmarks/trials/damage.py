@@ -96,7 +96,7 @@ def main(number: int, seed: int, out: Path) -> int:
     found, bad = Counter[str](), 0
 
     def resume() -> int | None:
-        trained = train(run, quiet=True)
+        trained = train(run)
         if base == finished:
             load_model(run.out)
         return None if trained is not None else 1

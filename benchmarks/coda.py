@@ -8,7 +8,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,35 +33,37 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def run(steps: int, prompts: int) -> dict[str, Any]:
+LENGTH = 80  # tokens of a training window, and of a prompt with what is written behind it
+
+
+def run(names: Sequence[str], steps: int, prompts: int) -> dict[str, Any]:
     """Train and decode each; return a JSON-able dict."""
     return {
         "steps": steps,
         "environment": environment(),  # before anything is written
-        "models": {
-            name: {"model": dict(fields), **measured(fields, steps, prompts)} for name, fields in SHAPES.items()
-        },
+        "models": {name: {"model": dict(SHAPES[name]), **measured(SHAPES[name], steps, prompts)} for name in names},
     }
 
 
 def measured(fields: Mapping[str, Any], steps: int, prompts: int) -> dict[str, Any]:
     """Train one model, and compare every exact way with `generate` on prompts from the validation text."""
     preset = preset_run("laptop")
-    settings = replace(preset.train, max_steps=steps, save_every=10 * steps)
+    settings, data = replace(preset.train, max_steps=steps, save_every=10 * steps), preset.data
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder, "run"))
-        train(replace(preset, model={**preset.model, **fields}, train=settings, out=out), quiet=True)
+        model_fields = {**preset.model, **fields, "max_position_embeddings": LENGTH}
+        data = replace(data, sequence_length=LENGTH)
+        train(replace(preset, model=model_fields, data=data, train=settings, out=out), quiet=True)
         model: Any = load_model(out)
         model.to(device())
-        length = model.config.max_position_embeddings
-        windows = load_data("stdlib", load_tokenizer_of(out), sequence_length=length).valid
+        windows = load_data("stdlib", load_tokenizer_of(out), sequence_length=LENGTH).valid
     texts = torch.stack([windows[i * len(windows) // prompts][:PROMPT] for i in range(prompts)]).to(device())
     with torch.no_grad():
         few = torch.stack([windows[i] for i in range(32)]).to(device())
         exits = model(few[:, :-1], shift_labels=few[:, 1:]).loop_losses.mean(0).tolist()
     return {
         "cross_entropy": exits,
-        "exact": compare(model, texts, exact_ways(model) | more_ways(model, length - PROMPT)),
+        "exact": compare(model, texts, exact_ways(model) | more_ways(model, LENGTH - PROMPT)),
     }
 
 
@@ -80,11 +82,12 @@ def more_ways(model: LoopedForCausalLM, new: int) -> dict[str, Way]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES), help="injections")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    text = json.dumps(run(args.steps, args.prompts), indent=2)
+    text = json.dumps(run(args.only, args.steps, args.prompts), indent=2)
     if args.out is not None:
         args.out.write_text(text + "\n")
     print(text)

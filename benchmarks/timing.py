@@ -83,6 +83,34 @@ def matmul_rate(precision: torch.dtype, device: str) -> float:
     return times * 2 * size**3 / min(seconds(products) for _ in range(7))
 
 
+def shares_of_cpu_time(steps: Mapping[str, tuple[Step, float]], rounds: int) -> dict[str, float]:
+    """Return the share of one thread's bf16 matrix rate that each step reaches, by turns, in CPU time.
+
+    Each comes with its floating-point operations; the rate is that of products just before and after the step.
+    """
+    a, b = (torch.randn(1024, 1024).to(torch.bfloat16) for _ in range(2))
+
+    def cpu_seconds(step: Step) -> float:
+        start = time.process_time()
+        step()
+        return time.process_time() - start
+
+    def rate() -> float:
+        return 8 * 2 * 1024**3 / cpu_seconds(lambda: [a @ b for _ in range(8)])
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    shares: dict[str, list[float]] = {name: [] for name in steps}
+    for step, _ in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, (step, flops) in steps.items():
+            before, taken = rate(), cpu_seconds(step)
+            shares[name].append(flops / taken / ((before + rate()) / 2))
+    torch.set_num_threads(threads)
+    return {name: statistics.median(values) for name, values in shares.items()}
+
+
 def live_mib(step: Step) -> float:
     """Return the peak MiB of tensors that one call has alive beyond those from before it, without the allocator's."""
     step()

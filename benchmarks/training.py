@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.shapes import Shape, device, train_flops, train_step
-from benchmarks.timing import Contestant, apart, matmul_rate, seconds
+from benchmarks.timing import Contestant, apart, matmul_rate, seconds, shares_of_cpu_time
 from loopscale.train import preset_run, train
 
 
@@ -54,15 +54,21 @@ def around_the_loops(shape: Shape, rounds: int) -> dict[str, Any]:
     steps = {kind: Contestant(partial(train_step, **fields), (shape,)) for kind, fields in kinds.items()}
     found = apart(steps, rounds)
     rate = matmul_rate(torch.bfloat16, device())
+    flops = {kind: train_flops(shape, **fields) for kind, fields in kinds.items()}
+    on_one_thread: dict[str, float] = {}
+    if device() == "cpu":  # the time that other programs take is not in it
+        alike = {kind: (train_step(shape, **fields), flops[kind]) for kind, fields in kinds.items()}
+        on_one_thread = shares_of_cpu_time(alike, 4 * rounds)
     rows = [
         {
             "step": kind,
             "seconds": found[kind]["seconds"],
             "tokens_per_second": shape.batch * shape.seq / found[kind]["seconds"],
-            "share_of_bf16_rate": train_flops(shape, **fields) / found[kind]["seconds"] / rate,
+            "share_of_bf16_rate": flops[kind] / found[kind]["seconds"] / rate,
             "peak_mib": found[kind]["peak_mib"],
+            "share_of_one_thread": on_one_thread.get(kind),
         }
-        for kind, fields in kinds.items()
+        for kind in kinds
     ]
     return {"shape": shape.name, "bf16_rate": rate, "rows": rows}
 

@@ -33,7 +33,7 @@ def test_where_looping_does_not_pay_is_said_in_words(study, diverge):
     old = results.conditions["per_loop-raw"]
     flat = replace(old, runs=tuple(replace(run, cross_entropy=(2.0, 2.0, 1.999, 2.0)) for run in old.runs))
     said = looping.looping_sentence(replace(results, conditions={"per_loop-raw": flat}))
-    assert said == "The loops: it does not pay at all in per_loop-raw (no exit 1% better than exit 1)."
+    assert said == "The loops: looping does not pay at all in per_loop-raw (no exit 1% better than exit 1)."
     assert "per_loop-raw" not in looping.looping_sentence(diverge(results, "per_loop-raw"))
 
 

@@ -27,7 +27,7 @@ from loopscale.storage import to_json
 from .document import load, save
 from .results import RESULTS_FILE, Judgement, Outcome, Results
 from .topic import SEED_NOISE, Drawing, Topic
-from .topics import TOPICS
+from .topics import TOPICS, ranking
 
 PAGE = "report.html"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -75,9 +75,14 @@ def write_report(results: Results, out: Path) -> Results:
 
 
 def render(console: Console, results: Results, page: Path | None = None) -> None:
-    """Print Table 1, the claims, where the page is, and last what the results say in sentences."""
+    """Print Table 1, the ways to control the scale and the claims, where the page is, and last the results in words.
+
+    Where a study tests no claim at all, as one of another grid, their table is left out.
+    """
     results = judged(results)
-    for table in (next(iter(_tables(ON_PAGE[:1], results)), None), claims_table(results)):
+    tested = any(claim.verdict != "not tested here" for claim in results.claims)
+    first = next(iter(_tables(ON_PAGE[:1], results)), None)
+    for table in (first, ranking.control(results), claims_table(results) if tested else None):
         if table is not None:
             console.print(table)
     if page is not None:

@@ -84,7 +84,9 @@ def looping_sentence(results: Results) -> str | None:
             exits = f"exit{'s' if len(dominated) > 1 else ''} {' and '.join(map(str, dominated))}"
             stops.append(f"at exit {dominated[min(dominated)]} in {name} ({exits} no better)")
     said = [f"looping stops to pay {', '.join(stops)}"] if stops else []
-    said += [f"it does not pay at all in {', '.join(never)} (no exit 1% better than exit 1)"] if never else []
+    if never:
+        who = "it" if stops else "looping"
+        said.append(f"{who} does not pay at all in {', '.join(never)} (no exit 1% better than exit 1)")
     return f"The loops: {'; '.join(said)}." if said else None
 
 

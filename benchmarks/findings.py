@@ -62,7 +62,11 @@ def page() -> str:
         lstrip_blocks=True,
     )
     studies = {path.parent.name: Study(path.parent.name, judged(load(path))) for path in _documents()}
-    return environment.get_template("findings.md.j2").render(studies=studies, said=said)
+    most = {}  # of studies that differ in nothing else, the one with the most seeds
+    for study in sorted(studies.values(), key=lambda study: len(study.results.seeds)):
+        most[tuple(study.what()[1:5])] = study
+    decisive = [study for study in studies.values() if study in most.values()]
+    return environment.get_template("findings.md.j2").render(studies=studies, decisive=decisive, said=said)
 
 
 def _documents() -> list[Path]:
@@ -101,7 +105,8 @@ class Study:
     def claim(self, id: str) -> str:
         """Return a claim's value with its interval and verdict."""
         claim = self.claims[id]
-        return self.link(f"{claim_value(claim)} {claim_interval(claim)}: {claim.verdict}", "claims")
+        around = claim_interval(claim) if claim.n > 1 else "(one seed)"
+        return self.link(f"{claim_value(claim)} {around}: {claim.verdict}", "claims")
 
     def judged(self, verdict: str) -> list[Judgement]:
         """Return the claims with a verdict."""

@@ -50,6 +50,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         **_LAPTOP,
         **_WHOLE,
         "injection": "diagonal",
+        "embedding_scale": 50.0,  # the input enters at unit scale, where Parcae normalises it
         "coda_input": "linear",
         "qk_norm": True,
         "mlp": "gelu",

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from loopscale.adapters.hrm import load_hrm
@@ -93,6 +95,17 @@ def _live(
         raise InputError(f"{refusal.rstrip('.')}; to run it as it is: {error}") from error
     live.num_loops = num_loops or live.num_loops
     return live
+
+
+def require_finite(model: nn.Module, name: str) -> None:
+    """Raise `InputError` for weights that are not finite: no figure, picture or text of theirs would mean anything."""
+    wide = [(at, w) for at, w in model.named_parameters() if w.is_floating_point() and w.element_size() > 1]
+    for at, weight in wide:
+        if not weight.is_meta and not torch.isfinite(weight).all():
+            raise InputError(
+                f"'{name}' holds values that are not finite in weight {at}, as runs that diverged leave them: nothing "
+                "that it computes would mean anything; take an earlier checkpoint, or train anew."
+            )
 
 
 def load_tokenizer_of(name: str) -> PreTrainedTokenizerBase:

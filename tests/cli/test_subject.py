@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -199,3 +200,13 @@ def test_a_text_named_from_another_folder_is_found_around_the_run(tmp_path, meas
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert measured(run, "--windows", 4) == here
+
+
+@pytest.mark.parametrize("words", [["evaluate", "--figures=f"], ["audit", "--figures=f"], ["generate", "--prompt=a"]])
+def test_weights_that_are_not_finite_are_told_by_every_command(tmp_path, capsys, words):
+    folder = saved_run(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert main([words[0], str(folder), *words[1:]]) == 2
+    assert "not finite in weight model.layers.1.mlp.up_proj.weight" in capsys.readouterr().err

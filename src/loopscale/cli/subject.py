@@ -28,7 +28,7 @@ from loopscale.data.loading import token_notes
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
-from loopscale.load import load_model, load_tokenizer_of
+from loopscale.load import load_model, load_tokenizer_of, require_finite
 from loopscale.model.size import require_depth
 from loopscale.stepping import Looped
 from loopscale.system.provenance import Provenance, provenance
@@ -47,6 +47,7 @@ def load_subject(args: Namespace, name: str) -> Looped:
         require_depth(f"--{option}", args.get(option) or 0)
     model = load_model(name, trust_remote_code=args.trust_remote_code)
     assert isinstance(model, torch.nn.Module)
+    require_finite(model, name)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -7,7 +7,7 @@ It is committed under tests/data/surface, so that a new option or name is a deci
 
 import pkgutil
 from argparse import SUPPRESS, Action
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
@@ -63,9 +63,9 @@ def _described(name: str, package: Any) -> Iterator[str]:
         yield from (f"{name}.{one.name}: {one.annotation}" for one in own)
 
 
-def command(name: str) -> str:
+def command(name: str, words: Sequence[str] = ()) -> str:
     """Return a command's description and its options, in the order of its help."""
-    parser = parser_of(name, [])
+    parser = parser_of(name, words)
     ours = [action for action in parser._actions if type(action).__name__ not in PARSERS_OWN]
     return "\n".join([cleandoc(str(parser.description)), *map(_line, ours), ""])
 

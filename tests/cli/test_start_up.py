@@ -1,9 +1,9 @@
 """What needs no model answers before torch is imported, and `import loopscale` registers the model."""
 
+import os
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import fields
 
 import pytest
@@ -11,12 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import loopscale
 from loopscale.cli.main import COMMANDS, main
-from loopscale.cli.options import DERIVED, PARTS, RULES, field_names
+from loopscale.cli.options import RULES
+from loopscale.cli.run_options import PARTS, imported, written
 from loopscale.evaluate import RULES as REGISTRY
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-from loopscale.train import MODEL_FIELDS, DataConfig, TrainConfig
+from tests.surface import command
 
-SECONDS = 2.0  # of a test machine that does other things; by itself it takes about 0.2
+SECONDS = 1.0  # of a processor, whatever else it does meanwhile; it takes about 0.2
 ANSWER = """
 import sys
 from loopscale.cli.main import main
@@ -30,9 +31,10 @@ sys.exit(f"imported {heavy}" if heavy else status)
 
 
 def answer(*words):
-    began = time.monotonic()
+    before = os.times()
     done = subprocess.run([sys.executable, "-c", ANSWER, *words], capture_output=True, text=True, timeout=60)
-    return done, time.monotonic() - began
+    after = os.times()
+    return done, sum(after[2:4]) - sum(before[2:4])  # of child processes
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,8 @@ def answer(*words):
         (["train", "--model.num_loop", "3"], 2, "did you mean --model.num_loops?"),
         (["reproduce", "--data.corpsu=x"], 2, "did you mean --data.corpus?"),
         (["evaluate", "x", "--limt", "3"], 2, "did you mean --limit?"),
-        *(([name, "--help"], 0, f"usage: loopscale {name}") for name in ("audit", "convert", "evaluate", "generate")),
+        *(([name, "--help"], 0, f"usage: loopscale {name}") for name in COMMANDS),
+        (["train", "--preset", "45m", "--help"], 2, "did you mean '44m'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -58,11 +61,19 @@ def test_answers_come_without_the_heavy_imports(words, status, said):
     assert seconds < SECONDS, f"it took {seconds:.1f} s"
 
 
-def test_the_options_of_a_run_are_known_before_its_configuration_is_imported():
-    assert field_names("model") == [field.name for field in MODEL_FIELDS if field.name not in DERIVED]
-    for part, kind in (("data", DataConfig), ("train", TrainConfig)):
-        assert field_names(part) == [field.name for field in fields(kind)]
-    assert PARTS.keys() == {"model", "data", "train"}
+def test_what_sources_declare_is_what_a_run_is_configured_by():
+    declared, real = written(), imported()
+    assert declared is not None and declared.names() == real.names()
+    assert tuple(declared.presets) == tuple(real.presets)
+    for part in PARTS:
+        assert all(declared.values_of(name)[part] == real.values_of(name)[part] for name in real.presets)
+        ours, theirs = ([(f.name, f.type, f.default) for f in fields(one.classes[part])] for one in (declared, real))
+        assert ours == [field for field in theirs if field[0] in real.classes[part].__annotations__]
+
+
+@pytest.mark.parametrize("name", ["train", "reproduce"])
+def test_help_of_a_run_is_what_its_options_say(name):
+    assert command(name, ["--help"]) == command(name)
 
 
 def test_every_halting_rule_is_in_the_help():

@@ -5,8 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, get_loader
-from yaml import YAMLError
+from jsonargparse import Namespace
 
 from loopscale.audit import Thresholds, audit, intervene, loop_curves, search, static_verdict
 from loopscale.audit.display import (
@@ -19,15 +18,14 @@ from loopscale.audit.display import (
     write_figures,
 )
 from loopscale.batches import Batch
-from loopscale.cli.messages import check_outputs
 from loopscale.cli.options import parser_of
+from loopscale.cli.parser import check_outputs, read_document
 from loopscale.cli.subject import labels, measured_subject
 from loopscale.cli.train import run_config
 from loopscale.display import console, tracker
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
 from loopscale.storage import plain, write_json
-from loopscale.system.yaml_document import check_yaml
 from loopscale.train import RunConfig
 
 BLIND_SPOT = 3
@@ -101,7 +99,7 @@ def read_config(path: Path) -> tuple[LoopedConfig, float | None]:
     Raises `InputError` where the file cannot be read or holds something else, as `train` does.
     """
     path = path / "config.json" if path.is_dir() else path
-    document = _document(path)
+    document = read_document(path)
     if RUN_PARTS & document.keys():
         words = ["--config", str(path)]
         run = run_config(parser_of("train", words).read(words), "")
@@ -110,20 +108,6 @@ def read_config(path: Path) -> tuple[LoopedConfig, float | None]:
     else:
         return _model_config(document, path), None
     return run.model_config(None), run.train.scale_target
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        check_yaml(text, f"--config {path}")
-        document = get_loader("yaml")(text)  # JSON is YAML, and 1e-3 a number
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}.") from error
-    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise InputError(f"{path} holds no configuration: give fields of a model, or a run with a `model` section.")
-    return document
 
 
 def _model_config(values: Mapping[str, Any], path: Path) -> LoopedConfig:

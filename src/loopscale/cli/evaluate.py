@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from loopscale.batches import Batch, inputs_and_labels
-from loopscale.cli.messages import check_outputs
+from loopscale.cli.parser import check_outputs
 from loopscale.cli.subject import Subject, labels, measured_subject
 from loopscale.display import console, file_name, tracker, write_figure
 from loopscale.errors import InputError, unknown

@@ -1,27 +1,12 @@
-"""Options of every command, declared without importing what they are for.
+"""Options of every command, declared without importing what they are for: help has to answer at once."""
 
-What a run is configured by, `--model.*`, `--data.*` and `--train.*`, is read off the configuration itself, which takes
-seconds to import: a misspelt name is therefore looked for in its source before.
-"""
-
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc
-from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import Namespace
-
-from loopscale.cli.measuring_options import add_model_arguments, add_text_arguments, check, lens
 from loopscale.cli.parser import Parser
+from loopscale.cli.run_options import add_run_arguments, starting
 
-# a part of a run -> the file, below the package, and the class that hold its fields
-PARTS = {
-    "model": ("model/config.py", "LoopedConfig"),
-    "data": ("train/config.py", "DataConfig"),
-    "train": ("train/config.py", "TrainConfig"),
-}
-DERIVED = ("trained_loops",)
 # a test holds it against the registry
 RULES = "fixed_exit, logit_margin, max_probability, entropy, kl, state_change, exit_gate"
 Windows = int | Literal["all"]
@@ -50,7 +35,8 @@ def train(parser: Parser, words: Sequence[str]) -> None:
         help="model (folder, file or hub id) whose weights it starts from; its sizes and tokenizer are the defaults",
     )
     add_run_arguments(parser, words)
-    parser.defaults_from = start_defaults
+    if parser.defaults_from is not None:
+        parser.defaults_from = starting(parser.defaults_from)
 
 
 def reproduce(parser: Parser, words: Sequence[str]) -> None:
@@ -224,61 +210,56 @@ def report(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("run_dir", type=str, help="folder that `loopscale reproduce` wrote")
 
 
+def check(parser: Parser, words: Sequence[str]) -> None:
+    """Train a configuration for a few steps at several widths, loops and learning rates, and judge its state.
+
+    What grows with the width, from loop to loop or from step to step, and loops that no longer turn the state, are told
+    before a run is paid for. It trains on one batch of random tokens. Exit status: 0 steady, 3 not, 2 on bad input.
+    """
+    parser.add_argument("config", type=str, help="config.json, run.json, run YAML, or the name of a preset")
+    parser.add_argument("--widths", type=int, nargs="+", help="hidden sizes (default: a quarter, half and its own)")
+    parser.add_argument("--loops", type=int, nargs="+", help="numbers of loops (default: half, its own and twice)")
+    parser.add_argument("--learning_rates", type=float, nargs="+", default=[3e-4, 3e-3], help="of AdamW")
+    parser.add_argument("--steps", type=int, default=5, help="steps at each")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and tokens")
+    parser.add_argument("--figure", type=str, default="loop-check.png", help="the figure to draw, as PNG and SVG")
+    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+
+
+def lens(parser: Parser, words: Sequence[str]) -> None:
+    """Show a text token by token and loop by loop, as a page of one file that opens anywhere.
+
+    At every exit: the likeliest next tokens with their probabilities, where the prediction settles, how surprising the
+    token is that does come, the scale of the state, and how far the next loop turns it.
+    """
+    parser.add_argument("model", type=str, help="folder or hub id of a looped model")
+    parser.add_argument("--text", type=str | None, help="the text")
+    parser.add_argument("--file", type=str | None, help="a file that holds it, in UTF-8")
+    parser.add_argument("--out", type=str, default="lens.html", help="the page to write")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one that the model was trained with")
+    parser.add_argument("--loops", type=int | None, default=None, help="exits to look at (default: the model's)")
+    parser.add_argument("--window", type=int | None, help="tokens at a time (default: its positions, at most 1024)")
+    add_model_arguments(parser)
+
+
 OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
     declare.__name__: declare
     for declare in (train, reproduce, audit, check, convert, retrofit, export, evaluate, generate, lens, report)
 }
 
 
-def add_run_arguments(parser: Parser, words: Sequence[str]) -> None:
-    """Add --preset, --config, --print_config and every field of a run, after a look at the `words`."""
-    light = {"--preset", "--config", "--print_config", *(f"--{part}" for part in PARTS)}
-    names = [f"--{part}.{name}" for part in PARTS for name in field_names(part)]
-    if names:
-        parser.refuse_unknown(words, {*light, *names, *(f"{name}+" for name in names)})
-    import docstring_parser
-
-    from loopscale.model import LoopedConfig
-    from loopscale.train import MODEL_FIELDS, RUNS, DataConfig, TrainConfig
-
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--preset", type=str, default="laptop", help=f"size and protocol: {', '.join(RUNS)}")
-    said = {param.arg_name: param.description for param in docstring_parser.parse(LoopedConfig.__doc__ or "").params}
-    for field in MODEL_FIELDS:
-        if field.name not in DERIVED:
-            parser.add_argument(f"--model.{field.name}", type=field.type, default=field.default, help=said[field.name])
-    parser.add_class_arguments(DataConfig, "data")
-    parser.add_class_arguments(TrainConfig, "train")
-    parser.defaults_from = preset_defaults
+def add_model_arguments(parser: Parser) -> None:
+    """Add how a model is loaded and where it runs."""
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
 
 
-def field_names(part: str) -> list[str]:
-    """Return the options that a part of a run has, read off the source of its class; none where there is no source."""
-    file, class_name = PARTS[part]
-    try:
-        body = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8")).body
-    except OSError:
-        return []
-    fields = (
-        entry for node in body if isinstance(node, ast.ClassDef) and node.name == class_name for entry in node.body
+def add_text_arguments(parser: Parser) -> None:
+    """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
+    parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
+    parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
+    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (as in the run)")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
+    parser.add_argument(
+        "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"
     )
-    names = [f.target.id for f in fields if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
-    return [name for name in names if name not in DERIVED]
-
-
-def preset_defaults(args: Namespace) -> Mapping[str, Any]:
-    """Return the preset's values under their option names."""
-    from loopscale.train import preset_run
-
-    run = preset_run(args.preset).to_dict()
-    return {f"{part}.{key}": value for part in PARTS for key, value in run[part].items()}
-
-
-def start_defaults(args: Namespace) -> Mapping[str, Any]:
-    """Return the preset's values; sizes, parts and tokenizer are those of the model it starts from, if there is one."""
-    if args.init_from is None:
-        return preset_defaults(args)
-    from loopscale.train import run_from
-
-    run = run_from(args.init_from, args.preset).to_dict()
-    return {f"{part}.{key}": value for part in PARTS for key, value in run[part].items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from jsonargparse import Namespace
 
-from loopscale.cli.options import PARTS
+from loopscale.cli.run_options import PARTS
 from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, train

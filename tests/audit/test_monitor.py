@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 from loopscale import InputError
 from loopscale.audit import ScaleController, ScaleMonitor, audit
 from loopscale.data import collate
+from loopscale.objective import set_coefficient
 from tests.helpers import tiny_model
 
 
@@ -114,6 +115,20 @@ def test_the_controller_steers_the_scale_to_its_target(tmp_path):
     settled = [line["scale/3"] for line in lines[-20:]]
     assert math.fsum(settled) / 20 == pytest.approx(0.5, rel=0.1)
     assert model.config.norm_penalty_coef == lines[-1]["norm_penalty_coef"] != 0.01
+
+
+def test_the_controller_steers_any_one_penalty(tmp_path):
+    model = tiny_model(penalties=[{"kind": "anchor", "target": 0.1}, "jacobian"])
+    monitor = ScaleMonitor(every=2, scale_target=ScaleController(0.5, penalty="anchor"))
+    lines = readings(run(tmp_path, monitor, model, steps=6))
+    assert model.config.penalties[0] == {
+        "kind": "anchor",
+        "target": 0.1,
+        "coefficient": lines[-1]["anchor_penalty_coef"],
+    }
+    assert lines[-1]["anchor_penalty_coef"] != 0.01 and model.config.penalties[1] == "jacobian"
+    with pytest.raises(InputError, match="no penalty 'anchor' to steer"):
+        set_coefficient(tiny_model().config, "anchor", 1.0)
 
 
 def test_a_resumed_run_steers_on_where_it_stood(tmp_path):

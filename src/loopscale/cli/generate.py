@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from loopscale.adapters import stream_plainly
-from loopscale.cli.subject import load_subject, prompt_tokenizer
-from loopscale.data import encode_prompt
+from loopscale.cli.subject import load_subject, own_tokenizer
+from loopscale.data import Corpus, encode_prompt, load_tokenizer
 from loopscale.decode import (
     EXIT_SLOTS,
     Contrast,
@@ -23,10 +23,12 @@ from loopscale.decode import (
 from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
+from loopscale.facts import facts_of
 from loopscale.load import require_native
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import is_native
 from loopscale.stepping import Looped
+from loopscale.system.provenance import provenance
 
 DRAFTING = ("draft_loops", "draft_tokens")
 
@@ -138,3 +140,22 @@ def _in_words(stats: DecodeStats) -> list[str]:
             f"{stats.rechecked} near ties decided by single steps"
         )
     return lines
+
+
+def prompt_tokenizer(name: str, named: str | None, model: Looped) -> tuple[Any, bool]:
+    """Return the tokenizer of prompts, and whether it adds its special tokens: not to those of our runs.
+
+    A run reads text without them. `named` is another tokenizer than the model's own.
+    """
+    run = provenance(name)
+    if named is None:
+        try:
+            return own_tokenizer(name, run), run is None
+        except InputError:
+            if run is None or run.tokenizer == "words":
+                raise
+            named = run.tokenizer
+    if named == "words":
+        raise InputError("--tokenizer words is fitted on a text: give the folder in which it was saved.")
+    no_text = Corpus.of("no text", ["-"], ["-"])
+    return load_tokenizer(named, no_text, vocab_size=facts_of(model).vocab_size), run is None

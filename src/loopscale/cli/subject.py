@@ -31,11 +31,11 @@ from loopscale.facts import facts_of
 from loopscale.load import load_model, load_tokenizer_of, require_finite
 from loopscale.model.size import require_depth
 from loopscale.stepping import Looped
+from loopscale.system.device import device_named
 from loopscale.system.provenance import Provenance, provenance
 
 SEQUENCE_LENGTH = 256  # at most, where no run says and the model has more positions
 SPLITS = ("valid", "train", "all")
-DEVICES = ("cpu", "cuda", "xpu")
 DEFAULTS = Provenance(Path(), "stdlib", "", SEQUENCE_LENGTH, None, "train", None, None)
 OPTIONS = ("corpus", "text_field", "tokenizer", "sequence_length")
 
@@ -54,22 +54,6 @@ def load_subject(args: Namespace, name: str) -> Looped:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"--device {device} cannot be used here: {reason}.") from error
     return model
-
-
-def device_named(name: str) -> torch.device:
-    """Return a device of this machine by name. Raises `InputError` for one that it has not."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind == "mps":
-        raise InputError("--device mps cannot be used: it has no float64, which sums over tokens need; take cpu.")
-    if kind not in DEVICES:
-        raise InputError(f"--device {name} cannot be used here: {unknown('device', kind, (*DEVICES, 'auto'))}")
-    count = 1 if kind == "cpu" else torch.get_device_module(kind).device_count()
-    if (number and not number.isdecimal()) or not int(number or 0) < count:
-        there = f"{kind} has {count} here, counted from 0" if count else f"there is no {kind} device"
-        raise InputError(f"--device {name} cannot be used here: {there}.")
-    return torch.device(name)
 
 
 @final
@@ -256,25 +240,6 @@ def own_tokenizer(name: str, run: Provenance | None) -> Any:
         if run is None or run.folder == Path(name).resolve():
             raise
         return load_tokenizer_of(str(run.folder))
-
-
-def prompt_tokenizer(name: str, named: str | None, model: Looped) -> tuple[Any, bool]:
-    """Return the tokenizer of prompts, and whether it adds its special tokens: not to those of our runs.
-
-    A run reads text without them. `named` is another tokenizer than the model's own.
-    """
-    run = provenance(name)
-    if named is None:
-        try:
-            return own_tokenizer(name, run), run is None
-        except InputError:
-            if run is None or run.tokenizer == "words":
-                raise
-            named = run.tokenizer
-    if named == "words":
-        raise InputError("--tokenizer words is fitted on a text: give the folder in which it was saved.")
-    no_text = Corpus.of("no text", ["-"], ["-"])
-    return load_tokenizer(named, no_text, vocab_size=facts_of(model).vocab_size), run is None
 
 
 def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> Tokens:

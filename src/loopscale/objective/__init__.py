@@ -13,7 +13,15 @@ from loopscale.objective.head import (
 from loopscale.objective.losses import ExitLoss, Gate, GateLoss, Labels, Loss, Losses, PenaltyLoss, Reading
 from loopscale.objective.onward import OneMoreLoop
 from loopscale.objective.passes import Passes, compiled_passes, differentiate
-from loopscale.objective.penalties import PENALTIES, JacobianPenalty, NormPenalty, Penalty, Weighted, penalties_of
+from loopscale.objective.penalties import (
+    PENALTIES,
+    JacobianPenalty,
+    NormPenalty,
+    Penalty,
+    Weighted,
+    penalties_of,
+    set_coefficient,
+)
 from loopscale.objective.supervision import (
     SUPERVISIONS,
     Annealed,
@@ -61,5 +69,6 @@ __all__ = [
     "next_tokens",
     "penalties_of",
     "plain_weight",
+    "set_coefficient",
     "token_cross_entropy",
 ]

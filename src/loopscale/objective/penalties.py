@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopscale.errors import InputError
-from loopscale.mechanism import Effect, Mechanism, Named, choose
+from loopscale.mechanism import Effect, Mechanism, Named, choose, kind_of
 from loopscale.objective.onward import OneMoreLoop
 from loopscale.objective.supervision import Count
 from loopscale.state import PerToken, energy, scale
@@ -174,3 +174,21 @@ def penalties_of(config: Penalised) -> tuple[Penalty, ...]:
                 f"the {kind.name} is given twice (penalties and norm_penalty_coef together): give it one coefficient."
             )
     return tuple(penalty for penalty in (kind(arguments) for kind, arguments in chosen) if penalty.coefficient)
+
+
+def set_coefficient(config: Penalised, kind: str, coefficient: float) -> None:
+    """Give one penalty of a configuration another coefficient, from the next step on.
+
+    `norm` is `norm_penalty_coef` unless `penalties` has it. Raises `InputError` for another kind that is not there.
+    """
+    named = list(config.penalties or ())
+    places = [at for at, value in enumerate(named) if kind_of(value) == kind]
+    if not places and kind == "norm":
+        config.norm_penalty_coef = coefficient
+        return
+    if not places:
+        raise InputError(f"the configuration has no penalty '{kind}' to steer: name it in `penalties`.")
+    value = named[places[0]]
+    given = {"kind": value} if isinstance(value, str) else value
+    named[places[0]] = {**given, "coefficient": coefficient}
+    config.penalties = named

@@ -1,4 +1,4 @@
-"""Scale controller: holds the scale of the last loop at a target, by the coefficient of the norm penalty."""
+"""Scale controller: holds the scale of the last loop at a target, by the coefficient of a penalty."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import final
 @final
 @dataclass
 class ScaleController:
-    """Holds the scale of the last loop at `target` by the norm penalty's coefficient.
+    """Holds the scale of the last loop at `target` by the coefficient of one penalty, by its kind (`norm`, `anchor`).
 
     A proportional-integral rule in logarithms. At every reading a scale that is too large by a factor f multiplies the
     coefficient by f to the power `rate`, and one that has grown by a factor f since the last by f to the power `gain`.
@@ -23,8 +23,14 @@ class ScaleController:
     step: float = 2.0
     smallest: float = 1e-6
     largest: float = 10.0
+    penalty: str = "norm"
     _coefficient: float | None = None
     _error: float = 0.0
+
+    @property
+    def figure(self) -> str:
+        """The name under which the coefficient is logged."""
+        return f"{self.penalty}_penalty_coef"
 
     def start(self) -> float:
         """Forget earlier readings and return the coefficient to begin with."""

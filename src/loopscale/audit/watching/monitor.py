@@ -24,7 +24,7 @@ from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.hf import wrapped_model
 from loopscale.model import LoopedForCausalLM, LoopedOutput
-from loopscale.objective import IGNORED, next_tokens
+from loopscale.objective import IGNORED, next_tokens, set_coefficient
 from loopscale.state import angular_step
 from loopscale.stepping import evaluating
 
@@ -54,7 +54,8 @@ class ScaleMonitor(TrainerCallback):
 
     A coordinate that the configuration leaves blind and that has grown by `warn_factor` is warned of in words, again at
     every further factor. `stop_scale` ends the run once the last loop's scale exceeds it.
-    `scale_target` hands `model.config.norm_penalty_coef` to a `ScaleController`.
+    `scale_target` hands the coefficient of one penalty of `model.config`, the norm penalty unless told otherwise, to a
+    `ScaleController`.
 
     `log` takes the figures, for instance `trainer.log`, so that trackers see them; by default they are appended to
     the trainer's log history.
@@ -93,7 +94,7 @@ class ScaleMonitor(TrainerCallback):
         """Look at the model, and take up the controller."""
         looped = _looped(model, args)
         if self.controller is not None:
-            looped.config.norm_penalty_coef = self._take_up(state, looped.num_loops)
+            set_coefficient(looped.config, self.controller.penalty, self._take_up(state, looped.num_loops))
         verdicts = static_verdict(looped.config)
         self._blind = tuple(c for c in WATCHED if verdicts[c.name].verdict == "blind_spot")
 
@@ -129,8 +130,8 @@ class ScaleMonitor(TrainerCallback):
         with torch.no_grad():
             figures |= _readings(looped, captured)
         if self.controller is not None:
-            looped.config.norm_penalty_coef = self.controller.update(last)
-            figures["norm_penalty_coef"] = looped.config.norm_penalty_coef
+            figures[self.controller.figure] = self.controller.update(last)
+            set_coefficient(looped.config, self.controller.penalty, figures[self.controller.figure])
         self._report(state, control, figures)
         self._warn(state.global_step, captured)
         if self.stop_scale is not None and not last <= self.stop_scale:  # NaN is no scale within the limit
@@ -154,7 +155,7 @@ class ScaleMonitor(TrainerCallback):
         assert self.controller is not None  # asked only then
         coefficient = self.controller.start()
         for line in state.log_history:
-            if "norm_penalty_coef" in line:
+            if self.controller.figure in line:
                 coefficient = self.controller.update(line[f"scale/{num_loops}"])
         return coefficient
 

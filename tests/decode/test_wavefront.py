@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopscale.decode.draft_policy import Always, WhereLikely
 from loopscale.decode.sampling import Proposal
-from loopscale.decode.wavefront import Wavefront, loops_to_run
+from loopscale.decode.speculation.draft_policy import Always, WhereLikely
+from loopscale.decode.speculation.wavefront import Wavefront, loops_to_run
 
 WIDTH, LIMIT = 3, 12
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from jsonargparse import Namespace
 
-from loopscale.cli.subject import labels, load_subject, prompt_tokenizer
+from loopscale.cli.generate import prompt_tokenizer
+from loopscale.cli.subject import labels, load_subject
 from loopscale.data import encode_prompt
 from loopscale.display import Column, Table, console, number, percent, tracker
 from loopscale.errors import InputError

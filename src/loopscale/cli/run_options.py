@@ -93,7 +93,9 @@ def written() -> Settings | None:
         if name not in runs:
             raise unknown("preset", name, runs)
         data, train = map(asdict, runs[name])
-        return {"model": {k: v for k, v in sizes[name].items() if k != "vocab_size"}, "data": data, "train": train}
+        fitted = data["tokenizer"] == "words"  # as `preset_run` has it; a test holds one against the other
+        model = {key: value for key, value in sizes[name].items() if key != "vocab_size" or fitted}
+        return {"model": model, "data": data, "train": train}
 
     return Settings(classes, tuple(runs), values_of)
 

@@ -5,7 +5,7 @@ from loopscale.decode.early_exit import EXIT_SLOTS, EarlyExit, ExitRule, early_e
 from loopscale.decode.full_depth import Contrast, full_depth_generate
 from loopscale.decode.request import Options
 from loopscale.decode.session import Session
-from loopscale.decode.speculative import speculative_generate
+from loopscale.decode.speculation.speculative import speculative_generate
 from loopscale.decode.writer import DecodeStats, Generation
 
 __all__ = [

@@ -18,9 +18,9 @@ from loopscale.errors import InputError
 from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
 from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer, build_layers
 from loopscale.model.config import LoopedConfig
+from loopscale.model.outputs import Recorder
 from loopscale.model.parts import CARRIES, INJECTIONS, IdentityLinear, Part, build_part
 from loopscale.model.parts.initial import INITIAL_STATES, Noise
-from loopscale.model.recorder import Recorder
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 

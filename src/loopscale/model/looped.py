@@ -20,9 +20,8 @@ from loopscale.hf import CACHE, GenerationHooks, one_cache_name
 from loopscale.model.backbone import LoopedModel, LoopedPreTrainedModel
 from loopscale.model.config import LoopedConfig
 from loopscale.model.facts import looped_facts
-from loopscale.model.outputs import Keywords, LoopedOutput, kept
+from loopscale.model.outputs import Keywords, LoopedOutput, kept, recorder_of
 from loopscale.model.parts import CODA_INPUTS, READOUTS, build_part
-from loopscale.model.recorder import recorder_of
 from loopscale.model.slots import check_depth, check_loops
 from loopscale.model.unrolled import is_final, unroll, unrolled_loss
 from loopscale.objective import (

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from loopscale.decode.draft_policy import Always, DraftPolicy, WhereLikely
 from loopscale.decode.full_depth import refuse_contrast
 from loopscale.decode.reference import SingleSteps
 from loopscale.decode.request import Options, Request, read_request
 from loopscale.decode.sampling import Proposal, Sampling
 from loopscale.decode.session import Session, enough_threads
 from loopscale.decode.settings import Prefix
-from loopscale.decode.wavefront import Exits, Wavefront, loops_to_run, shifted
+from loopscale.decode.speculation.draft_policy import Always, DraftPolicy, WhereLikely
+from loopscale.decode.speculation.wavefront import Exits, Wavefront, loops_to_run, shifted
 from loopscale.decode.writer import DecodeStats, Generation, Writer
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM

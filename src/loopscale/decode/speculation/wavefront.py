@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopscale.decode.draft_policy import DraftPolicy
 from loopscale.decode.sampling import Proposal
+from loopscale.decode.speculation.draft_policy import DraftPolicy
 
 Exits = tuple[int, ...]
 

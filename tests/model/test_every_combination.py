@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from loopscale import InputError
 from loopscale.decode import early_exit_generate, full_depth_generate, shared_cache, speculative_generate
 from loopscale.model.parts import SLOTS
 from tests.decode.test_early_exit import Restless, exits_of
@@ -86,9 +87,14 @@ def naive(model, loops):
     context = copies[0].model.context(IDS)
     h, exits, gates = copies[0].embed(IDS, context), [], []
     for k, own in enumerate(copies):
-        z = own.model.injection(h, context)
-        for layer in own.model.layers:
-            z, _ = layer(z, 0, context)
+
+        def stack(x, own=own):
+            x = own.model.injection(x, context)
+            for layer in own.model.layers:
+                x, _ = layer(x, 0, context)
+            return x
+
+        z = own.model.relaxation(h, stack, k, context)
         last = k + 1 == loops
         x = z
         if own.config.num_coda_layers:
@@ -134,7 +140,10 @@ def check_decoding(model, loops):
         static = model.generate(batch, num_loops=depth, cache_implementation="static", **greedy)
         assert torch.equal(cached, static)
         assert torch.equal(cached, full_depth_generate(model, batch, num_loops=depth, **asked).sequences)
-        if depth != 1:
+        if depth != 1 and any(part.reads_loop for part in model.model.loop_parts.values()):
+            with pytest.raises(InputError, match="something else in every loop"):
+                speculative_generate(model, batch, num_loops=depth, **asked)
+        elif depth != 1:
             assert torch.equal(cached, speculative_generate(model, batch, num_loops=depth, **asked).sequences)
     lone = model.generate(IDS[:1, :8], max_new_tokens=6, do_sample=False)
     assert torch.equal(cached[1:, 4:], lone)

@@ -14,12 +14,13 @@ from transformers import (
 )
 
 from loopscale import InputError
+from loopscale.evaluate import depth_curve
 from loopscale.model.parts import CARRIES, INJECTIONS
-from loopscale.retrofit import retrofit
+from loopscale.retrofit import retrofit, scan_cores
 from loopscale.retrofit.family import refuse
 from tests.retrofit.originals import LAYERS, ORIGINALS, SIZES, original, prompts
 
-CORE = (1, LAYERS)
+CORE = (1, LAYERS - 1)
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
@@ -37,11 +38,11 @@ def test_with_one_loop_logits_and_greedy_text_are_those_of_the_original(name):
 def test_loops_apply_the_core_again():
     model, ids = original(), prompts(2)
     looped = retrofit(model, CORE, num_loops=2)
-    core = torch.nn.ModuleList([*model.model.layers, *model.model.layers[CORE[0] :]])
-    model.model.layers = core
-    for i, layer in enumerate(core):
-        layer.self_attn.layer_idx = i
-    model.config.num_hidden_layers = len(core)
+    first, last = CORE
+    layers = model.model.layers
+    unrolled = torch.nn.ModuleList([*layers[:last], *layers[first:]])
+    model.model.layers = unrolled
+    model.config.num_hidden_layers = len(unrolled)
     assert torch.allclose(model(ids, use_cache=False).logits, looped(ids).logits, atol=1e-4)
 
 
@@ -72,6 +73,38 @@ def test_what_is_between_loops_leaves_one_loop_alone(kind):
     model, ids = original(), prompts(2)
     looped = retrofit(model, CORE, num_loops=3, recurrence=kind)
     assert torch.allclose(model(ids).logits, looped(ids, num_loops=1).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("core", [(0, LAYERS), (0, 2), (3, LAYERS), (2, 3)])
+def test_any_core_is_the_original_at_one_loop(core):
+    model, ids = original(), prompts(2)
+    looped = retrofit(model, core, num_loops=2)
+    assert torch.allclose(model(ids).logits, looped(ids, num_loops=1).logits, atol=1e-4)
+    assert (looped.config.num_prelude_layers, looped.config.num_coda_layers) == (core[0], LAYERS - core[1])
+
+
+@pytest.mark.parametrize("kind", ["learned", "blind"])
+def test_every_exit_of_a_mixed_loop_starts_as_the_original(kind):
+    model, ids = original(), prompts(2)
+    looped = retrofit(model, CORE, num_loops=3, relaxation=kind)
+    for loops in (1, 2, 3):
+        assert torch.allclose(model(ids).logits, looped(ids, num_loops=loops).logits, atol=1e-4)
+
+
+def test_an_added_input_starts_without_a_gain():
+    model, ids = original(), prompts(2)
+    looped = retrofit(model, CORE, num_loops=3, injection={"kind": "add", "gain": 0.0})
+    plain = retrofit(model, CORE, num_loops=3)
+    assert torch.allclose(plain(ids).logits, looped(ids).logits, atol=1e-5)
+
+
+def test_damped_loops_are_those_of_the_scan():
+    model, batches = original(), [prompts(4, 20)]
+    points = {point.damped: point for point in scan_cores(model, batches, [CORE], loops=(3,)).points}
+    damped = retrofit(model, CORE, num_loops=3, relaxation={"kind": "fixed", "factor": 1 / 3})
+    found = depth_curve(damped, batches, 3)[2]
+    assert found.cross_entropy == pytest.approx(points[True].cross_entropy, abs=1e-5)
+    assert found.cross_entropy != pytest.approx(points[False].cross_entropy, abs=1e-3)
 
 
 def test_without_its_message_every_loop_of_a_restart_is_the_original():

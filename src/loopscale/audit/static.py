@@ -57,6 +57,8 @@ def _verdict(coordinate: Coordinate, config: LoopedConfig, losses: Losses) -> Ve
     }
     seen = {name: [k + 1 for k, effect in enumerate(each) if effect == Effect.SEES] for name, each in found.items()}
     step = [_effect(part, coordinate) for part in (injection, residual)]
+    if Effect.REMOVES in step and kind_of(config.relaxation) != "full":
+        step = [Effect.WEIGHTS]  # a part of what a loop received stays beside what its layers made of it
     removed_by = "carry" if carried == Effect.REMOVES else "step" if Effect.REMOVES in step else None
     open_ = Effect.WEIGHTS in [*_of(found), *([] if removed_by else [carried, *step])]
     if open_ and not any(seen.values()):

@@ -135,6 +135,7 @@ def retrofit(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("--num_loops", type=int, default=4, help="times the core is applied")
     kind = "by name, or as a mapping with its arguments"
     parser.add_argument("--injection", type=dict[str, Any] | str, default="none", help=f"the input in a loop, {kind}")
+    parser.add_argument("--relaxation", type=dict[str, Any] | str, default="full", help=f"how far a loop goes, {kind}")
     parser.add_argument("--recurrence", type=dict[str, Any] | str, default="residual", help=f"between loops, {kind}")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     parser.add_argument("--scan", action="store_true", help="measure which layers can be looped, and write no model")

@@ -22,7 +22,7 @@ def run(args: Namespace) -> int:
         return _scan(args)
     if args.core is None:
         raise InputError("give --core FIRST:END, the layers to loop, or --scan to find out which.")
-    parts = {slot: _value(args[slot]) for slot in ("injection", "recurrence")}
+    parts = {slot: _value(args[slot]) for slot in ("injection", "relaxation", "recurrence")}
     core = core_of(args.core)
     config = retrofit_folder(args.source, args.out, core, args.num_loops, overwrite=args.overwrite, **parts).config
     print(

@@ -53,6 +53,7 @@ ARCHITECTURE: Mapping[str, Any] = {
     "exit_gate": True,
     "residual": None,
     "injection": "none",
+    "relaxation": "full",
     "num_prelude_layers": 0,
     "num_coda_layers": 0,
     "initial_state": "embedded",

@@ -6,7 +6,7 @@ from loopscale.model.config import LoopedConfig
 from loopscale.model.facts import config_losses, formula_flops
 from loopscale.model.looped import LoopedForCausalLM
 from loopscale.model.outputs import LoopedOutput
-from loopscale.model.parts import CARRIES, CODA_INPUTS, INJECTIONS, READOUTS, RESIDUALS
+from loopscale.model.parts import CARRIES, CODA_INPUTS, INJECTIONS, READOUTS, RELAXATIONS, RESIDUALS
 from loopscale.model.presets import PRESETS, preset_config
 
 register(LoopedConfig, LoopedForCausalLM)
@@ -18,6 +18,7 @@ __all__ = [
     "INJECTIONS",
     "PRESETS",
     "READOUTS",
+    "RELAXATIONS",
     "RESIDUALS",
     "LoopedConfig",
     "LoopedForCausalLM",

@@ -19,7 +19,7 @@ from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
 from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer, build_layers
 from loopscale.model.config import LoopedConfig
 from loopscale.model.outputs import Recorder
-from loopscale.model.parts import CARRIES, INJECTIONS, IdentityLinear, Part, build_part
+from loopscale.model.parts import CARRIES, INJECTIONS, RELAXATIONS, IdentityLinear, Part, build_part
 from loopscale.model.parts.initial import INITIAL_STATES, Noise
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
@@ -79,6 +79,7 @@ class LoopedModel(LoopedPreTrainedModel):
         self.layers = build_layers(config, config.num_stack_layers, loops, first=core)
         self.coda = build_layers(config, config.num_coda_layers, first=core + config.num_stack_layers)
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
+        self.relaxation = build_part("relaxation", config.relaxation, RELAXATIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
         self.initial_state = INITIAL_STATES[config.initial_state](config)
         self.post_init()
@@ -87,7 +88,12 @@ class LoopedModel(LoopedPreTrainedModel):
     def loop_parts(self) -> Mapping[str, Part]:
         """The parts that run in every loop, by their slot."""
         layer: Any = self.layers[0]
-        return {"injection": self.injection, "residual": layer.attention_residual, "recurrence": self.recurrence}
+        return {
+            "injection": self.injection,
+            "residual": layer.attention_residual,
+            "relaxation": self.relaxation,
+            "recurrence": self.recurrence,
+        }
 
     @property
     def reads_injected(self) -> bool:
@@ -161,8 +167,10 @@ class LoopedModel(LoopedPreTrainedModel):
             self._require_context("step")
             mask = causal_mask(self.config, h, None, None, None, slot=0)
             context = self.prepared_context(h, mask, self.positions(h), None)
-        h = self.injection(h, context)
-        return _through(self.layers, h, self.slots.at(k, 0), context)
+        slot = self.slots.at(k, 0)
+        return self.relaxation(
+            h, lambda x: _through(self.layers, self.injection(x, context), slot, context), k, context
+        )
 
     def finish(self, z: State, k: int, context: Context | None = None) -> State:
         """Return what the layers before the readout of exit k, where there are any, make of what they receive."""

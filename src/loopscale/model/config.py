@@ -57,6 +57,7 @@ class LoopedConfig(PreTrainedConfig):
         norm_placement: norms before the blocks (pre), or before and after (sandwich).
         residual: how a block joins the stream: norm_placement by default, or another part of that slot.
         injection: how the input enters every loop again; none by default.
+        relaxation: how far a loop goes to what its layers make of the state: full, fixed (damped), learned, ...
         recurrence: what the next loop receives: the state (residual), normalised (rmsnorm), damped (learned), ...
         readout: what the LM head sees: the state normalised (rmsnorm, layernorm), raw, normalised at the final exit
             alone (final_rmsnorm), ...
@@ -117,6 +118,7 @@ class LoopedConfig(PreTrainedConfig):
     norm_placement: Literal["pre", "sandwich"] = "pre"
     residual: PartChoice | None = None
     injection: PartChoice = "none"
+    relaxation: PartChoice = "full"
     recurrence: PartChoice = "residual"
     readout: PartChoice = "rmsnorm"
     share_loop_norm: bool = False

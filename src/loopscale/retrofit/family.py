@@ -78,6 +78,7 @@ def looped_config(theirs: PreTrainedConfig, core: tuple[int, int], num_loops: in
     values |= {
         "num_prelude_layers": first,
         "num_stack_layers": last - first,
+        "num_coda_layers": described["num_hidden_layers"] - last,
         "num_loops": num_loops,
         "position_embedding": "rope",
         "rope_parameters": described["rope_parameters"],
@@ -90,12 +91,6 @@ def looped_config(theirs: PreTrainedConfig, core: tuple[int, int], num_loops: in
         "init": "normal",
         **parts,
     }
-    if after := described["num_hidden_layers"] - last:
-        if "num_coda_layers" not in LoopedConfig.__annotations__:
-            raise InputError(
-                f"core {first}:{last} leaves {after} layers after it: take a core that ends with the model."
-            )
-        values["num_coda_layers"] = after
     return build_config(values, source)
 
 

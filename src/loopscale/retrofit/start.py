@@ -15,7 +15,7 @@ from loopscale.model import LoopedConfig
 from loopscale.model.parts import SLOTS, build_part
 
 # the slots whose parts hold weights of their own, and where those stand in a model's state dict
-PLACES: Mapping[str, str] = {"injection": "model.injection.", "recurrence": "model.recurrence."}
+PLACES: Mapping[str, str] = {slot: f"model.{slot}." for slot in ("injection", "relaxation", "recurrence")}
 
 
 def _keep_the_state(part: nn.Module) -> None:

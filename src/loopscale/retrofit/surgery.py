@@ -16,6 +16,7 @@ from loopscale.convert.build import build_model
 from loopscale.errors import InputError
 from loopscale.mechanism import Named
 from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.model.parts.relaxation import FullStep
 from loopscale.model.slots import check_loops
 from loopscale.retrofit.family import looped_config
 from loopscale.retrofit.pretrained import load_pretrained
@@ -32,21 +33,24 @@ def retrofit(
     num_loops: int = 4,
     *,
     injection: Named = "none",
+    relaxation: Named = "full",
     recurrence: Named = "residual",
 ) -> LoopedForCausalLM:
     """Return a looped model of a pretrained one, in eval mode and its precision: with one loop it is the original.
 
     Layers before `core[0]` run once, those from there up to but not including `core[1]` are looped `num_loops` times,
     the rest runs once before the readout. `model` is a transformers model, or its folder, hub id or GGUF file; its
-    weights are copied. `injection` and `recurrence` fill the slots of the loop, started so that they change nothing at
-    one loop: `linear` at [I 0], `restart` without its message.
+    weights are copied. `injection`, `relaxation` and `recurrence` fill the slots of the loop, started so that they
+    change nothing at one loop: `linear` at [I 0], `restart` without its message. A `fixed` relaxation is what damps
+    every loop, so that it takes several to be near the original.
 
     Raises `InputError` for a model that computes something a looped one does not (naming the field), a core that is no
     range of its layers, and a part with which one loop is another model: both are run on a few tokens.
     """
     check_loops(num_loops)
     original = load_pretrained(model) if isinstance(model, str) else model
-    config = looped_config(original.config, core, num_loops, injection=injection, recurrence=recurrence)
+    parts = {"injection": injection, "relaxation": relaxation, "recurrence": recurrence}
+    config = looped_config(original.config, core, num_loops, **parts)
     state = {**renamed(original.state_dict(), config), **started_parts(config)}
     looped = build_model(config, state, f"this {original.config.model_type}")
     if original.generation_config is not None:
@@ -83,7 +87,11 @@ def check_same(original: PreTrainedModel, looped: LoopedForCausalLM) -> None:
     """Raise `InputError` unless one loop gives the original's logits on a few tokens."""
     ids = torch.arange(1, PROBE_TOKENS + 1, device=original.device)[None] * 7919 % looped.config.vocab_size
     expected = _logits(original, ids)
-    found = _logits(looped, ids.to(looped.device), num_loops=1)
+    relaxation, looped.model.relaxation = looped.model.relaxation, FullStep(looped.config, None)
+    try:
+        found = _logits(looped, ids.to(looped.device), num_loops=1)
+    finally:
+        looped.model.relaxation = relaxation
     limit = PRECISION.get(looped.dtype, COARSE) * (1 + float(expected.abs().max()))
     difference = float((expected - found).abs().max())
     if not difference <= limit:

@@ -9,12 +9,14 @@ from loopscale.model.parts.coda import CODA_INPUTS, CodaInput
 from loopscale.model.parts.injection import INJECTIONS, Injection
 from loopscale.model.parts.part import IdentityLinear, LayerSizes, Part, Sizes, build_norm, build_part
 from loopscale.model.parts.readout import READOUTS, Readout
+from loopscale.model.parts.relaxation import RELAXATIONS, Relaxation
 from loopscale.model.parts.residual import RESIDUALS, Residual
 
 # the field of the configuration -> the parts that may fill it
 SLOTS: Mapping[str, dict[str, Any]] = {
     "injection": INJECTIONS,
     "residual": RESIDUALS,
+    "relaxation": RELAXATIONS,
     "recurrence": CARRIES,
     "readout": READOUTS,
     "coda_input": CODA_INPUTS,
@@ -25,6 +27,7 @@ __all__ = [
     "CODA_INPUTS",
     "INJECTIONS",
     "READOUTS",
+    "RELAXATIONS",
     "RESIDUALS",
     "SLOTS",
     "Carry",
@@ -35,6 +38,7 @@ __all__ = [
     "LayerSizes",
     "Part",
     "Readout",
+    "Relaxation",
     "Residual",
     "Sizes",
     "build_norm",

@@ -37,16 +37,34 @@ class NoInjection(Injection):
         return h
 
 
+@dataclass(frozen=True)
+class InputGain:
+    """Where a learned gain per channel starts; None is no gain, the input as it is."""
+
+    gain: float | None = None
+
+
 @final
 class AddInjection(Injection):
-    """h + e: the state goes on as it is, with the input beside it."""
+    """h + e: the state goes on as it is, with the input beside it. With a gain, h + g e, g learned per channel."""
 
     effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
+    Arguments: ClassVar[type] = InputGain
+
+    def __init__(self, sizes: Sizes, arguments: InputGain) -> None:
+        super().__init__(sizes, arguments)
+        self.gain = None if arguments.gain is None else nn.Parameter(torch.full((sizes.hidden_size,), arguments.gain))
+
+    def init_weights(self) -> None:
+        """Set the gains."""
+        if self.gain is not None:
+            init.constant_(self.gain, self.arguments.gain)
 
     def forward(self, h: State, context: Context) -> State:
         """Return h + e."""
-        assert context.injected is not None  # the backbone sees to it
-        return h + context.injected
+        e = context.injected
+        assert e is not None  # the backbone sees to it
+        return h + (e if self.gain is None else self.gain.to(h.dtype) * e)
 
 
 @final

@@ -1,6 +1,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,6 +142,17 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"a\.json cannot be written"):
         write_json(tmp_path / "a.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "file"]
+
+
+def test_a_write_clears_what_a_killed_one_left_of_the_same_file(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f".a.json.{ended.pid}").touch()
+    (tmp_path / f".b.json.{ended.pid}").touch()
+    (tmp_path / f".a.json.{os.getppid()}").touch()
+    write_json(tmp_path / "a.json", {})
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"a.json", f".b.json.{ended.pid}", f".a.json.{os.getppid()}"}, "only dead writers of this very file"
 
 
 values = st.recursive(

@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
+from glob import escape
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from psutil import pid_exists
 
 from loopscale.errors import InputError
 
@@ -71,6 +74,7 @@ def write_json(path: Path, value: Any) -> None:
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         with staging.open("wb") as file:
             file.write(content)
             file.flush()
@@ -80,6 +84,13 @@ def write_json(path: Path, value: Any) -> None:
         with suppress(OSError):
             staging.unlink()
         raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed processes left of this file: other folders than those of runs have nobody who sweeps them."""
+    for left in path.parent.glob(f".{escape(path.name)}.*"):
+        if is_staging(left) and not pid_exists(int(left.name.rpartition(".")[2])):
+            left.unlink(missing_ok=True)
 
 
 def is_staging(path: Path) -> bool:

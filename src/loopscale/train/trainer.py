@@ -158,9 +158,10 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         waiting, self._pending = self._pending, None
         if waiting is not None:
             self._judge(*waiting)
-        norm = nn.utils.get_total_norm([p.detach() for p in self.looped.parameters()])
-        if not bool(torch.isfinite(norm)):
-            raise Diverged(self.state.global_step, "the norm of the weights")
+        # the largest of them: a sum of squares may overflow
+        largest = nn.utils.get_total_norm([p.detach() for p in self.looped.parameters()], norm_type=math.inf)
+        if not bool(torch.isfinite(largest)):
+            raise Diverged(self.state.global_step, "a weight")
 
     def before_checkpoint(self) -> None:
         """Refuse to save what is not finite, or where the run is not, and gather the sums of the line under way."""

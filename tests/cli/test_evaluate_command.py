@@ -72,7 +72,7 @@ def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
         "halting-b.png",
     }
     rules = [CalibratedRule.load(path) for path in (tmp_path / "rules").iterdir()]
-    assert len(rules) == 2 * 6 + 2 * 5  # only one has a gate
+    assert len(rules) == 2 * 6 + 2 * 5 + 2  # only one has a gate; a fixed exit has no level
 
 
 def test_sliding_windows_score_the_whole_text(evaluate, tmp_path):

@@ -27,7 +27,7 @@ def test_usage_names_every_command(capsys):
         (["train", "--train.report_to", "[nonsense]"], "train.report_to names nonsense"),
         (["train", "--model.dropout", "1.5"], "dropout is 1.5"),
         (["train", "--out", __file__], "is a file, choose another folder"),
-        (["train", "--config", torch.__file__], "config"),
+        (["train", "--config", torch.__file__], "__init__.py is neither YAML nor JSON"),
         (["reproduce", "--processes", "0"], "--processes is 0"),
         (["reproduce", "--model.readout", "raw"], "model.readout is what the conditions differ in"),
         (["reproduce", "--conditions", "per_loop-rawr"], "did you mean 'per_loop-raw'?"),

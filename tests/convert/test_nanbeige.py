@@ -72,7 +72,7 @@ PARTS = [(slot, kind) for slot, registry in SLOTS.items() for kind in registry]
 def test_every_part_of_ours_is_expressed_or_named(slot, kind):
     coda = {"num_coda_layers": 1} if slot == "coda_input" and kind != "state" else {}
     model = rope_model(**{slot: {"kind": kind}}, **coda)
-    if kind in ("none", "pre", "residual", "state") or (slot, kind) == ("readout", "rmsnorm"):
+    if kind in ("none", "pre", "residual", "state", "full") or (slot, kind) == ("readout", "rmsnorm"):
         weights, config = to_nanbeige(model)
         assert torch.equal(from_nanbeige(weights, config)(IDS).logits, model(IDS).logits)
     else:

@@ -29,7 +29,7 @@ def test_what_must_not_be_built_is_told_at_once(text, said, tmp_path, capsys):
     (tmp_path / "a.yaml").write_text(text)
     assert main(["audit", "--config", str(tmp_path / "a.yaml")]) == 2
     assert said in capsys.readouterr().err
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("text", ["", "a: &a {b: 1}\nc: {<<: *a, b: 2}\nd: *a", "{", "- 1\n- [2]", "a: 1e-3"])

@@ -102,7 +102,7 @@ def halting_figure(title: str, report: HaltingReport) -> "Figure":
 def rule_words(name: str, selected: Interval, first_exit: int = 1) -> str:
     """Return a rule's name, with the first exit that it may use, or the only one that it does."""
     exits = {selected.value, selected.low, selected.high}
-    if len(exits) == 1 and (only := exits.pop()) == int(only):
+    if len(exits) == 1 and (only := exits.pop()).is_integer():
         return f"exit {only:.0f}, fixed" if name == "fixed_exit" else f"{name} (always exit {only:.0f})"
     return f"{name} from exit {first_exit}" if first_exit > 1 else name
 

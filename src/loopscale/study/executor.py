@@ -64,8 +64,7 @@ class LocalExecutor:
 
         Raises `InputError` for fewer than 1 process.
         """
-        if processes is not None and processes < 1:
-            raise InputError(f"--processes is {processes}: give at least 1.")
+        check_processes(processes)
         width = torch.cuda.device_count() or os.cpu_count() or 1
         return cls(max(1, min(jobs, processes or width)))
 
@@ -107,6 +106,12 @@ class LocalExecutor:
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C reaches the executor alone, which asks its processes to save
             )
+
+
+def check_processes(processes: int | None) -> None:
+    """Raise `InputError` for fewer than 1 process; None is the machine's own width."""
+    if processes is not None and processes < 1:
+        raise InputError(f"--processes is {processes}: give at least 1.")
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,7 @@ from loopscale.train import RunConfig, check_corpus, check_folder, differences, 
 from loopscale.train.run_folder import only_one as only_one_trains
 
 from .document import run_from
-from .executor import Executor, Job, LocalExecutor
+from .executor import Executor, Job, LocalExecutor, check_processes
 from .grid import (
     PAPER,
     Edit,
@@ -108,6 +108,7 @@ def reproduce(
     Raises `InputError` for bad input, before anything is written, for a run that fails, and while another process
     does so there.
     """
+    check_processes(processes)
     with only_one(out / LOCK, f"reproducing in {out}", "wait for it or stop it, or choose another --out"):
         return _reproduced(base, out, conditions, seeds, processes, executor, console, grid, rates)
 

@@ -4,12 +4,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import config
 
 from loopscale.convert import from_readout_blind_spot
 from loopscale.model import LoopedForCausalLM
@@ -26,6 +28,14 @@ DATA = Path(__file__).parent / "data"
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # two test processes on two cores
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Leave the shapes of arguments unchecked: for tests of many small calls, whose shapes others check."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 class Golden:

@@ -71,7 +71,7 @@ def normed(model):
         (lambda: tiny_model(recurrence="rmsnorm"), lambda: [torch.randint(0, 31, (1, 17))]),
     ],
 )
-def test_a_verdict_stands_under_dropping_any_one_token(build, data):
+def test_a_verdict_stands_under_dropping_any_one_token(unchecked_shapes, build, data):
     model, (ids, *rest) = build(), data()
     whole = verdicts(audit(model, [ids, *rest]))
     labels = ids[:, 1:]

@@ -1,13 +1,17 @@
 """Made-up studies: round, artificial curves, so that no test mistakes them for measurements, and real records."""
 
 import math
+import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
+from jaxtyping import config
 
 from loopscale.data import load_data
-from loopscale.storage import plain
+from loopscale.storage import plain, read_json, write_json
 from loopscale.study import ConditionResult, Results, Run
 from loopscale.study.document import run_from
 from loopscale.study.grid import PAPER
@@ -96,21 +100,38 @@ def diverge():
 @pytest.fixture(scope="session")
 def records(tmp_path_factory):
     """Return what is measured of a tiny model of each condition, by topic, as a document gives it back."""
-    folder = tmp_path_factory.mktemp("records")
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        documents = _documents(tmp_path_factory.mktemp("records"))
+    else:  # the first process to ask measures for all
+        shared = tmp_path_factory.getbasetemp().parent / f"records-{run}"
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / "lock"):
+            if not (shared / "records.json").exists():
+                write_json(shared / "records.json", _documents(shared))
+            documents = read_json(shared / "records.json", dict[str, Any])
+    return {name: run_from(document, "measured").measured for name, document in documents.items()}
+
+
+def _documents(folder):
     text = folder / "text.txt"
     text.write_text("\n".join(f"{i} squared is {i * i}" for i in range(1500)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
         data = load_data(str(text), "bytes", sequence_length=16)
-    return {name: _records_of(edit, data) for name, edit in PAPER.items()}
+    config.update("jaxtyping_disable", True)  # half of the time, and shapes are checked elsewhere
+    try:
+        return {name: _document_of(edit, data) for name, edit in PAPER.items()}
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
-def _records_of(edit, data):
+def _document_of(edit, data):
     torch.manual_seed(0)
     model = tiny_model(**{**edit, "vocab_size": 256, "num_loops": LOOPS})
     facts = {"seed": 1, "steps": 0, "train_seconds": 0.0, "parameters": 1, "checkpoint": ""}
     facts["history"] = [{"step": step, f"loop_norms/{LOOPS}": 10.0 * step} for step in (1, 2)]
-    return run_from(plain({**facts, **measure(model, data)}), "measured").measured
+    return plain({**facts, **measure(model, data)})
 
 
 @pytest.fixture

@@ -59,12 +59,9 @@ def fixed_exit(run: Run, record: HaltingReport) -> tuple[int, float | None]:
 
     A study from before fixed exits were calibrated has it by its depth curve: the first exit within 1% of full depth.
     """
-    if (
-        record.results
-        and record.results[0].rule.rule == FIXED
-        and math.isfinite(record.results[0].executed_loops.value)
-    ):
-        return round(record.results[0].executed_loops.value), record.results[0].relative_perplexity.value
+    best = record.results[0] if record.results and record.results[0].rule.rule == FIXED else None
+    if best is not None and math.isfinite(best.executed_loops.value):
+        return round(best.executed_loops.value), best.relative_perplexity.value
     last = run.cross_entropy[-1]
     first = next((k for k, nats in enumerate(run.cross_entropy, 1) if nats - last <= math.log(TARGET)), len(run.norm))
     return first, ratio_of_perplexities(run.cross_entropy[first - 1] - last)

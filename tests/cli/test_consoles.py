@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loopscale import InputError
 from loopscale.cli.main import BROKEN_PIPE, main
 from tests.cli.runs import saved_run
 
@@ -101,12 +102,13 @@ def test_a_stream_without_an_encoding_serves(monkeypatch):
     assert sys.stdout.getvalue().startswith("loopscale ")
 
 
-def test_an_interruption_that_a_library_turned_into_its_own_error_is_one(run, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [ImportError("no."), InputError("no."), FileNotFoundError(2, "no", "a")])
+def test_an_interruption_that_a_library_turned_into_its_own_error_is_one(run, error, monkeypatch, capsys):
     def interrupted(*_):
         try:
             raise KeyboardInterrupt
         except BaseException:
-            import no_module_of_this_name  # type: ignore[import-not-found]  # noqa: F401
+            raise error  # noqa: B904
 
     monkeypatch.setattr("loopscale.cli.main._run", interrupted)
     assert main(["generate", str(run)]) == 130

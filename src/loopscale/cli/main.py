@@ -43,23 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(name, words[1:])
         sys.stdout.flush()
         return status
-    except InputError as error:
-        return _say(name, str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it leaves
-        return BROKEN_PIPE
-    except OSError as error:
-        if error.filename is not None:
-            return _say(name, f"cannot read or write {error.filename}: {error.strerror}.")
-        if error.errno in FULL:
-            return _say(name, f"cannot write any more: {error.strerror}.")
-        raise
     except KeyboardInterrupt:
         return _say(name, "interrupted", INTERRUPTED)
     except Exception as error:
         if _is_interruption(error):
             return _say(name, "interrupted", INTERRUPTED)
-        raise
+        return _told(name, error)
+
+
+def _told(name: str, error: Exception) -> int:
+    """Say what an error means and return its status; one that is a fault of this program is raised again."""
+    if isinstance(error, InputError):
+        return _say(name, str(error))
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it leaves
+        return BROKEN_PIPE
+    if isinstance(error, OSError) and error.filename is not None:
+        return _say(name, f"cannot read or write {error.filename}: {error.strerror}.")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return _say(name, f"cannot write any more: {error.strerror}.")
+    raise error
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import config
 
 from loopscale.convert import from_readout_blind_spot
 from loopscale.model import LoopedForCausalLM
+from tests.helpers import shapes_unchecked
 from tests.mechanisms import mechanisms
 
 __all__ = ["mechanisms"]
@@ -33,9 +33,8 @@ def _seeded() -> None:
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """Leave the shapes of arguments unchecked: for tests of many small calls, whose shapes others check."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
+    with shapes_unchecked():
+        yield
 
 
 class Golden:

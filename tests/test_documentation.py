@@ -10,6 +10,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from tests.helpers import shapes_unchecked
 from tests.workplace import ROOT, build, names, run_block
 
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
@@ -25,11 +26,13 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workplace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
-        build(folder)
+        with shapes_unchecked():
+            build(folder)
     return folder
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # tiny models are warned of, rightly
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page, workplace, tmp_path, monkeypatch):
     here = shutil.copytree(workplace, tmp_path / "here", ignore=shutil.ignore_patterns("cache"))

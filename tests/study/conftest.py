@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from jaxtyping import config
 
 from loopscale.data import load_data
 from loopscale.storage import plain, read_json, write_json
@@ -16,7 +15,7 @@ from loopscale.study import ConditionResult, Results, Run
 from loopscale.study.document import run_from
 from loopscale.study.grid import PAPER
 from loopscale.study.worker import measure
-from tests.helpers import tiny_model
+from tests.helpers import shapes_unchecked, tiny_model
 
 LOOPS = 4
 # losses at the four exits, norm of loop 1, its growth per loop
@@ -119,11 +118,8 @@ def _documents(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
         data = load_data(str(text), "bytes", sequence_length=16)
-    config.update("jaxtyping_disable", True)  # half of the time, and shapes are checked elsewhere
-    try:
+    with shapes_unchecked():
         return {name: _document_of(edit, data) for name, edit in PAPER.items()}
-    finally:
-        config.update("jaxtyping_disable", False)
 
 
 def _document_of(edit, data):

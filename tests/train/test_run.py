@@ -63,9 +63,20 @@ def test_terminal_logs_the_exit_it_sees(run_config):
     assert "loop_losses/1" not in line
 
 
-def test_resumed_equals_uninterrupted(run_config):
-    whole = train(run_config("whole"), quiet=True)
-    config = run_config("parts")
+AROUND = {
+    **{"num_prelude_layers": 1, "num_coda_layers": 1, "injection": "linear", "residual": "post_add"},
+    **{"initial_state": "noise", "coda_input": "readout", "penalties": ["jacobian"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "depth"),
+    [({}, "fixed"), (AROUND, {"kind": "poisson", "mean": 3, "with_gradient": 2})],
+    ids=["loop", "around"],
+)
+def test_resumed_equals_uninterrupted(run_config, model, depth):
+    whole = train(run_config("whole", model=model, depth=depth), quiet=True)
+    config = run_config("parts", model=model, depth=depth)
     assert train(config, [KillAt(3)], quiet=True) is None
     resumed = train(config, quiet=True)
     assert torch.equal(weights(resumed), weights(whole))

@@ -94,7 +94,7 @@ def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_readout_blind_spot(weights: Weights, meta: Mapping[str, Any]) -> LoopedForCausalLM:
-    """Return the model of that code's `weights`, in eval mode.
+    """Return the model of that code's `weights`, in eval mode; it shares their memory.
 
     `meta` holds its sizes (`d_model`, `num_heads`, `num_layers`, `ff_multiplier`, `num_loops`; the vocabulary and the
     positions are read off the weights) with one variant's flags merged in (`use_decode_norm`, `decode_norm_final_only`,

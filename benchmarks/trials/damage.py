@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -24,7 +25,7 @@ from loopscale.train import train
 class StopAt(TrainerCallback):
     """Ends a run by a signal in a step, as a scheduler does."""
 
-    def on_step_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 4:
             os.kill(os.getpid(), 15)
 

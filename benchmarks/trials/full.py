@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def main(number: int, seed: int, out: Path) -> int:
     ]
     for name, callback, size in kinds:
         _mount(disk, f"size={size}k")
-        ended = forked(lambda: _train(on_disk, callback), log)  # noqa: B023 (called at once)
+        ended = forked(partial(_train, on_disk, callback), log)
         first = "done" if ended.status == 0 else "one sentence" if ended.status == REFUSED and ended.is_told else "BAD"
         if name == "read-only":
             subprocess.run(["umount", str(disk)], check=True)

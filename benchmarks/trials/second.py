@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from benchmarks.trials.forks import REFUSED, forked
 from benchmarks.trials.kills import tiny_run
 from loopscale.study.reproduce import reproduce
-from loopscale.train import train
+from loopscale.train import RunConfig, train
 
 
 class Slow(TrainerCallback):
@@ -57,12 +57,6 @@ def main(number: int, seed: int, out: Path) -> int:
         run, mark, log = tiny_run(place), place / "mark", out / "said.txt"
         study = place / "study"
 
-        def act(callback: Any, executor: Any) -> int:
-            if way == "study":  # noqa: B023 (called at once)
-                reproduce(replace(run, out=str(study)), study, ["terminal-raw"], executor=executor)  # noqa: B023
-                return 0
-            return int(train(run, [callback] if callback else [], quiet=True) is None)  # noqa: B023
-
         held = run.folder / "checkpoints"
         if way == "stale owner":
             held.mkdir(parents=True)
@@ -71,7 +65,7 @@ def main(number: int, seed: int, out: Path) -> int:
         if first == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             try:
-                act(Slow(mark), SlowExecutor(mark))
+                _work(run, study if way == "study" else None, [Slow(mark)], SlowExecutor(mark))
             finally:
                 os._exit(0)
         while not mark.exists():
@@ -80,7 +74,7 @@ def main(number: int, seed: int, out: Path) -> int:
             (held / ".lock").unlink()
         if way == "owner removed":
             (held / ".owner.json").unlink()
-        ended = forked(partial(act, None, SlowExecutor(mark)), log)
+        ended = forked(partial(_work, run, study if way == "study" else None, [], SlowExecutor(mark)), log)
         named = f"process {first}" in ended.said or way == "owner removed"
         good = ended.status == REFUSED and named and ended.is_told
         bad += not good
@@ -88,6 +82,14 @@ def main(number: int, seed: int, out: Path) -> int:
         os.kill(first, signal.SIGKILL)
         os.waitpid(first, 0)
     return bad + _orphans(out, max(1, number // 4))
+
+
+def _work(run: RunConfig, study: Path | None, callbacks: list[TrainerCallback], executor: SlowExecutor) -> int:
+    """Train a run, or reproduce a study with an executor that trains nothing; return the status of a command."""
+    if study is None:
+        return int(train(run, callbacks, quiet=True) is None)
+    reproduce(replace(run, out=str(study)), study, ["terminal-raw"], executor=executor)
+    return 0
 
 
 def _orphans(out: Path, number: int) -> int:

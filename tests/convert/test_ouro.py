@@ -131,7 +131,11 @@ def test_a_model_that_is_no_ouro_cannot_become_one():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"injection": "add"}, {"mlp": "gelu"}, {"attention_bias": True}, {"qk_norm": True}, {"head_dim": 10}]
+    "fields",
+    [
+        *({"injection": "add"}, {"mlp": "gelu"}, {"attention_bias": True}, {"qk_norm": True}, {"head_dim": 10}),
+        *({"relaxation": "fixed"}, {"num_prelude_layers": 1}, {"num_coda_layers": 1}, {"embedding_scale": 2.0}),
+    ],
 )
 def test_what_an_ouro_lacks_is_named(fields):
     (name,) = fields

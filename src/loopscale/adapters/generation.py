@@ -71,4 +71,4 @@ def _left_padded(model: Looped, mask: Tensor) -> Tensor | None:
 
 def _context(model: Looped, input_ids: Tokens, mask: Tensor | None) -> Context | None:
     """Return the context of padded prompts; None leaves it to the call."""
-    return None if mask is None else model.context(input_ids, mask)  # type: ignore[attr-defined]
+    return None if mask is None else model.context(input_ids, mask)  # type: ignore[attr-defined]  # `_left_padded` asked

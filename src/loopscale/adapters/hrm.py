@@ -71,7 +71,7 @@ class HrmText(LiveLoop):
         positions = torch.arange(x.shape[1], device=x.device)[None]
         mask = causal_mask(self.model.config, x, None, None, positions, slot=0)
         rotary = self.model.model.rotary_emb(x, positions)
-        layers: list[nn.Module] = list(stack.layers)  # type: ignore[arg-type]
+        layers: list[nn.Module] = list(stack.layers)  # type: ignore[arg-type]  # a ModuleList
         for layer in layers:
             x = layer(x, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
         return x

@@ -1,6 +1,6 @@
 """Building of a model from sizes and a state dict under our names; what is missing or does not fit is named."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
@@ -38,6 +38,17 @@ def require_sizes(config: Mapping[str, Any], names: Iterable[str], source: str) 
             raise InputError(f"{source}: {name} is missing in its config.")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{source}: {name} is {value!r} in its config: it must be a positive integer.")
+
+
+def require_names(found: Collection[str], expected: Collection[str], spare: Collection[str], source: str) -> None:
+    """Raise `InputError` unless a checkpoint holds the weights `expected`, and no other but those `spare`.
+
+    Tables of rotary angles, which older versions saved among the weights, are always spare.
+    """
+    if missing := sorted(set(expected) - set(found)):
+        raise InputError(f"{source} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
+    if surplus := sorted(name for name in set(found) - set(expected) - set(spare) if "rotary_emb" not in name):
+        raise InputError(f"{source} holds {len(surplus)} unknown weights, among them {surplus[0]}.")
 
 
 def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:

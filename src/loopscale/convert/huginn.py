@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.build import build_config, build_model, require_names, require_sizes
 from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
@@ -74,8 +74,8 @@ GROUPS = {"prelude": "prelude", "core_block": "layers", "coda": "coda"}  # of la
 PLAIN = {
     "transformer.wte.weight": "model.embed_tokens.weight",
     "transformer.adapter.weight": "model.injection.mix.weight",
+    "transformer.ln_f.weight": "readout_norm.norm.weight",
 }
-PLAIN |= {"transformer.ln_f.weight": "readout_norm.norm.weight"}
 LAYER = {
     "norm_1.weight": "input_layernorm.weight",
     "norm_2.weight": "attention_output_norm.weight",
@@ -94,11 +94,7 @@ def from_huginn(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalL
     """
     native = config_of(config)
     tensors = {n: torch.as_tensor(w) for n, w in plain_names(weights, "transformer.wte.weight", SOURCE).items()}
-    expected = set(_their_names(native))
-    if missing := sorted(expected - tensors.keys()):
-        raise InputError(f"{SOURCE} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
-    if surplus := sorted(tensors.keys() - expected - {HEAD, ANGLES}):
-        raise InputError(f"{SOURCE} holds {len(surplus)} unknown weights, among them {surplus[0]}.")
+    require_names(tensors, [*_their_names(native)], (HEAD, ANGLES), SOURCE)
     if ANGLES in tensors:
         require_angles(tensors[ANGLES], native, SOURCE)
     return build_model(native, _ours(tensors, native), SOURCE)

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.build import build_config, build_model, require_names, require_sizes
 from loopscale.convert.expressible import differing_fields, kind, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.errors import InputError
@@ -77,12 +77,7 @@ def from_nanbeige(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausa
     native = config_of(config)
     keys = key_map(native)
     weights = plain_names(weights, "model.embed_tokens.weight", SOURCE)
-    if missing := sorted(keys.keys() - weights.keys()):
-        raise InputError(f"{SOURCE} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
-    tied = {"lm_head.weight"} if native.tie_word_embeddings else set()
-    surplus = sorted(name for name in weights.keys() - keys.keys() - tied if "rotary_emb" not in name)
-    if surplus:
-        raise InputError(f"{SOURCE} holds {len(surplus)} weights that a looped Llama lacks, among them {surplus[0]}.")
+    require_names(weights, keys, ("lm_head.weight",), SOURCE)  # where it is tied
     return build_model(native, {ours: torch.as_tensor(weights[theirs]) for theirs, ours in keys.items()}, SOURCE)
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.build import build_config, build_model, require_names, require_sizes
+from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
@@ -42,30 +43,16 @@ OPTIONS = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
 }
-# what every Ouro is, in our words
+# what every Ouro is, in our words, where that is not the default
 ARCHITECTURE: Mapping[str, Any] = {
     "position_embedding": "rope",
-    "block_norm": "rmsnorm",
     "norm_placement": "sandwich",
     "recurrence": "rmsnorm",
     "readout": "rmsnorm",
     "share_loop_norm": True,
     "exit_gate": True,
-    "residual": None,
-    "injection": "none",
-    "relaxation": "full",
-    "num_prelude_layers": 0,
-    "num_coda_layers": 0,
-    "initial_state": "embedded",
-    "attention_bias": False,
-    "attention_output_bias": False,
-    "qk_norm": False,
-    "mlp": "swiglu",
-    "mlp_bias": False,
-    "embedding_scale": 1.0,
-    "prelude_norm": False,
-    "value_embeddings": False,
 }
+JUDGED = {"rope_parameters", "head_dim"}  # fields with a rule of their own in `to_ouro`
 ROPE_THETA = 1e6
 SOURCE = "the Ouro checkpoint"
 
@@ -94,12 +81,7 @@ def from_ouro(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
     native = config_of(config)
     keys = key_map(native)
     weights = plain_names(weights, "model.embed_tokens.weight", SOURCE)
-    missing = sorted(keys.keys() - weights.keys())
-    if missing:
-        raise InputError(f"not a whole Ouro checkpoint: {len(missing)} weights are missing, among them {missing[0]}.")
-    surplus = sorted(name for name in weights.keys() - keys.keys() - {"lm_head.weight"} if "rotary_emb" not in name)
-    if surplus:
-        raise InputError(f"not an Ouro checkpoint: it holds {len(surplus)} unknown weights, among them {surplus[0]}.")
+    require_names(weights, keys, ("lm_head.weight",), SOURCE)  # where it is tied
     state = {ours: torch.as_tensor(weights[theirs]) for theirs, ours in keys.items()}
     return build_model(native, state, SOURCE)
 
@@ -107,31 +89,34 @@ def from_ouro(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalLM:
 def to_ouro(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
     """Return the state dict and config under Ouro's names.
 
-    Raises `InputError`, naming what differs, for a model whose architecture is not Ouro's.
+    Both forms are run on a few tokens. Raises `InputError`, naming what differs, for a model whose architecture is not
+    Ouro's.
     """
-    config, rope = model.config, model.config.rope_parameters or {}
-    has = {**{key: getattr(config, key) for key in ARCHITECTURE}, "rope_type": rope.get("rope_type")}
-    needs = {**ARCHITECTURE, "rope_type": "default"}
-    different = [f"{key}={value!r}" for key, value in has.items() if value != needs[key]]
+    config = model.config
+    different = differing_fields(config, ARCHITECTURE, {*SIZES.values(), *OPTIONS.values(), *JUDGED})
+    different += rope_beyond(config)
     assert config.head_dim is not None  # the config fills it
     if config.head_dim * config.num_attention_heads != config.hidden_size:
         different.append(f"head_dim={config.head_dim}")
     if different:
         raise InputError(f"this model cannot be written as an Ouro, which has no {', no '.join(different)}.")
     state = model.state_dict()
+    require_placed(state, key_map(config).values(), (), "Ouro")
     weights = {theirs: state[ours].contiguous() for theirs, ours in key_map(config).items()}
-    return weights, {
+    written = {
         "architectures": ["OuroForCausalLM"],
         "model_type": "ouro",
         **{theirs: getattr(config, ours) for theirs, ours in {**SIZES, **OPTIONS}.items()},
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "attention_dropout": 0.0,
-        "rope_theta": rope["rope_theta"],
+        "rope_theta": (config.rope_parameters or {})["rope_theta"],
         "rope_scaling": None,
         "use_sliding_window": False,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
+    require_same(model, from_ouro(weights, written), "Ouro")
+    return weights, written
 
 
 def config_of(ouro: Mapping[str, Any]) -> LoopedConfig:

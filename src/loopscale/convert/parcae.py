@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.build import build_config, build_model, require_names, require_sizes
 from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
@@ -117,11 +117,7 @@ def from_parcae(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalL
     tensors = {n: torch.as_tensor(w) for n, w in plain_names(weights, "transformer.wte.weight", SOURCE).items()}
     floats = [tensor.dtype for name, tensor in tensors.items() if name != ANGLES and tensor.is_floating_point()]
     native = config_of(config, reduce(torch.promote_types, floats, torch.bfloat16))
-    expected = set(_their_names(native))
-    if missing := sorted(expected - tensors.keys()):
-        raise InputError(f"{SOURCE} is not whole: {len(missing)} weights are missing, among them {missing[0]}.")
-    if surplus := sorted(tensors.keys() - expected - {HEAD, ANGLES}):
-        raise InputError(f"{SOURCE} holds {len(surplus)} weights without a place here, among them {surplus[0]}.")
+    require_names(tensors, [*_their_names(native)], (HEAD, ANGLES), SOURCE)
     if ANGLES in tensors:
         require_angles(tensors[ANGLES], native, SOURCE)
     return build_model(native, _ours(tensors, native), SOURCE)

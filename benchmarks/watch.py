@@ -1,7 +1,7 @@
 """Lead time of the watch's alarms over the loss, their false alarms, and what watching costs.
 
 Every run trains a small looped model on the source text of Python's standard library; half of them at a learning rate
-that is raised step by step until the run breaks. Thresholds were set before, that of `surge` after a look at seeds 100
+that is raised step by step to the end. Thresholds were set before, that of `surge` after a look at seeds 100
 and 101. A detector is judged by its first alarm: before the run breaks it leads by so many steps, in a run that does
 not break it is a false alarm. `python -m benchmarks.watch --out results/watch-cpu/watch.json`
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from loopscale.data import load_data
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.monitor import Alarm, watch
+from loopscale.storage import write_json
 from loopscale.system.environment import environment
 
 STEPS, BATCH, SEQUENCE, EVERY = 240, 4, 32, 5
@@ -102,11 +103,8 @@ def first_spike(losses: list[float]) -> int | None:
 
 def judged(runs: list[Run]) -> dict[str, dict[str, Any]]:
     """Return lead times, misses and false alarms of every detector."""
-    kinds = sorted(
-        {kind for run in runs for kind in run.first} | {"drift", "idle", "range", "not_finite", "loss_spike"}
-    )
     found = {}
-    for kind in kinds:
+    for kind in DETECTORS:
         broken, whole = [r for r in runs if r.broke], [r for r in runs if not r.broke]
         leads = [r.broke - r.first[kind] for r in broken if kind in r.first and r.broke]
         found[kind] = {
@@ -177,7 +175,7 @@ def main() -> None:
     if args.out is not None:
         kept = [{k: v for k, v in vars(run).items() if k != "losses"} for run in runs]
         document = {"environment": environment(), "steps": STEPS, "every": EVERY, "runs": kept, **result}
-        args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, document)
 
 
 if __name__ == "__main__":

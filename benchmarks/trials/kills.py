@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import Any, final
 import torch
 from rich.console import Console
 
+from benchmarks.trials.forks import forked
 from benchmarks.trials.operations import Operations, kind_of
 from loopscale.cli.main import main as command
 from loopscale.study import worker
@@ -196,28 +196,15 @@ def _child(
     trial: Trial, place: Path, out: Path, at: Callable[[int, str], None] | None = None, after: float | None = None
 ) -> tuple[int, str]:
     """Run a trial in a fork; return its status (negative: the signal that ended it) and what it printed."""
-    said = out / "said.txt"
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            file = said.open("w")
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
-            if at is not None:
-                Operations(place, at).start()
-            trial.act(place)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if after is not None:
-        time.sleep(after)
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status, said.read_text(errors="replace")
+
+    def act() -> None:
+        os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
+        if at is not None:
+            Operations(place, at).start()
+        trial.act(place)
+
+    ended = forked(act, out / "said.txt", kill_after=after)
+    return ended.status, ended.said
 
 
 def _fresh(place: Path) -> Path:

@@ -86,7 +86,7 @@ class Context:
 
 
 def _moved(x: Any, device: torch.device | int | str, non_blocking: bool) -> Any:
-    """Return tensors and masks on a device, and anything else as it is."""
+    """Return tensors on a device, and anything else as it is."""
     if isinstance(x, tuple):
         return tuple(_moved(one, device, non_blocking) for one in x)
     return x.to(device, non_blocking=non_blocking) if isinstance(x, Tensor) else x

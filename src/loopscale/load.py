@@ -11,7 +11,7 @@ from loopscale.adapters.hrm import load_hrm
 from loopscale.adapters.huginn import load_huginn
 from loopscale.adapters.inkling import load_inkling
 from loopscale.adapters.live import LiveLoop
-from loopscale.adapters.parcae import WEIGHT_FILES, load_parcae
+from loopscale.adapters.parcae import load_parcae
 from loopscale.convert import (
     FOLDERS,
     checkpoint_of,
@@ -41,7 +41,7 @@ LIVE: Mapping[str, LiveLoader] = {
     **dict.fromkeys(
         ("inkling2_loop", "inkling2_loop_text"), lambda name, config, trust: load_inkling(name, config["model_type"])
     ),
-    "ParcaeConfig": lambda name, config, trust: load_parcae(local_folder(name, ("*.json", *WEIGHT_FILES)), config),
+    "ParcaeConfig": lambda name, config, trust: load_parcae(checkpoint_of(name, "ParcaeConfig"), config),
 }
 
 
@@ -67,11 +67,12 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
         )
     if kind in FOLDERS and not (kind in LIVE and trust_remote_code):
         try:
-            return _at_depth(_native(name, kind), num_loops)
+            native = _native(name, kind)
         except InputError as refusal:
             if kind not in LIVE:
                 raise
             return _live(name, kind, config, num_loops, str(refusal))
+        return _at_depth(native, num_loops)
     return _live(name, kind, config, num_loops, None, trust_remote_code)
 
 

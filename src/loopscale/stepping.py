@@ -239,7 +239,7 @@ def continue_loops(
 
 
 @contextmanager
-def evaluating(model: Looped) -> Iterator[None]:
+def evaluating(model: "Looped | nn.Module") -> Iterator[None]:
     """Run in eval mode and without gradients; every part of the model is left in the mode it was in."""
     training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
     if isinstance(model, nn.Module):

@@ -87,10 +87,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left of this file: other folders than those of runs have nobody who sweeps them."""
+    """Remove what killed processes of this machine left of a JSON file: not every folder has somebody who sweeps it."""
     for left in path.parent.glob(f".{escape(path.name)}.*"):
-        if is_staging(left) and not pid_exists(int(left.name.rpartition(".")[2])):
-            left.unlink(missing_ok=True)
+        with suppress(OSError, OverflowError):
+            if is_staging(left) and not pid_exists(int(left.name.rpartition(".")[2])):
+                left.unlink()
 
 
 def is_staging(path: Path) -> bool:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
@@ -105,11 +106,11 @@ def test_a_stream_without_an_encoding_serves(monkeypatch):
 @pytest.mark.parametrize("error", [ImportError("no."), InputError("no."), FileNotFoundError(2, "no", "a")])
 def test_an_interruption_that_a_library_turned_into_its_own_error_is_one(run, error, monkeypatch, capsys):
     def interrupted(*_):
-        try:
-            raise KeyboardInterrupt
-        except BaseException:
-            raise error  # noqa: B904
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise error
 
     monkeypatch.setattr("loopscale.cli.main._run", interrupted)
     assert main(["generate", str(run)]) == 130
     assert capsys.readouterr().err == "loopscale generate: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -64,7 +64,7 @@ def test_a_folder_goes_there_and_back(parcae, tmp_path):
     native: Any = load_model(str(there))
     convert_checkpoint(str(there), here)
     convert_checkpoint(str(here), back, to="parcae")
-    assert sorted(path.name for path in back.iterdir()) == ["config.json", "model.pt"]
+    assert sorted(path.name for path in back.iterdir()) == ["config.json", "generation_config.json", "model.pt"]
     with torch.no_grad():
         torch.testing.assert_close(read_as_native(str(back))(IDS).logits, native(IDS).logits)
 

@@ -143,8 +143,10 @@ def test_a_cache_of_other_loops_is_refused(loops):
         StaticCache(config=model.config, max_cache_len=16),
     ):
         model(IDS, cache=cache)
-        with pytest.raises(InputError, match=r"same num_loops|too few for this call"):
-            model(IDS[:, :1], cache=cache, num_loops=loops)
+        for _ in range(2):  # the first refusal changes nothing
+            with pytest.raises(InputError, match=r"same num_loops|too few for this call"):
+                model(IDS[:, :1], cache=cache, num_loops=loops)
+        model(IDS[:, :1], cache=cache)
 
 
 def test_a_coda_input_without_a_coda_is_refused():

@@ -37,6 +37,12 @@ def test_later_loops_of_a_mixed_model_start_without_effect_and_learn(kind):
     assert not torch.allclose(*states(model, IDS)[1:])
 
 
+def test_a_blind_loop_works_on_other_noise_than_the_loops_start_from():
+    model = tiny_model(relaxation={"kind": "blind", "initial": 0.5}, initial_state="noise", injection="linear")
+    first, second, _ = states(model, IDS)
+    assert not torch.allclose(first, second)
+
+
 def test_what_later_blind_loops_compute_is_the_same_for_every_text():
     for kind, is_blind in (("learned", False), ("blind", True)):
         model = tiny_model(relaxation={"kind": kind, "initial": 0.5}).double()

@@ -51,3 +51,9 @@ def test_a_deep_model_that_can_be_run_is_let_through():
     require_depth("it", DEEPEST - 1)
     with pytest.raises(InputError, match="stay below 10,000 layers"):
         require_depth("it", DEEPEST // 2, 2)
+
+
+@pytest.mark.parametrize("part", [{"initial_state": "noise", "injection": "linear"}, {"relaxation": "blind"}])
+def test_noise_of_every_position_is_counted_and_not_drawn(part):
+    with pytest.raises(InputError, match="of memory"):
+        require_room(tiny_config(**part, position_embedding="rope", max_position_embeddings=10**12), "config.json")

@@ -20,7 +20,7 @@ def grown():
 def test_a_blind_residual_loop_is_not_steady(grown):
     assert len(grown.points) == 2 * 2 * 2 * 3 and not grown.steady
     calm, wild = grown.verdicts
-    assert wild.over_steps > calm.over_steps and any("times in 3 steps" in said for said in wild.complaints)
+    assert wild.over_steps > calm.over_steps and any("times in 2 updates" in said for said in wild.complaints)
     reading = grown.last(32, 4, 1e-3)
     assert calm.over_loops == pytest.approx(reading.scale[-1] / reading.scale[0])
     narrow = grown.last(16, 4, 1e-3)
@@ -59,7 +59,12 @@ def test_a_model_made_elsewhere_and_one_that_breaks():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"widths": (12,)}, "head size"), ({"steps": 1}, "at least 2"), ({"rates": (-1.0,)}, "above 0")],
+    [
+        ({"widths": (12,)}, "whole number of heads"),
+        ({"rates": (math.nan,)}, "above 0"),
+        ({"steps": 1}, "at least 2"),
+        ({"rates": (-1.0,)}, "above 0"),
+    ],
 )
 def test_bad_input_is_told(options, said):
     with pytest.raises(InputError, match=said):

@@ -53,6 +53,18 @@ def test_its_figures_are_those_of_the_states():
     assert set(reading.scalars()) == names
 
 
+@pytest.mark.parametrize("relaxation", ["full", {"kind": "fixed", "factor": 0.25}, {"kind": "learned", "initial": 0.5}])
+def test_a_model_of_ours_is_read_where_its_state_comes_out(relaxation):
+    model = tiny_model(relaxation=relaxation)
+    ids = torch.arange(24).view(2, 12) % 31
+    states = model(ids, output_states=True).states
+    with watch(model) as watching:
+        model.train()(ids, labels=ids).loss.backward()
+        torch.optim.SGD(model.parameters(), 0.1).step()
+    (reading,) = watching.readings
+    assert reading.norm == pytest.approx([float(norm(z.detach()).mean()) for z in states], rel=1e-5)
+
+
 def test_it_reads_the_first_step_and_every_so_many():
     seen = []
     model = TheirLoop()

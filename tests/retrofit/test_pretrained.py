@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from loopscale import InputError
@@ -55,6 +57,15 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys):
         assert told in error, error
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_lacks_a_weight_is_refused(folder, tmp_path):
+    there = shutil.copytree(folder, tmp_path / "damaged")
+    weights = load_file(there / "model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, there / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"1 weights are missing, among them model\.layers\.2"):
+        retrofit(str(there), (1, LAYERS - 1))
 
 
 def test_other_kinds_are_refused_before_their_weights_are_read(tmp_path):

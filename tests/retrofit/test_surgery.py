@@ -56,6 +56,18 @@ def test_it_is_a_copy_in_the_precision_of_the_original():
     assert model.model.layers[1].mlp.up_proj.weight.any()
 
 
+def test_what_a_part_adds_has_that_precision_too():
+    looped = retrofit(original(dtype=torch.bfloat16), CORE, injection="linear", relaxation="learned")
+    assert looped.dtype == torch.bfloat16
+
+
+def test_every_layer_of_the_original_is_left_in_its_mode():
+    model = original().train()
+    model.model.layers[0].eval()
+    retrofit(model, CORE)
+    assert model.training and model.model.layers[1].training and not model.model.layers[0].training
+
+
 @pytest.mark.parametrize("kind", INJECTIONS)
 def test_injections_start_at_the_original_or_are_refused(kind):
     model, ids = original(), prompts(2)

@@ -298,6 +298,9 @@ def test_a_grid_of_a_file_is_every_mix_of_its_values(base, tmp_path):
         ("reedout: [raw]", "did you mean 'readout'"),
         ("readout: raw", "give a list of its values"),
         ("- 1", "holds no grid"),
+        ("num_loops: [2, 4]", "one for a whole study: give --model.num_loops"),
+        ("train.seed: [1, 2]", "one for a whole study: give --seeds"),
+        ("readout: [2026-01-01, raw]", "give numbers, words, lists or mappings"),
         (None, "no grid at"),
     ],
 )

@@ -63,6 +63,15 @@ def test_a_run_that_diverged_is_not_trained_again(run_config):
     assert again.diverged.startswith("step 5") and all(torch.isfinite(p).all() for p in again.model.parameters())
 
 
+def test_a_record_of_divergence_that_is_damaged_is_told(run_config):
+    run = run_config(learning_rate=1e30, save_every=1)
+    train(run, quiet=True)
+    path = Path(run.out, "training.json")
+    path.write_text(path.read_text().replace('"what"', '"whau"'))
+    with pytest.raises(InputError, match="diverged"):
+        train(run, quiet=True)
+
+
 def test_one_that_diverges_before_its_first_checkpoint(run_config):
     run = run_config(learning_rate=1e30)
     assert train(run, quiet=True).diverged.startswith("step 2")

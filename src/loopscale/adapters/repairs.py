@@ -1,6 +1,7 @@
 """Repairs of model code that was written for transformers 4, and the one way in which live weights are loaded."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -48,6 +49,12 @@ def load_whole(model_class: Any, name: str, **options: Any) -> Any:
         )
     except Exception as error:  # whatever its code raises
         raise InputError(f"the weights of '{name}' cannot be read: {type(error).__name__}: {error}") from error
+    require_whole(report, name)
+    return model.eval()
+
+
+def require_whole(report: Mapping[str, Any], name: str) -> None:
+    """Raise `InputError` where what transformers reports of a loading has weights that do not fit, miss or are left."""
     for weight, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(
             f"the model in '{name}' is not whole: weight {weight} has shape {tuple(found)} where its config asks for "
@@ -58,4 +65,3 @@ def load_whole(model_class: Any, name: str, **options: Any) -> Any:
             raise InputError(
                 f"the model in '{name}' is not whole: {len(weights)} weights are {problem}, among them {weights[0]}."
             )
-    return model.eval()

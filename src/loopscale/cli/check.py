@@ -5,11 +5,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from loopscale.cli.audit import read_config
+from loopscale.cli.parser import check_outputs
 from loopscale.display import console, tracker, write_figure
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig
 from loopscale.monitor import check_figure, check_table, loop_check
-from loopscale.storage import check_writable, plain, write_json
+from loopscale.storage import check_writable, write_json
 from loopscale.train import RUNS, preset_run
 
 VOCABULARY = 256  # of a configuration that leaves it to its tokenizer: random ids need no more
@@ -20,8 +21,7 @@ def run(args: Namespace) -> int:
     """Train a little everywhere, print the verdicts, draw."""
     figure = Path(args.figure)
     check_writable("--figure", figure.parent)
-    if args.json is not None:
-        check_writable("--json", Path(args.json).parent)
+    check_outputs(args)
     config = _config(args.config)
     check = loop_check(
         config, args.widths or (), args.loops or (), args.learning_rates, args.steps, seed=args.seed, track=tracker()
@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
             | ({} if p.reading is None else {"scale": p.reading.scale, "angular_step": p.reading.angular_step})
             for p in check.points
         ]
-        write_json(Path(args.json), {"verdicts": plain(check.verdicts), "points": rows})
+        write_json(Path(args.json), {"verdicts": check.verdicts, "points": rows})
     return 0 if check.steady else UNSTEADY
 
 

@@ -122,7 +122,11 @@ def _write_cached(model: LoopedForCausalLM, args: Namespace, input_ids: Tensor, 
         rule.require_fit(model, model.num_loops if args.loops is None else args.loops)
         return early_exit_generate(model, rule=rule, exit_slots=args.exit_slots or EXIT_SLOTS[0], **options)
     if not args.speculate:
-        contrast = None if args.contrast is None else Contrast(args.contrast, args.contrast_loop or 1)
+        contrast = (
+            None
+            if args.contrast is None
+            else Contrast(args.contrast, 1 if args.contrast_loop is None else args.contrast_loop)
+        )
         return full_depth_generate(model, contrast=contrast, **options)
     drafting = {name: args[name] for name in DRAFTING if args[name] is not None}
     return speculative_generate(model, **drafting, **options)

@@ -7,10 +7,13 @@ answered before.
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import TextIO
 
 from loopscale import __version__
@@ -39,16 +42,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else "--help"
     _prepare_streams()
-    try:
-        status = _run(name, words[1:])
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return _say(name, "interrupted", INTERRUPTED)
-    except Exception as error:
-        if _is_interruption(error):
+    with _heard_interruptions() as heard:
+        try:
+            status = _run(name, words[1:])
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
             return _say(name, "interrupted", INTERRUPTED)
-        return _told(name, error)
+        except Exception as error:
+            return _say(name, "interrupted", INTERRUPTED) if heard else _told(name, error)
+
+
+@contextmanager
+def _heard_interruptions() -> Iterator[list[bool]]:
+    """Yield a list that holds something once Ctrl-C was pressed: some libraries catch whatever is raised there."""
+    heard: list[bool] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(True)
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _told(name: str, error: Exception) -> int:
@@ -63,13 +84,6 @@ def _told(name: str, error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in FULL:
         return _say(name, f"cannot write any more: {error.strerror}.")
     raise error
-
-
-def _is_interruption(error: BaseException | None) -> bool:
-    """Return whether an interruption led to the error: some libraries catch all that is raised while they start."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _run(name: str, words: Sequence[str]) -> int:

@@ -109,6 +109,7 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Add the options of the file to those that were read."""
+        check_yaml(values, "--config")  # where it is the configuration itself
         if not isinstance(_inline(values), dict):
             read_document(Path(values))
         super().__call__(parser, cfg, values, option_string)
@@ -118,7 +119,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML or JSON file. Raises `InputError` where there is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        check_yaml(text, f"--config {path}")
+        check_yaml(text, str(path))
         document = get_loader("yaml")(text)  # JSON is YAML, and 1e-3 a number
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
@@ -143,7 +144,7 @@ def check_outputs(args: Namespace, *folders: str) -> None:
 def _inline(text: str) -> Any:
     try:
         return get_loader("yaml")(text)
-    except YAMLError:
+    except (YAMLError, ValueError, RecursionError):
         return None
 
 

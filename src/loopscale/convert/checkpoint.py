@@ -201,6 +201,7 @@ def write_parcae(model: LoopedForCausalLM, folder: Path) -> None:
     weights, config = to_parcae(model)
     torch.save(weights, folder / PARCAE_WEIGHTS[-1])
     write_json(folder / CONFIG, config)
+    model.generation_config.save_pretrained(folder)  # ids of tokens, which a Parcae's config has no place for
 
 
 def _written(form: Form, model: LoopedForCausalLM, folder: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.stepping import evaluating
 
 # fields of ours that say how a model was trained or how it is run, not what it computes at the depth it is run at
 ELSEWHERE = frozenset(
@@ -66,9 +67,8 @@ def require_same(model: LoopedForCausalLM, rebuilt: LoopedForCausalLM, form: str
     """
     length = min(PROBE_TOKENS, model.config.max_position_embeddings)
     ids = torch.arange(1, length + 1)[None] * 7919 % model.config.vocab_size
-    training, K = model.training, rebuilt.num_loops
-    own = model.eval()(ids.to(model.device), num_loops=K, use_cache=False).logits.double().cpu()
-    model.train(training)
+    with evaluating(model):
+        own = model(ids.to(model.device), num_loops=rebuilt.num_loops, use_cache=False).logits.double().cpu()
     other = rebuilt(ids.to(rebuilt.device), use_cache=False).logits.double().cpu()
     precision = 1e-3 if model.dtype == torch.float32 else 5e-2
     difference = float((own - other).abs().max())

@@ -97,7 +97,11 @@ def from_huginn(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalL
     require_names(tensors, [*_their_names(native)], (HEAD, ANGLES), SOURCE)
     if ANGLES in tensors:
         require_angles(tensors[ANGLES], native, SOURCE)
-    return build_model(native, _ours(tensors, native), SOURCE)
+    try:
+        state = _ours(tensors, native)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{SOURCE}: config and weights are of different models: {error}.") from error
+    return build_model(native, state, SOURCE)
 
 
 def to_huginn(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
@@ -128,8 +132,6 @@ def to_huginn(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     require_same(model, from_huginn(weights, written), "Huginn")
-    if config.initial_state == "noise":
-        logger.warning("Huginn's own code draws another state before the first loop: exits differ a little")
     if config.exit_gate:
         logger.warning("the exit gate is left out: every token will take all %d loops", config.num_loops)
     return weights, written
@@ -145,8 +147,8 @@ def inexpressible(config: LoopedConfig) -> list[str]:
         found.append(f"head_dim={config.head_dim}")
     if not math.isclose(config.embedding_scale, math.sqrt(config.hidden_size), rel_tol=1e-6):
         found.append(f"embedding_scale={config.embedding_scale}")
-    if config.initial_state == "embedded":
-        found.append("initial_state='embedded'")
+    if config.initial_state != "zeros":
+        found.append(f"initial_state={config.initial_state!r}")
     found += [f"{name}=0" for name in ("num_prelude_layers", "num_coda_layers") if not getattr(config, name)]
     return found + rope_beyond(config)
 

@@ -77,7 +77,7 @@ SCALING = {
     "scaled-and-logit-scale",
 }
 DRAWN = {"normal": "noise", "zero": "zeros", "like-init": "zeros", "embed": "zeros"}  # state_init -> initial_state
-# fields with a rule of their own in `inexpressible`
+# fields with a rule of their own in `inexpressible`, and the ids that generation_config.json keeps
 JUDGED = {
     *("residual", "norm_placement", "rope_parameters", "initial_state", "num_key_value_heads", "head_dim"),
     *("tie_word_embeddings", "rms_norm_eps", "qk_norm_eps", "initializer_range", "pad_token_id", "bos_token_id"),
@@ -115,12 +115,20 @@ def from_parcae(weights: Weights, config: Mapping[str, Any]) -> LoopedForCausalL
     Raises `InputError` where a size or a weight is missing or does not fit, and for options this library cannot run.
     """
     tensors = {n: torch.as_tensor(w) for n, w in plain_names(weights, "transformer.wte.weight", SOURCE).items()}
-    floats = [tensor.dtype for name, tensor in tensors.items() if name != ANGLES and tensor.is_floating_point()]
+    floats = [
+        tensor.dtype
+        for name, tensor in tensors.items()
+        if name != ANGLES and tensor.is_floating_point() and tensor.element_size() > 1
+    ]
     native = config_of(config, reduce(torch.promote_types, floats, torch.bfloat16))
     require_names(tensors, [*_their_names(native)], (HEAD, ANGLES), SOURCE)
     if ANGLES in tensors:
         require_angles(tensors[ANGLES], native, SOURCE)
-    return build_model(native, _ours(tensors, native), SOURCE)
+    try:
+        state = _ours(tensors, native)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{SOURCE}: config and weights are of different models: {error}.") from error
+    return build_model(native, state, SOURCE)
 
 
 def to_parcae(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
@@ -134,7 +142,7 @@ def to_parcae(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]
     beyond += [f"weighted qk_norm ({name})" for name in scaled if name in state and bool((state[name] != 1).any())][:1]
     if beyond:
         raise InputError(f"this model cannot be written as a Parcae, which has no {', no '.join(beyond)}.")
-    require_placed(state, [name for name in state if name in set(_our_names(config))], ("exit_gate.",), "Parcae")
+    require_placed(state, [name for name in state if name in set(_our_names(config))], (), "Parcae")
     weights = _theirs(state, config)
     written = {
         **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
@@ -198,11 +206,14 @@ def config_of(theirs: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> 
     beyond = [f"{n}={theirs[n]!r}" for n, value in asked.items() if theirs.get(n) not in (None, value)]
     told = ("norm_class_name", "nonlin_name", "qk_norm", "prelude_norm")  # whose default is another
     beyond += [f"{n}={theirs.get(n)!r}" for n in told if theirs.get(n) != NEEDS[n]]
-    if theirs.get("init_strategy", "scaled") in SCALING:
+    if str(theirs.get("init_strategy", "scaled")) in SCALING:
         beyond.append(f"init_strategy={theirs['init_strategy']!r}, which scales embeddings or logits")
-    if theirs.get("state_init", "like-init") not in DRAWN:
+    if str(theirs.get("state_init", "like-init")) not in DRAWN:
         beyond.append(f"state_init={theirs['state_init']!r}")
     rope = theirs.get("rope_settings") or {}
+    base = rope.get("rope_base", ROPE_BASE) if isinstance(rope, Mapping) else None
+    if not isinstance(base, int | float) or base <= 0:
+        raise InputError(f"{SOURCE}: rope_settings is {rope!r} in its config: its rope_base must be a positive number.")
     if rope.get("rope_condense_ratio", 1) != 1 or not rope.get("use_rope", True):
         beyond.append(f"rope_settings={rope!r}")
     if D % heads:
@@ -216,7 +227,7 @@ def config_of(theirs: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> 
         "initial_state": DRAWN[theirs.get("state_init", "like-init")],
         "rms_norm_eps": theirs.get("norm_eps", 1e-5),
         "qk_norm_eps": torch.finfo(dtype).eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(rope.get("rope_base", ROPE_BASE))},
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(base)},
         "tie_word_embeddings": bool(theirs.get("tie_embeddings", False)),
         "supervision": "terminal",
         "dropout": 0.0,

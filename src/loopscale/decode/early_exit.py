@@ -99,7 +99,7 @@ class EarlyExit:
         for k, z in enumerate(session.states(session.embed(ids, window), window, 0, session.num_loops)):
             self._arrive(k, z)
         session.passes = session.token_loops = 0
-        return self._read(session.num_loops - 1)[:, -1]
+        return self._read(session.num_loops - 1, window)[:, -1]
 
     def step(self, tokens: Int[Tensor, "batch 1"], rows: list[int] | None = None) -> Float[Tensor, "batch vocab"]:
         """Feed one token per row; return each row's logits at its own exit. Only `rows` (default: all) count."""
@@ -120,7 +120,8 @@ class EarlyExit:
             group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
             self._arrive(k, group)
-            read, call.received = _Once(partial(self._read, k)), {k: h[:, -1:]}  # a gate reads the carried state
+            read = _Once(partial(self._read, k, window))
+            call.received = {k: h[:, -1:]}  # a gate reads the carried state
             last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             if last or bool(leaves.any()):
@@ -141,11 +142,13 @@ class EarlyExit:
         injected = None if inputs[0] is None else torch.cat(inputs, 1)
         return self.session.window(torch.cat(ids, 1), self.seen - length, injected)
 
-    def _read(self, k: int) -> Logits:
+    def _read(self, k: int, window: Window) -> Logits:
         """Return the logits of the newest token at exit k, which it has just come to."""
         z = torch.cat(self.unread[k], 1)
         self.unread[k] = []
-        return self.session.read(z, self._window_of(z.shape[1]), k)
+        if z.shape[1] != window.length:  # states of earlier tokens wait here too
+            window = self._window_of(z.shape[1])
+        return self.session.read(z, window, k)
 
     def _arrive(self, k: int, z: State) -> None:
         """Take in the states of the newest tokens at exit k."""

@@ -1,9 +1,8 @@
 """Full-depth decoding on this package's cache: the baseline of the faster ways, and where exits can be contrasted."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Unpack, final
+from typing import Any, Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -56,9 +55,9 @@ class Contrast:
         return torch.where(last == -torch.inf, last, last - self.share * earlier)
 
 
-def refuse_contrast(options: Mapping[str, object], decoder: str, why: str) -> None:
+def refuse_contrast(options: Any, decoder: str, why: str) -> None:
     """Raise `InputError` where a decoder that cannot contrast exits is asked to."""
-    if options.get("contrast") is not None:
+    if options.pop("contrast", None) is not None:
         raise InputError(f"a contrast reads two exits of every token, and {decoder} {why}: use full_depth_generate.")
 
 

@@ -8,6 +8,7 @@ import torch
 
 from loopscale.display import duration
 from loopscale.errors import InputError
+from loopscale.mechanism import kind_of
 
 from .config import LoopedConfig
 from .looped import LoopedForCausalLM
@@ -24,6 +25,12 @@ def parameters_of(config: LoopedConfig) -> int:
     with torch.device("meta"):
         model = LoopedForCausalLM(config)
     return sum(weight.numel() for weight in model.parameters())
+
+
+def draws_of(config: LoopedConfig) -> int:
+    """Return how many random numbers the parts keep, beside the parameters: a row for each position."""
+    tables = (config.initial_state == "noise") + (kind_of(config.relaxation) == "blind")
+    return tables * config.max_position_embeddings * config.hidden_size
 
 
 def layers_of(config: LoopedConfig) -> int:
@@ -60,7 +67,7 @@ def require_room(config: LoopedConfig, source: str, tokens: int = 0, kept: bool 
     """
     require_depth(source, config.num_loops, config.num_stack_layers, config.num_prelude_layers)
     try:
-        weights = parameters_of(config) * BYTES * (TRAINED if tokens else 1)
+        weights = parameters_of(config) * BYTES * (TRAINED if tokens else 1) + draws_of(config) * BYTES
     except (RuntimeError, OverflowError, TypeError) as error:  # a size that 64 bits cannot count
         raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
     states = layers_of(config) * KEPT if kept else config.num_loops

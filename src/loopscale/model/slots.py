@@ -100,8 +100,9 @@ def check_depth(cache: Cache, slots: Slots, read: Sequence[int] = ()) -> None:
     # the coda's slots lie behind the loops: with other loops they are elsewhere, where something else may stand
     if grows:
         filled_by = slots.loops if seen == 0 else getattr(cache, FILLED_BY, slots.loops)
-        setattr(cache, FILLED_BY, slots.loops)
         fits = filled_by == slots.loops
+        if fits:  # a call that is refused leaves the cache as it was
+            setattr(cache, FILLED_BY, slots.loops)
     else:
         fits = len(cache.layers) == replace(slots, exits=None).total
     if not fits:

@@ -158,7 +158,7 @@ class Alarms:
 
     def _drift(self, reading: Reading) -> Iterator[Alarm]:
         value = reading.scale[-1]
-        if self._first is None:
+        if not self._first:
             self._first = value
         unseen, grown = self.blind if self.blind is not None else self._unseen(reading), self.thresholds.grown
         if not unseen or value <= grown * self._first or not self._worse("drift", value, grown):

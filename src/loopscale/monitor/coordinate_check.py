@@ -26,7 +26,7 @@ Loss = Callable[[Any, Tensor], Tensor]
 BATCH, SEQUENCE = 4, 64
 FAR = 1e30
 SLOPE = 0.25  # of log scale over log width: at 0.5 the scale is as the square root of the width
-GROWN = 2.0  # scale of the last loop over that of the first, or after the steps over that before
+GROWN = 2.0  # scale of the last loop over that of the first, or at the last step over that at the first
 STILL = 0.25  # turn by the last loop over that by the first
 
 
@@ -48,8 +48,8 @@ class RateVerdict:
     """What the state does at one learning rate, at the most loops.
 
     width_slope: of log scale after the last loop over log width; None for one width. over_loops: scale after the last
-    loop over that after the first. over_steps: after the steps over before. turn: angular step to the last loop over
-    that to the second; None for fewer than 3 loops. complaints: what of it is out of bounds; none is a good sign.
+    loop over that after the first. over_steps: at the last step over the first. turn: angular step to the last loop
+    over that to the second; None for fewer than 3 loops. complaints: what of it is out of bounds; none is a good sign.
     """
 
     rate: float
@@ -101,7 +101,8 @@ def loop_check(
     Raises `InputError` for widths that the heads do not divide, and where something of the above is not given.
     """
     if isinstance(model, LoopedConfig):
-        widths = widths or sorted({max(model.hidden_size // part, 8) for part in (4, 2, 1)})
+        heads = model.num_attention_heads
+        widths = widths or sorted({max(heads // part, 1) * model.hidden_size // heads for part in (4, 2, 1)})
         loops = loops or sorted({max(model.num_loops // 2, 1), model.num_loops, 2 * model.num_loops})
         build, loss = _ours(model), loss or _own_loss
         batch = _random_tokens(model, seed) if batch is None else batch
@@ -109,7 +110,9 @@ def loop_check(
         build = model
     if loss is None or batch is None or not (widths and loops and rates):
         raise InputError("loop_check of a model made elsewhere needs widths, loops, rates, state=, loss= and batch=.")
-    if steps < 2 or min(*widths, *loops, 1 if not rates else math.ceil(min(rates))) < 1:
+    widths, loops = tuple(dict.fromkeys(widths)), tuple(dict.fromkeys(loops))
+    rates = tuple(dict.fromkeys(rates))
+    if steps < 2 or min(*widths, *loops) < 1 or not all(0 < rate < math.inf for rate in rates):
         raise InputError(f"steps {steps} must be at least 2; widths, loops and learning rates above 0.")
     points: list[CheckPoint] = []
     for width, depth, rate in track(list(product(widths, loops, rates)), "loop check"):
@@ -133,7 +136,7 @@ def _run(
         torch.manual_seed(seed)
         model = build(width, loops).train()
         optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
-        quiet = Thresholds(grown=FAR, range=1.0, ahead=0, turn=0.0)  # the verdict says it
+        quiet = Thresholds(grown=FAR, range=1.0, ahead=0, turn=0.0, surge=FAR)  # the verdict says it
         with watch(model, state, every=1, thresholds=quiet) as watching:
             for _ in range(steps):
                 value = loss(model, batch)
@@ -163,7 +166,7 @@ def _judge(points: Sequence[CheckPoint], widths: Sequence[int], loops: int, rate
     if over_loops > GROWN:
         said.append(f"the scale grows {number(over_loops, 2)} times from the first loop to loop {loops}")
     if over_steps > GROWN:
-        said.append(f"the scale grows {number(over_steps, 2)} times in {steps} steps")
+        said.append(f"the scale grows {number(over_steps, 2)} times in {steps - 1} updates")
     if turn is not None and turn < STILL:
         said.append(f"loop {loops} turns the state {number(turn, 2)} times as far as loop 2")
     return RateVerdict(rate, slope, over_loops, over_steps, turn, tuple(said))
@@ -188,10 +191,12 @@ def _ours(config: LoopedConfig) -> Build:
     def build(width: int, loops: int) -> nn.Module:
         assert config.intermediate_size is not None and config.num_key_value_heads is not None  # the config fills them
         fields = config.to_dict()
-        size = config.head_dim or config.hidden_size // config.num_attention_heads
-        heads = width // size
-        if heads < 1 or width % size:
-            raise InputError(f"width {width} is no multiple of the head size {size}: choose widths that are.")
+        heads, rest = divmod(config.num_attention_heads * width, config.hidden_size)
+        if heads < 1 or rest:
+            raise InputError(
+                f"width {width} is no whole number of heads, of which width {config.hidden_size} has "
+                f"{config.num_attention_heads}: choose widths that are."
+            )
         keys = max(1, heads * config.num_key_value_heads // config.num_attention_heads)
         fields |= {
             "hidden_size": width,

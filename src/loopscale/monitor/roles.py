@@ -29,7 +29,7 @@ class Targets:
 def find_targets(model: Any, state: str | None, loops: int | str | None) -> Targets:
     """Return the modules that `state` and `loops` name. Raises `InputError` where there are none, or nothing is said.
 
-    Without either, a model of this library is watched at the last layer of its stack.
+    Without either, a model of this library is watched where the state of a loop comes out: its relaxation.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"watch takes a torch module, not a {type(model).__name__}.")
@@ -66,7 +66,7 @@ def _own(model: nn.Module) -> Mapping[str, nn.Module]:
             f"which module of this {type(inner).__name__} ends a loop? Say so by state=, a regular expression of its "
             "name in named_modules(), for instance state=r'core\\.layers\\.7'."
         )
-    return find_modules(model, rf"model\.layers\.{len(inner.model.layers) - 1}", "state")
+    return find_modules(model, r"model\.relaxation", "state")
 
 
 def _holds(outer: nn.Module, module: nn.Module) -> bool:

@@ -234,6 +234,7 @@ def watch(
         raise InputError(f"every {every} and tokens {tokens} must be at least 1.")
     targets = find_targets(model, state, loops)
     inner = wrapped_model(model)
-    blind = static_verdict(inner.config)["scale"].verdict == "blind_spot" if is_native(inner) else None
+    verdict = static_verdict(inner.config)["scale"].verdict if is_native(inner) else "undecided"
+    blind = None if verdict == "undecided" else verdict == "blind_spot"
     alarms = Alarms(thresholds or Thresholds(), blind)
     return Watch(model, targets, every, log_of(log), on_alarm, alarms, output, tokens)

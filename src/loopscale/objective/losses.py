@@ -135,7 +135,8 @@ class GateLoss(Loss):
         """Raise `InputError` without a gate that gives (batch, seq) numbers which a gradient reaches."""
         if reads.gate is None:
             raise InputError(
-                f"supervision is 'exit_gate' but {type(model).__name__} has no `exit_probability(z, k)`: write it."
+                f"the supervision trains an exit gate but {type(model).__name__} has no `exit_probability(z, k)`: "
+                "write it."
             )
         with torch.enable_grad():
             try:

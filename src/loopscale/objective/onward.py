@@ -28,11 +28,11 @@ class OneMoreLoop:
         self.model, self.k, self.received = model, k, received.detach()
         self.context = replace(context, cache=None, recorder=None)
         self.drawn = model.training
-        self.seen = 0 if context.cache is None else context.cache.get_seq_length() - received.shape[1]
+        self.cache = context.cache
 
     def __call__(self, z: State) -> State:
         """Return the state of loop k + 1. Raises `InputError` for tokens after a cache that holds others."""
-        if self.seen > 0:
+        if self.cache is not None and self.cache.get_seq_length() > self.received.shape[1]:
             raise InputError("a penalty of the step has no loss of tokens that follow a cache: give the whole text.")
         with _twice_differentiable(self.model):
             return self.model.step(self.model.carry(z, self.k, self.context, self.received), self.k + 1, self.context)

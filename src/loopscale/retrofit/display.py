@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loopscale.display import Column, Table, number
-from loopscale.retrofit.core_scan import Core, Scan, ScanPoint
+from loopscale.retrofit.core_scan import Scan, ScanPoint
 from loopscale.system.precision import perplexity
 
 BEST = "*"  # behind the lowest perplexity of all
@@ -28,12 +28,6 @@ def _cell(points: Sequence[ScanPoint], way: tuple[bool, int], lowest: float) -> 
     if not here:
         return "-"
     return number(here[0].perplexity) + (BEST if here[0].cross_entropy == lowest else "")
-
-
-def best_core(scan: Scan) -> Core:
-    """Return the core of the lowest perplexity."""
-    best = min(scan.points, key=lambda point: point.cross_entropy)
-    return best.first, best.last
 
 
 def _caption(scan: Scan) -> str:

@@ -67,6 +67,8 @@ class Healing:
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}: give a number above 0.")
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps is {self.warmup_steps}: give 0 or more.")
         if not 0 <= self.distillation <= 1:
             raise InputError(f"distillation is {self.distillation}: give a share from 0 to 1.")
 
@@ -96,6 +98,8 @@ def heal(
     """
     if how.distillation and teacher is None:
         raise InputError("distillation wants the original as teacher: give teacher, or distillation 0.")
+    if not len(windows):  # type: ignore[arg-type]  # map-style, as Trainer wants it
+        raise InputError("no window to heal on: give a longer text, or shorter windows.")
     schedule = build_schedule(how.depth, model.config, how.seed)
     set_seed(how.seed)
     trained = model if how.lora_rank is None else _adapted(model, how.lora_rank)
@@ -162,7 +166,8 @@ class _Healer(Trainer):
             use_cpu=not torch.cuda.is_available(),
         )
         super().__init__(model=model, args=arguments, train_dataset=windows, data_collator=collate)
-        self.how, self.schedule, self.teacher, self.quiet = how, schedule, teacher, quiet
+        self.how, self.schedule, self.quiet = how, schedule, quiet
+        self.teacher = None if teacher is None else teacher.to(arguments.device)  # as Trainer does with the model
         self.lines: list[HealingStep] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from loopscale.adapters.repairs import require_whole
 from loopscale.convert import local_folder, read_config
 from loopscale.convert.build import quietly
 from loopscale.convert.files.checkpoint_folder import gguf_file
@@ -23,13 +24,16 @@ def load_pretrained(name: str) -> PreTrainedModel:
     try:
         with quietly():
             place = name if gguf is None else gguf[0]
-            model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False, **where)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                place, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **where
+            )
     except ImportError as error:
         raise InputError(
             f"'{name}' needs another package: {_first_line(error)} (pip install 'loopscale[gguf]')."
         ) from error
     except Exception as error:  # what reads a damaged file fails in a way of its own
         raise InputError(f"the model at '{name}' cannot be read: {_first_line(error)}.") from error
+    require_whole(report, name)
     if gguf is not None:
         # the values are plain numbers by now, and the mark would forbid to save them
         del model.config.quantization_config

@@ -5,6 +5,7 @@ With one loop it is the original, and both are run on a few tokens to make sure 
 Letters: B batch, T tokens, V vocabulary.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from loopscale.model.slots import check_loops
 from loopscale.retrofit.family import looped_config
 from loopscale.retrofit.pretrained import load_pretrained
 from loopscale.retrofit.start import started_parts
+from loopscale.stepping import evaluating
 
 PROBE_TOKENS = 16  # of the text on which both models are compared
 PRECISION = {torch.float32: 1e-4, torch.float64: 1e-8}  # of their logits, against the largest; coarser types round more
@@ -51,10 +53,11 @@ def retrofit(
     original = load_pretrained(model) if isinstance(model, str) else model
     parts = {"injection": injection, "relaxation": relaxation, "recurrence": recurrence}
     config = looped_config(original.config, core, num_loops, **parts)
-    state = {**renamed(original.state_dict(), config), **started_parts(config)}
+    at_start = {name: weight.to(original.dtype) for name, weight in started_parts(config).items()}
+    state = {**renamed(original.state_dict(), config), **at_start}
     looped = build_model(config, state, f"this {original.config.model_type}")
     if original.generation_config is not None:
-        looped.generation_config = original.generation_config
+        looped.generation_config = deepcopy(original.generation_config)
     check_same(original, looped)
     return looped
 
@@ -102,10 +105,8 @@ def check_same(original: PreTrainedModel, looped: LoopedForCausalLM) -> None:
 
 
 def _logits(model: Any, ids: Tensor, **options: Any) -> Float[Tensor, "batch seq vocab"]:
-    training = model.training
-    logits = model.eval()(ids, use_cache=False, **options).logits.double().cpu()
-    model.train(training)
-    return logits
+    with evaluating(model):
+        return model(ids, use_cache=False, **options).logits.double().cpu()
 
 
 def _reason(config: LoopedConfig) -> str:

@@ -7,19 +7,20 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 from loopscale.display import Style, fresh_styles
 from loopscale.errors import InputError, unknown
-from loopscale.model import LoopedConfig, LoopedForCausalLM
-from loopscale.storage import to_json
+from loopscale.model import LoopedConfig
+from loopscale.model.size import parameters_of
+from loopscale.storage import from_json, to_json
 from loopscale.system.yaml_document import check_yaml
 from loopscale.train import MODEL_FIELDS, RunConfig, TrainConfig
 
@@ -30,6 +31,8 @@ MOST_MIXES = 1000
 TRAINING = "train."  # begins the name of an edited field of the training; the others are fields of the model
 EQUAL = "equal"  # an `intermediate_size` with which the model has as many parameters as the base
 RATE = "train.learning_rate"
+# fields that a study has one of, and the option that gives it
+SHARED = {"num_loops": "--model.num_loops", "trained_loops": "--model.num_loops", f"{TRAINING}seed": "--seeds"}
 LONGEST = 120  # letters of a condition's name
 
 Edit = Mapping[str, Any]  # fields of the model's configuration, and of the training
@@ -102,7 +105,14 @@ def edited(base: RunConfig, edit: Edit) -> RunConfig:
     training = {name.removeprefix(TRAINING): edit[name] for name in edit.keys() - model.keys()}
     if model.get("intermediate_size") == EQUAL:
         model["intermediate_size"] = _equal_size(base, {**model, "intermediate_size": None})
-    return replace(base.with_model(**model), train=replace(base.train, **training))
+    run, train = base.with_model(**model), base.train
+    if training:
+        train = from_json({**asdict(train), **training}, TrainConfig, "the grid", "change its values")
+    try:
+        run.model_config(None)
+    except StrictDataclassError as error:
+        raise InputError(f"the grid: {' '.join(str(error).split())}.") from error
+    return replace(run, train=train)
 
 
 def _equal_size(base: RunConfig, edit: Edit) -> int:
@@ -119,8 +129,7 @@ def _parameters(config: LoopedConfig, intermediate_size: int) -> int:
 
 @lru_cache
 def _counted(config: str) -> int:
-    with torch.device("meta"):
-        return int(LoopedForCausalLM(LoopedConfig(**json.loads(config))).num_parameters())
+    return parameters_of(LoopedConfig(**json.loads(config)))
 
 
 def at_rate(name: str, rate: float) -> str:
@@ -170,6 +179,8 @@ def read_grid(path: Path) -> Grid:
         raise InputError(f"{path} holds no grid: give fields, each with a list of values, as readout: [raw, rmsnorm].")
     known = [*(f.name for f in MODEL_FIELDS), *(f"{TRAINING}{f.name}" for f in fields(TrainConfig))]
     for field, values in listed.items():
+        if field in SHARED:
+            raise InputError(f"{path}: '{field}' is one for a whole study: give {SHARED[field]}, or several studies.")
         if field not in known:
             raise unknown(f"field of {path}", str(field), known)
         if not isinstance(values, list) or not values:
@@ -177,7 +188,10 @@ def read_grid(path: Path) -> Grid:
     if (mixes := math.prod(map(len, listed.values()))) > MOST_MIXES:
         raise InputError(f"{path} asks for {mixes:,} mixes of its values, each a run: give at most {MOST_MIXES:,}.")
     edits = [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
-    return dict(zip(_names_of(edits), edits, strict=True))
+    try:
+        return dict(zip(_names_of(edits), edits, strict=True))
+    except TypeError as error:
+        raise InputError(f"{path}: {error}: give numbers, words, lists or mappings.") from error
 
 
 def _names_of(edits: Sequence[Edit]) -> list[str]:

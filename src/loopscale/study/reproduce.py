@@ -78,11 +78,13 @@ def at_rates(conditions: Mapping[str, Edit], rates: Sequence[float], grid: Grid)
     return {name: edit for name in names if (edit := edit_of(name, grid)) is not None}
 
 
-def at_best_rates(conditions: Iterable[str], rates: Sequence[float], grid: Grid, results: Results) -> dict[str, Edit]:
-    """Return every condition at the rate with which the last exit of its first run is best."""
+def at_best_rates(
+    conditions: Iterable[str], rates: Sequence[float], grid: Grid, results: Results, seed: int
+) -> dict[str, Edit]:
+    """Return every condition at the rate with which the last exit of its run of that seed is best."""
 
     def loss(name: str) -> float:
-        nats = results.runs(name)[0].cross_entropy[-1] if results.runs(name) else math.inf
+        nats = next((run.cross_entropy[-1] for run in results.runs(name) if run.seed == seed), math.inf)
         return nats if math.isfinite(nats) else math.inf
 
     best = [min((at_rate(name, rate) for rate in rates), key=loss) for name in conditions]
@@ -153,11 +155,11 @@ def _reproduced(
     try:
         _execute(runs, processes, executor, screen)
         if rates and seeds[1:]:
-            best = at_best_rates(wanted, rates, grid, collected())
+            best = at_best_rates(wanted, rates, grid, collected(), seeds[0])
             _execute(plan(base, best, seeds[1:], out), processes, executor, screen)
     except (InputError, KeyboardInterrupt):
-        if finished := collected().all_runs:
-            write_report(collected(), out)
+        if finished := (results := collected()).all_runs:
+            write_report(results, out)
             screen.print(Text(f"report of the {len(finished)} finished runs: {out / PAGE}"), soft_wrap=True)
         screen.print("the same command goes on where it was", soft_wrap=True)
         raise
@@ -187,7 +189,9 @@ def finished_runs(base: RunConfig, out: Path, grid: Grid = PAPER) -> list[StudyR
     seeds = sorted({int(path.parent.name.removeprefix("seed-")) for path in out.glob(f"*/seed-*/{RESULT_FILE}")})
     places = {name: place for place, name in enumerate(grid)}
     known = {name: edit for name in _conditions_in(out) if (edit := edit_of(name, grid)) is not None}
-    names = sorted(known, key=lambda name: (places[name if name in grid else split_rate(name)[0]], split_rate(name)))
+    names = sorted(
+        known, key=lambda name: (places[name if name in grid else split_rate(name)[0]], split_rate(name)[1] or 0.0)
+    )
     return [run for run in plan(base, {name: known[name] for name in names}, seeds, out) if run.finished]
 
 

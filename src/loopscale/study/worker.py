@@ -6,6 +6,7 @@
 import math
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Mapping
@@ -114,6 +115,8 @@ def end_with_parent() -> None:
 
     def wait() -> None:
         with suppress(OSError, ValueError):
+            if not stat.S_ISFIFO(os.fstat(0).st_mode):
+                return  # nobody holds the other end
             while os.read(0, 1):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)

@@ -22,7 +22,7 @@ from loopscale.errors import InputError
 from loopscale.train.callbacks import Lines, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import STATE_FILE, step_of
 from loopscale.train.config import RunConfig
-from loopscale.train.trainer import Diverged, LoopedTrainer
+from loopscale.train.trainer import LOST_WEIGHT, Diverged, LoopedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,15 @@ def _take_up_finished(trainer: LoopedTrainer, checkpoint: Path, total: int, watc
 
 
 def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
-    """Return in which layer and loop the first value that is not finite comes up: its batches are run again."""
-    batches = trainer.inputs.get(diverged.step, [])
+    """Return in which layer and loop the first value that is not finite comes up: its batches are run again.
+
+    None for a step that the optimizer has made, as on an accelerator, which is judged a step later: any weight may be
+    lost by then.
+    """
+    made = diverged.step <= trainer.state.global_step
+    if made and diverged.what != LOST_WEIGHT:
+        return None
+    batches = [] if made else trainer.inputs.get(diverged.step, [])
     with suppress(RuntimeError), trainer.compute_loss_context_manager():  # of memory, or of a compiler
         for batch in batches:
             found = first_not_finite(trainer.looped, {**batch, **trainer.asked_in_training()})
@@ -95,23 +102,26 @@ def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
 
 
 def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
-    """Return the innermost module, and which loop of it, whose output is not finite first, else whose gradient is."""
-    found: list[str] = []
+    """Return the innermost module whose output is not finite first, else whose gradient is, and its loop.
+
+    A module that is called once, as a prelude or the readout of the only exit, has no loop.
+    """
+    found: list[tuple[str, nn.Module, int]] = []
     calls: Counter[nn.Module] = Counter()
     names = {module: name for name, module in model.named_modules()}
 
-    def note(value: Any, where: str) -> None:
+    def note(value: Any, where: str, module: nn.Module, call: int) -> None:
         if not found and isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            found.append(where)
+            found.append((where, module, call))
 
     def hear(module: nn.Module, _: Any, output: Any) -> None:
         calls[module] += 1
         where, call = names[module] or "the loss", calls[module]
         outputs = output if isinstance(output, tuple) else (output,)
         for value in outputs:
-            note(value, f"{where}, loop {call}")
+            note(value, where, module, call)
             if isinstance(value, Tensor) and value.requires_grad:
-                value.register_hook(lambda grad: note(grad, f"the gradient of {where}, loop {call}"))
+                value.register_hook(lambda grad: note(grad, f"the gradient of {where}", module, call))
 
     handles = [module.register_forward_hook(hear) for module in names]
     try:
@@ -122,7 +132,10 @@ def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    if not found:
+        return None
+    where, module, call = found[0]
+    return f"{where}, loop {call}" if calls[module] > 1 else where
 
 
 def _log_diverged(trainer: LoopedTrainer, diverged: Diverged) -> None:

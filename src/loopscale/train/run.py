@@ -51,8 +51,8 @@ WORKER = 50_000_000  # bytes of a process that loads data, at least
 class Trained:
     """What a run left: the model in eval mode, its data, the optimizer steps and seconds it took, and the log lines.
 
-    Where it `diverged`, that says at which step and how; the model is as it was before that step. `earlier` is whether
-    it was over before this call, which trained nothing then.
+    Where it `diverged`, that says at which step and how; on a CPU the model is as it was before that step. `earlier` is
+    whether it was over before this call, which trained nothing then.
     """
 
     model: LoopedForCausalLM
@@ -82,9 +82,9 @@ def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
 def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: bool = False) -> Trained | None:
     """Train, or go on where the folder's last checkpoint stands; return None if a signal stopped it (it can go on).
 
-    A run whose loss, gradient or state is not finite ends before that step, with `Trained.diverged`, and keeps its last
-    checkpoint. `quiet` prints nothing. Signals, hooks, random states and settings of torch are as they were before
-    when it returns, also when it fails; it may be called from any thread.
+    A run whose loss, gradient or state is not finite ends there, on a CPU before that step, with `Trained.diverged`,
+    and keeps its last checkpoint. `quiet` prints nothing. Signals, hooks, random states and settings of torch are as
+    they were before when it returns, also when it fails; it may be called from any thread.
 
     Raises `InputError` for data that does not fit the model or a step, for a folder that belongs to another
     configuration or text, and while another process trains there.
@@ -213,7 +213,8 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
         source = good_checkpoint(folder)
     elif (complaint := damage(folder)) is not None:
         raise InputError(f"{folder} {complaint}: bring the file back, or remove the folder to train anew.")
-    diverged = None if record.diverged is None else str(Diverged(**record.diverged))
+    lost = record.diverged
+    diverged = None if lost is None else str(Diverged(lost.step, lost.what, lost.where))
     if source is None:
         raise InputError(f"{folder} diverged before its first checkpoint ({diverged}): remove it to train anew.")
     try:

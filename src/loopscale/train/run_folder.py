@@ -44,13 +44,23 @@ class RunRecord:
 
 @final
 @dataclass(frozen=True)
+class Divergence:
+    """Where a run diverged: the step, what was not finite, and the layer and loop of the first such value if known."""
+
+    step: int
+    what: str
+    where: str | None = None
+
+
+@final
+@dataclass(frozen=True)
 class TrainingRecord:
     """What training.json holds: what a run that is over took, its log lines, and where it diverged if it did."""
 
     steps: int
     seconds: float
     history: list[dict[str, Any]]
-    diverged: Mapping[str, Any] | None = None  # step and what, in words
+    diverged: Divergence | None = None
     rest: Mapping[str, Any] = field(default_factory=dict, metadata=REST)
 
 

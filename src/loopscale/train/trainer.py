@@ -28,11 +28,12 @@ logger = logging.getLogger(__name__)
 LARGEST = {torch.float16: torch.finfo(torch.float16).max, torch.float32: torch.finfo(torch.float32).max ** 0.5}
 NEAR = 0.01  # of it is where a warning comes: a few channels are far larger than the mean
 Fetch = Callable[[], list[bool]]
+LOST_WEIGHT = "a weight"  # what is not finite, where no step was seen to be
 
 
 @final
 class Diverged(Exception):
-    """A training step whose loss, gradient or state is not finite; the optimizer has not made it."""
+    """A training step whose loss, gradient or state is not finite; on a CPU the optimizer has not made it."""
 
     def __init__(self, step: int, what: str, where: str | None = None) -> None:
         super().__init__(step, what, where)
@@ -141,7 +142,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         if self.sums.loss is None or self.sums.loops is None:
             return None
         together = torch.cat([self.sums.loss.reshape(1).to(self.sums.loops), self.sums.loops.flatten()])
-        together = self.accelerator.reduce(together, "mean")
+        together = self.accelerator.reduce(together, "mean").cpu()  # one transfer
         return float(together[0]), together[1:].view(self.sums.loops.shape).tolist()
 
     def judge_step(self, step: int) -> None:
@@ -161,7 +162,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         # the largest of them: a sum of squares may overflow
         largest = nn.utils.get_total_norm([p.detach() for p in self.looped.parameters()], norm_type=math.inf)
         if not bool(torch.isfinite(largest)):
-            raise Diverged(self.state.global_step, "a weight")
+            raise Diverged(self.state.global_step, LOST_WEIGHT)
 
     def before_checkpoint(self) -> None:
         """Refuse to save what is not finite, or where the run is not, and gather the sums of the line under way."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from loopscale.model.config import LoopedConfig
+from loopscale.model.parts.part import noise_at, position_noise
 from loopscale.stepping import Injected, Positions, State
 
 SEED = 0  # of the noise
@@ -48,20 +49,16 @@ class Noise(nn.Module):
 
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__()
-        self.shape = config.max_position_embeddings, config.hidden_size
-        self.register_buffer("draws", self._drawn(), persistent=False)
+        self.config = config
+        self.register_buffer("draws", position_noise(config, SEED), persistent=False)
 
     def init_weights(self) -> None:
         """Draw, where a model is loaded without its buffers."""
-        init.copy_(self.draws, self._drawn())
+        init.copy_(self.draws, position_noise(self.config, SEED))
 
     def forward(self, e: Injected, positions: Positions) -> State:
         """Return the draws of the positions."""
-        return self.draws[positions % len(self.draws)].to(e.dtype).expand_as(e)
-
-    def _drawn(self) -> Tensor:
-        generator = torch.Generator("cpu").manual_seed(SEED)
-        return torch.randn(self.shape, generator=generator, device="cpu")
+        return noise_at(self.draws, positions, e)
 
 
 INITIAL_STATES: Mapping[str, Callable[[LoopedConfig], nn.Module]] = {

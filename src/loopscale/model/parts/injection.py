@@ -1,5 +1,6 @@
 """Injection: how the input enters a loop again, before its layers."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.functional import softplus
 from transformers import initialization as init
 
+from loopscale.errors import InputError
 from loopscale.mechanism import Effect
 from loopscale.model.parts.part import Part, Sizes, build_norm
 from loopscale.stepping import Context, State
@@ -42,6 +44,11 @@ class InputGain:
     """Where a learned gain per channel starts; None is no gain, the input as it is."""
 
     gain: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.gain is not None and not math.isfinite(self.gain):
+            raise InputError(f"gain is {self.gain}: give a finite number.")
 
 
 @final

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import initialization as init
 
 from loopscale.mechanism import Mechanism, Named, choose
+from loopscale.stepping import State
 
 
 @runtime_checkable
@@ -69,6 +72,22 @@ class IdentityLinear(nn.Linear):
     def init_weights(self) -> None:
         """Set the weight."""
         init.eye_(self.weight)
+
+
+def position_noise(config: Any, seed: int) -> Float[Tensor, "positions hidden"]:
+    """Return N(0, 1), one draw per position from a fixed seed: results repeat, cached or not.
+
+    On device meta, where only sizes are asked, nothing is drawn.
+    """
+    shape = config.max_position_embeddings, config.hidden_size
+    if torch.get_default_device().type == "meta":
+        return torch.empty(shape)
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+
+
+def noise_at(draws: Float[Tensor, "positions hidden"], positions: Tensor, like: State) -> State:
+    """Return the draws of the positions, in the shape and precision of a state; past the last they begin anew."""
+    return draws[positions % len(draws)].to(like.dtype).expand_as(like)
 
 
 P = TypeVar("P", bound=Part)

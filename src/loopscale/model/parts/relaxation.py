@@ -14,7 +14,7 @@ from transformers import initialization as init
 
 from loopscale.errors import InputError
 from loopscale.mechanism import Effect
-from loopscale.model.parts.part import Part, Sizes
+from loopscale.model.parts.part import Part, Sizes, noise_at, position_noise
 from loopscale.stepping import Context, State
 
 Stack = Callable[[Tensor], Tensor]  # S: injection and layers
@@ -124,24 +124,21 @@ class BlindRelaxation(_Mixed):
 
     def __init__(self, sizes: Any, arguments: Mixing) -> None:
         super().__init__(sizes, arguments)
-        self.shape = sizes.max_position_embeddings, sizes.hidden_size
-        self.register_buffer("draws", self._drawn(), persistent=False)
+        self.config = sizes
+        self.seed = SEED + (sizes.initial_state == "noise")  # other draws than those that the loops start from
+        self.register_buffer("draws", position_noise(sizes, self.seed), persistent=False)
 
     def init_weights(self) -> None:
         """Set the scalar, and draw where a model is loaded without its buffers."""
         super().init_weights()
-        init.copy_(self.draws, self._drawn())
+        init.copy_(self.draws, position_noise(self.config, self.seed))
 
     def forward(self, h: State, stack: Stack, k: int, context: Context) -> State:
         """Return the mixture."""
         if k == 0:
             return stack(h)
         assert context.positions is not None  # the backbone sees to it
-        noise = self.draws[context.positions % len(self.draws)].to(h.dtype).expand_as(h)
-        return self.mixed(h, stack(noise))
-
-    def _drawn(self) -> Tensor:
-        return torch.randn(self.shape, generator=torch.Generator("cpu").manual_seed(SEED), device="cpu")
+        return self.mixed(h, stack(noise_at(self.draws, context.positions, h)))
 
 
 RELAXATIONS: dict[str, type[Relaxation]] = {

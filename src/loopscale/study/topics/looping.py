@@ -78,11 +78,13 @@ def looping_sentence(results: Results) -> str | None:
         if condition.model.get("supervision") == "terminal" or not runs or any(run.diverged for run in runs):
             continue
         dominated = dominated_exits(runs)
+        best = max(set(range(1, results.num_loops + 1)) - dominated.keys())  # the last that none dominates
+        late = [k for k in dominated if k > best]
         if fmean(map(depth_gain, runs)) <= BAND:
             never.append(name)
-        elif dominated:
-            exits = f"exit{'s' if len(dominated) > 1 else ''} {' and '.join(map(str, dominated))}"
-            stops.append(f"at exit {dominated[min(dominated)]} in {name} ({exits} no better)")
+        elif late:
+            exits = f"exit{'s' if len(late) > 1 else ''} {' and '.join(map(str, late))}"
+            stops.append(f"at exit {best} in {name} ({exits} no better)")
     said = [f"looping stops to pay {', '.join(stops)}"] if stops else []
     if never:
         who = "it" if stops else "looping"

@@ -13,9 +13,21 @@ from .. import published
 from ..drawing import LINES
 from ..grid import condition_styles
 from ..results import ConditionResult, Results, Run
-from ..topic import TIMES, Claim, Drawing, Topic, against, at_most, below, finite, per_seed, ratio_of_perplexities
+from ..topic import (
+    SEED_NOISE,
+    TIMES,
+    Claim,
+    Drawing,
+    Topic,
+    against,
+    at_most,
+    below,
+    finite,
+    per_seed,
+    ratio_of_perplexities,
+)
 from .depth import NOISY, exit_of
-from .exits import PLAIN
+from .exits import PLAIN, final_perplexity_ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +73,7 @@ def worth_sentence(results: Results) -> str | None:
 
 def remedy_cost(results: Results, name: str) -> str | None:
     """Return a remedy's last-exit perplexity over the blind model's in words, None without runs of both."""
-    measured = per_seed(ratio_at_the_last_exit, name, PLAIN)(results)
+    measured = per_seed(final_perplexity_ratio, name, PLAIN)(results)
     values = list(measured.values.values())
     if not values:
         return None
@@ -74,18 +86,13 @@ def remedy_cost(results: Results, name: str) -> str | None:
 
 
 def _only(results: Results) -> str:
-    return "" if len(results.seeds) > 1 else "; one seed decides none of them"
-
-
-def ratio_at_the_last_exit(run: Run, plain: Run) -> float:
-    """Return the ratio of the last exits' perplexities."""
-    return ratio_of_perplexities(last_nats(run) - last_nats(plain))
+    return "" if len(results.seeds) > 1 else f"; one seed decides only what is more than a factor {SEED_NOISE:g} from 1"
 
 
 def dearest_remedy(*runs: Run) -> float:
     """Return the largest ratio of last-exit perplexities of the other runs to the last one."""
     *remedies, plain = runs
-    return max(ratio_at_the_last_exit(run, plain) for run in remedies)
+    return max(final_perplexity_ratio(run, plain) for run in remedies)
 
 
 def last_nats(run: Run) -> float:

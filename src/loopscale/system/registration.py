@@ -5,7 +5,6 @@ Auto classes are there already, and otherwise as soon as somebody imports them.
 """
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -32,9 +31,8 @@ class _AfterAuto(MetaPathFinder):
     def __init__(self) -> None:
         self.depth = 0
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    # `path` may be a namespace package's, which is no Sequence
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return what the other finders find, so changed that the end of its import is noticed."""
         if fullname.partition(".")[0] not in WATCHED:
             return None

@@ -1,25 +1,29 @@
 """Damaged states of a stopped run and of a finished one: exact, gone on from the checkpoint before, or one sentence.
 
-Every file of the folder, times every kind of damage. What is trained on is held against the weights of a run that
-nobody damaged; a finished model must be refused by whatever loads it, or load with the same weights.
+Every file of the folder, times every kind of damage, and folders as a whole. What is trained on is held against the
+weights of a run that nobody damaged; a finished model must be refused by whatever loads it, or load with the same
+weights.
 """
 
 import hashlib
 import os
 import random
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from benchmarks.trials.forks import REFUSED, forked
-from benchmarks.trials.kills import tiny_run
+from benchmarks.trials.runner import Case, Record
+from benchmarks.trials.subjects import tiny_run
 from loopscale.load import load_model
-from loopscale.train import train
+from loopscale.train import RunConfig, train
+
+Damage = Callable[[Path, random.Random], None]
 
 
 class StopAt(TrainerCallback):
@@ -50,7 +54,7 @@ def _swap(path: Path, draw: random.Random) -> None:
     others = [p for p in path.parent.parent.rglob(path.name) if p != path]
     others += [p for p in path.parent.iterdir() if p.is_file() and p != path]
     if others:
-        path.write_bytes(draw.choice(others).read_bytes())
+        path.write_bytes(draw.choice(sorted(others)).read_bytes())
 
 
 def _folder(path: Path, draw: random.Random) -> None:
@@ -58,7 +62,18 @@ def _folder(path: Path, draw: random.Random) -> None:
     path.mkdir()
 
 
-DAMAGE: Mapping[str, Callable[[Path, random.Random], None]] = {
+def _link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def _half(path: Path, draw: random.Random) -> None:
+    """Remove every other line, which halves a manifest or a record."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[draw.randrange(2) :: 2]))
+
+
+DAMAGE: Mapping[str, Damage] = {
     "emptied": lambda path, draw: _write(path, b""),
     "cut": _cut,
     "flipped": _flip,
@@ -67,59 +82,109 @@ DAMAGE: Mapping[str, Callable[[Path, random.Random], None]] = {
     "foreign": lambda path, draw: _write(path, draw.randbytes(200)),
     "grown": lambda path, draw: _write(path, path.read_bytes() + b"\0" * 8),
     "a folder": _folder,
+    "a link to itself": lambda path, draw: _link(path, path.name),
+    "a link to nothing": lambda path, draw: _link(path, "nothing"),
+    "nobody's": lambda path, draw: path.chmod(0),
+    "halved": _half,
 }
 
 
-def main(number: int, seed: int, out: Path) -> int:
-    """Damage so many states (0: all), print what came out; return how many were silent or ended in a traceback."""
-    torch.set_num_threads(1)
-    draw, log = random.Random(seed), out / "said.txt"
-    place = out / "place"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+def _of_another(path: Path, draw: random.Random, other: Path, base: Path) -> None:
+    """Put what a run with another seed has at this place here, a file or a folder."""
+    theirs = other / path.relative_to(base)
+    if path.is_dir():
+        shutil.rmtree(path)
+    if theirs.is_dir():
+        shutil.copytree(theirs, path, dirs_exist_ok=True)
+    elif theirs.is_file():
+        shutil.copy(theirs, path)
+
+
+def _files_deleted(path: Path, draw: random.Random) -> None:
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    for file in draw.sample(files, len(files) // 2):
+        file.unlink()
+
+
+def _replace(path: Path, make: Callable[[], object]) -> None:
+    shutil.rmtree(path)
+    make()
+
+
+FOLDER_DAMAGE: Mapping[str, Damage] = {
+    "removed": lambda path, draw: shutil.rmtree(path),
+    "half its files deleted": _files_deleted,
+    "emptied": lambda path, draw: _replace(path, path.mkdir),
+    "a file": lambda path, draw: _replace(path, path.touch),
+    "a link to itself": lambda path, draw: _replace(path, partial(path.symlink_to, path.name)),
+}
+
+
+def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
+    """Return so many damaged states (0: all)."""
     os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
-    run, stopped, finished = tiny_run(place), out / "stopped", out / "finished"
-    for folder in (stopped, finished):
-        shutil.rmtree(folder, ignore_errors=True)
-    forked(lambda: int(train(run, [StopAt()], quiet=True) is not None), log)
-    shutil.copytree(run.folder, stopped)
-    assert forked(lambda: int(train(run, quiet=True) is None), log).status == 0, log.read_text()
-    shutil.copytree(run.folder, finished)
-    whole = _weights(finished)
-    states = [
-        (base, path.relative_to(base), how)
-        for base in (stopped, finished)
-        for path in sorted(base.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-        for how in DAMAGE
-    ]
-    states = draw.sample(states, number) if 0 < number < len(states) else states
-    found, bad = Counter[str](), 0
-
-    def resume() -> int | None:
-        trained = train(run)
-        if base == finished:
-            load_model(run.out)
-        return None if trained is not None else 1
-
-    for base, name, how in states:
+    run, log = tiny_run(place), place / "said.txt"
+    other = replace(run, train=replace(run.train, seed=run.train.seed + 1))
+    bases = {}
+    for name, config in (("another", other), ("run", run)):
+        stopped, finished = place / f"{name} stopped", place / f"{name} finished"
+        forked(partial(_trained, config, [StopAt()]), log)
+        shutil.copytree(run.folder, stopped)
+        assert forked(partial(_trained, config, []), log).status == 0, log.read_text()
+        shutil.copytree(run.folder, finished)
         shutil.rmtree(run.folder)
-        shutil.copytree(base, run.folder)
-        DAMAGE[how](run.folder / name, draw)
-        ended = forked(resume, log, limit=300)
-        if ended.status == 0:
-            kind = "gone on from the checkpoint before" if "instead" in ended.said else "exact"
-            kind = kind if _weights(run.folder) == whole else "SILENTLY ANOTHER"
-        elif ended.status == REFUSED and ended.is_told:
-            kind = "one sentence"
-        else:
-            kind = "TRACEBACK"
-        found[f"{base.name}: {kind}"] += 1
-        if kind.isupper():
-            bad += 1
-            print(f"{kind}: {base.name} {name} {how}: {ended.said[-400:]}", flush=True)
-    print(f"{len(states)} states: {dict(sorted(found.items()))}")
-    return bad
+        bases[name] = {"stopped": stopped, "finished": finished}
+    whole = _weights(bases["run"]["finished"])
+    states: list[tuple[Path, Path, str, Damage]] = []
+    for kind, base in bases["run"].items():
+        theirs: Damage = partial(_of_another, other=bases["another"][kind], base=run.folder)
+        for path in sorted(base.rglob("*")):
+            if path.name not in (".lock", ".owner.json"):
+                every = {**(FOLDER_DAMAGE if path.is_dir() else DAMAGE), "another seed's": theirs}
+                states += [(base, path.relative_to(base), how, act) for how, act in every.items()]
+    draws = range(len(states))
+    chosen = random.Random(seed).sample(draws, number) if 0 < number < len(states) else draws
+    return [
+        Case(
+            f"{_kind(states[i][0])} {states[i][1]} {states[i][2]}",
+            partial(_tried, run, *states[i][:2], states[i][3], random.Random(f"{seed} {i}"), whole, log),
+        )
+        for i in chosen
+    ]
+
+
+def _kind(base: Path) -> str:
+    return base.name.split()[-1]
+
+
+def _tried(
+    run: RunConfig, base: Path, name: Path, damage: Damage, draw: random.Random, whole: str, log: Path
+) -> Record:
+    """Damage one place of a copy and go on there."""
+    if run.folder.is_symlink() or run.folder.exists():
+        shutil.rmtree(run.folder)
+    shutil.copytree(base, run.folder)
+    damage(run.folder / name, draw)
+    ended = forked(partial(_resumed, run, _kind(base) == "finished"), log, limit=300)
+    if ended.status == 0:
+        kind = "gone on from the checkpoint before" if "instead" in ended.said else "exact"
+        kind = kind if _weights(run.folder) == whole else "SILENTLY ANOTHER"
+    elif ended.status == REFUSED and ended.is_told:
+        kind = "one sentence"
+    else:
+        kind = "TRACEBACK"
+    return {"kind": f"{_kind(base)}: {kind}", "bad": kind.isupper(), "said": ended.said.strip()[-600:]}
+
+
+def _trained(run: RunConfig, callbacks: list[TrainerCallback]) -> int:
+    return int(train(run, callbacks, quiet=True) is None)
+
+
+def _resumed(run: RunConfig, is_finished: bool) -> int | None:
+    trained = train(run)
+    if is_finished:
+        load_model(run.out)
+    return None if trained is not None else 1
 
 
 def _weights(folder: Path) -> str:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import psutil
+
 from loopscale.errors import InputError
 
 REFUSED, TRACEBACK = 2, 70
-MEMORY = 8 * 2**30  # bytes of address space of a fork: what would take more fails there, not on the whole machine
+MEMORY = 8 * 2**30  # bytes a fork may take beside what is mapped: more fails there, not on the whole machine
 
 
 @final
@@ -29,11 +31,22 @@ class Ended:
     def is_told(self) -> bool:
         """Whether it did what it should or refused in one sentence, without a traceback or a code of a terminal."""
         plain = "Traceback" not in self.said and "\x1b" not in self.said
+        return plain and (self.status in (0, 1, 3) or self.is_refused)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it refused in a sentence."""
         last = self.said.strip().splitlines()[-1] if self.said.strip() else ""
-        return plain and (self.status in (0, 1, 3) or (self.status == REFUSED and last.endswith((".", ")"))))
+        return self.status == REFUSED and "Traceback" not in self.said and last.endswith((".", ")"))
 
 
-def forked(act: Callable[[], int | None], log: Path, limit: float = 600, kill_after: float | None = None) -> Ended:
+def forked(
+    act: Callable[[], int | None],
+    log: Path,
+    limit: float = 600,
+    kill_after: float | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Ended:
     """Run `act` in a fork, which ends with the status it returns; killed after so many seconds, or at the limit."""
     began = time.monotonic()
     pid = os.fork()
@@ -45,7 +58,9 @@ def forked(act: Callable[[], int | None], log: Path, limit: float = 600, kill_af
             os.kill(pid, signal.SIGKILL)
             ended = os.waitpid(pid, 0)
             break
-        time.sleep(0.01)
+        if meanwhile is not None:
+            meanwhile()
+        time.sleep(0.005)
     said = log.read_text(errors="replace") if log.exists() else ""
     return Ended(os.waitstatus_to_exitcode(ended[1]), said, time.monotonic() - began)
 
@@ -53,7 +68,8 @@ def forked(act: Callable[[], int | None], log: Path, limit: float = 600, kill_af
 def _act(act: Callable[[], int | None], log: Path) -> None:
     status = TRACEBACK
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        most = psutil.Process().memory_info().vms + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         file = log.open("w")
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -5,19 +5,21 @@ benchmarks.trials full`.
 """
 
 import os
+import random
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from benchmarks.trials.damage import _weights
-from benchmarks.trials.forks import REFUSED, forked
-from benchmarks.trials.kills import tiny_run
+from benchmarks.trials.forks import forked
+from benchmarks.trials.runner import Case, Record
+from benchmarks.trials.subjects import tiny_run
 from loopscale.train import RunConfig, train
 
 
@@ -32,51 +34,66 @@ class At(TrainerCallback):
             self.act()
 
 
-def main(number: int, seed: int, out: Path) -> int:
-    """Fill so many disks at growing sizes, then lose a folder in each way; return how many were not told or lost."""
-    torch.set_num_threads(1)
-    place, log, bad = out / "place", out / "said.txt", 0
-    shutil.rmtree(place, ignore_errors=True)
-    disk = place / "disk"
-    disk.mkdir(parents=True)
+def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
+    """Return disks and caches that fill, of sizes drawn at random, and folders that are lost: so many in all."""
     os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
+    disk, log = place / "disk", place / "said.txt"
+    (place / "small").mkdir()
+    disk.mkdir()
     run = tiny_run(place, evaluate_every=0, monitor_every=0)
     ended = forked(lambda: int(train(run, quiet=True) is None), log)
     assert ended.status == 0, ended.said
-    whole = _weights(run.folder)
-    on_disk = replace(run, out=str(disk / "inner" / "run"))
-    kinds: list[tuple[str, Any, Any]] = [
-        *((f"{size} KB", None, size) for size in range(40, 40 + 45 * number, 45)),
+    whole, on_disk = _weights(run.folder), replace(run, out=str(disk / "inner" / "run"))
+    lost: list[tuple[str, Any, int]] = [
         ("read-only", At(4, lambda: _read_only(disk)), 4000),
         ("parent renamed", At(4, lambda: (disk / "inner").rename(disk / "renamed")), 4000),
         ("parent removed", At(4, lambda: shutil.rmtree(disk / "inner")), 4000),
     ]
-    for name, callback, size in kinds:
-        _mount(disk, f"size={size}k")
-        ended = forked(partial(_train, on_disk, callback), log)
-        first = "done" if ended.status == 0 else "one sentence" if ended.status == REFUSED and ended.is_told else "BAD"
-        if name == "read-only":
-            subprocess.run(["umount", str(disk)], check=True)
-        _mount(disk, "remount,size=9000k")
-        if (disk / "renamed").exists():
-            shutil.rmtree(disk / "inner", ignore_errors=True)
-            (disk / "renamed").rename(disk / "inner")
-        said, ended = ended.said, forked(lambda: _train(on_disk, None), log)
-        second = "exact" if ended.status == 0 and _weights(on_disk.folder) == whole else "BAD"
-        print(f"{name}: {first}, then {second}: {said.strip()[-160:]!r}", flush=True)
-        bad += "BAD" in (first, second) or (callback is not None and first != "one sentence")
+    draw = random.Random(seed)
+    caches = [draw.choice(range(4, 20, 4)) for _ in range(3)]
+    disks = [draw.randrange(40, 400) for _ in range((number or 14) - len(lost) - len(caches))]
+    return [
+        *(
+            Case(f"disk of {size} KB", partial(_disk, f"{size} KB", on_disk, disk, None, size, whole, log))
+            for size in disks
+        ),
+        *(Case(name, partial(_disk, name, on_disk, disk, act, size, whole, log)) for name, act, size in lost),
+        *(Case(f"cache of {size} KB", partial(_cache, run, place, size, log)) for size in caches),
+    ]
+
+
+def _disk(
+    name: str, run: RunConfig, disk: Path, callback: TrainerCallback | None, size: int, whole: str, log: Path
+) -> Record:
+    """Train where the disk fills or is lost, then go on there once that is mended."""
+    _mount(disk, f"size={size}k")
+    first = forked(partial(_train, run, callback), log)
+    if name == "read-only":
         subprocess.run(["umount", str(disk)], check=True)
-    small = place / "small"
-    small.mkdir()
-    for size in (4, 12, 16):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(small)], check=True)
-        os.environ["LOOPSCALE_CACHE"] = str(small)
-        ended = forked(lambda: _train(replace(run, out=str(place / "new")), None), log)
-        told = ended.status == REFUSED and ended.is_told
-        print(f"cache of {size} KB: {'one sentence' if told else 'BAD'}: {ended.said.strip()[-160:]!r}", flush=True)
-        bad += not told
-        subprocess.run(["umount", str(small)], check=True)
-    return bad
+    _mount(disk, "remount,size=9000k")
+    if (disk / "renamed").exists():
+        shutil.rmtree(disk / "inner", ignore_errors=True)
+        (disk / "renamed").rename(disk / "inner")
+    second = forked(partial(_train, run, None), log)
+    is_exact = second.status == 0 and _weights(run.folder) == whole
+    subprocess.run(["umount", str(disk)], check=True)
+    is_done = first.status == 0 and callback is None
+    kind = "done" if is_done else "one sentence" if first.is_refused and first.is_told else "NOT TOLD"
+    kind += ", then exact" if is_exact else ", THEN NOT"
+    return {"kind": kind, "bad": "NOT" in kind, "said": first.said.strip()[-400:], "then": second.said.strip()[-400:]}
+
+
+def _cache(run: RunConfig, place: Path, size: int, log: Path) -> Record:
+    """Train with a cache on a disk that is too small."""
+    small, new = place / "small", place / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(small)], check=True)
+    os.environ["LOOPSCALE_CACHE"] = str(small)
+    ended = forked(partial(_train, replace(run, out=str(new)), None), log)
+    os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
+    subprocess.run(["umount", str(small)], check=True)
+    kind = "one sentence" if ended.is_refused and ended.is_told else "NOT TOLD"
+    return {"kind": kind, "bad": kind.isupper(), "said": ended.said.strip()[-400:]}
 
 
 def _train(run: RunConfig, callback: TrainerCallback | None) -> int:

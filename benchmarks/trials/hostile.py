@@ -5,7 +5,7 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.trials.forks import REFUSED, forked
-from benchmarks.trials.kills import tiny_run
+from benchmarks.trials.runner import Case, Record
+from benchmarks.trials.subjects import tiny_run
 from loopscale.cli.main import main as command
 from loopscale.train import train
 
@@ -41,7 +42,7 @@ SIZES = [
     ("data.sequence_length", HUGE),
     ("data.stride", HUGE),
 ]
-Case = tuple[str, Callable[[], int | None]]
+Act = Callable[[], int | None]
 
 
 class Runs:
@@ -54,36 +55,26 @@ class Runs:
         return os.mkdir, (str(self.mark),)
 
 
-def main(number: int, seed: int, out: Path) -> int:
-    """Run so many cases (0: all); return how many were neither done nor told, took too long, or ran something."""
-    torch.set_num_threads(1)
-    shutil.rmtree(out / "place", ignore_errors=True)
-    place = out / "place"
-    place.mkdir()
+def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
+    """Return so many hostile inputs (0: all)."""
     os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
-    os.chdir(place)
-    log, draw = out / "said.txt", random.Random(seed)
-    assert forked(lambda: int(train(tiny_run(place, max_steps=1), quiet=True) is None), log).status == 0, (
-        log.read_text()
-    )
-    cases = [*_names(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
-    cases = [case for case in cases if case[0].startswith(os.environ.get("ONLY", ""))]
-    cases = draw.sample(cases, number) if 0 < number < len(cases) else cases
-    bad, told = 0, 0
-    for name, act in cases:
-        ended = forked(act, log, limit=SECONDS)
-        ran = (place / "pwned").exists()
-        wanted = REFUSED if name.startswith(("size", "code", "file")) else ended.status
-        if not ended.is_told or ran or (ended.status != wanted):
-            bad += 1
-            print(
-                f"BAD {name!r}: status {ended.status}, {ended.seconds:.0f} s{', RAN CODE' * ran}: {ended.said[-500:]!r}"
-            )
-        elif os.environ.get("VERBOSE"):
-            print(f"ok {name!r} {ended.status} {ended.seconds:.1f} s: {ended.said.strip()[-200:]!r}")
-        told += ended.status == REFUSED
-    print(f"{len(cases)} cases, {told} refused in a sentence, {bad} bad", flush=True)
-    return bad
+    log = place / "said.txt"
+    ended = forked(lambda: int(train(tiny_run(place, max_steps=1), quiet=True) is None), log)
+    assert ended.status == 0, ended.said
+    found = [*_names(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
+    found = random.Random(seed).sample(found, number) if 0 < number < len(found) else found
+    return [Case(name, partial(_tried, name, act, place, log)) for name, act in found]
+
+
+def _tried(name: str, act: Act, place: Path, log: Path) -> Record:
+    """Give one input; it is to be done or told, soon, with nothing executed."""
+    ended = forked(act, log, limit=SECONDS)
+    ran = [path for path in (place / "pwned", Path("pwned")) if path.exists()]
+    for path in ran:
+        path.rmdir() if path.is_dir() else path.unlink()
+    told = ended.is_told and (ended.status == REFUSED or not name.startswith(("size", "code", "file")))
+    kind = "RAN CODE" if ran else "done" if told and ended.status != REFUSED else "one sentence" if told else "NOT TOLD"
+    return {"kind": kind, "bad": kind.isupper(), "status": ended.status, "said": ended.said.strip()[-600:]}
 
 
 def _command(words: list[str]) -> int:
@@ -98,7 +89,7 @@ def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[st
     return ["train", f"--out={out}", *model, *data, *train, *more]
 
 
-def _names(place: Path) -> Iterator[Case]:
+def _names(place: Path) -> Iterator[tuple[str, Act]]:
     for name in NAMES:
         yield f"name of a run {name}", partial(_command, _words(place, out=f"{place}/{name}"))
 
@@ -119,7 +110,7 @@ def _names(place: Path) -> Iterator[Case]:
         yield f"name of a model {name}", model
 
 
-def _sizes(place: Path) -> Iterator[Case]:
+def _sizes(place: Path) -> Iterator[tuple[str, Act]]:
     for name, size in SIZES:
         yield f"size {name} {size}", partial(_command, _words(place, f"--{name}={size}", out="big"))
     for name, size in [*SIZES[:8], ("model.num_key_value_heads", HUGE), ("model.head_dim", HUGE)]:
@@ -148,7 +139,7 @@ def _changed(place: Path, changes: dict[str, Any]) -> Path:
     return folder
 
 
-def _configs(place: Path) -> Iterator[Case]:
+def _configs(place: Path) -> Iterator[tuple[str, Act]]:
     texts: dict[str, str | bytes] = {
         "alias bomb": BOMB,
         "alias bomb in a field": BOMB + "model: {num_loops: *h}\n",
@@ -192,7 +183,7 @@ def _configs(place: Path) -> Iterator[Case]:
         yield f"file run.json {name}", record
 
 
-def _files(place: Path) -> Iterator[Case]:
+def _files(place: Path) -> Iterator[tuple[str, Act]]:
     for name in ("model.safetensors", "tokenizer.json"):
 
         def damaged(name: str = name) -> int:
@@ -205,7 +196,7 @@ def _files(place: Path) -> Iterator[Case]:
         yield f"file flipped byte in {name}", damaged
 
 
-def _code(place: Path) -> Iterator[Case]:
+def _code(place: Path) -> Iterator[tuple[str, Act]]:
     for name in ("pytorch_model.bin", "model.pt", "weights.ckpt"):
 
         def weights(name: str = name) -> int:

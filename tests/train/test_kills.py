@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
-from benchmarks.trials.kills import CLOCK, tiny_run
 from benchmarks.trials.operations import Operations, kind_of
+from benchmarks.trials.subjects import CLOCK, tiny_run
 from loopscale.train import train
 
 KINDS = ("run.json", "checkpoint written", "checkpoint moved", "rotation", "final save", "training.json")

@@ -30,7 +30,7 @@ reproduce: setup
 	$(BIN)/loopscale reproduce --preset laptop --out runs/laptop
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -q --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov --cov-report=
 
 lint: setup
 	$(BIN)/ruff check .

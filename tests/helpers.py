@@ -1,12 +1,9 @@
-"""Models small enough for any test, and checks that a slow one may leave to others."""
+"""Models small enough for any test."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from jaxtyping import config
-
 from loopscale.model import LoopedConfig, LoopedForCausalLM
+from tests.shapes import shapes_unchecked as shapes_unchecked
 
 TINY = {
     "vocab_size": 31,
@@ -17,16 +14,6 @@ TINY = {
     "max_position_embeddings": 48,
     "dropout": 0.0,
 }
-
-
-@contextmanager
-def shapes_unchecked() -> Iterator[None]:
-    """Leave the shapes of arguments unchecked, which takes half of the time or more: others check them."""
-    config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        config.update("jaxtyping_disable", False)
 
 
 def tiny_config(**overrides: Any) -> LoopedConfig:

@@ -83,8 +83,7 @@ class MeanPenalty(Penalty):
         return z.to(state.norm(z).dtype).mean(-1).square()
 
 
-@pytest.fixture
-def mechanisms(monkeypatch: pytest.MonkeyPatch) -> None:
+def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register them."""
     monkeypatch.setitem(READOUTS, "power", PowerReadout)
     monkeypatch.setitem(CARRIES, "mixing", MixingCarry)

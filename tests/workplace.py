@@ -21,10 +21,10 @@ from loopscale.load import load_model
 from loopscale.study import worker
 from loopscale.study.reproduce import reproduce
 from loopscale.train import RunConfig, preset_run
-from tests.conftest import Golden
 from tests.convert.test_huginn import NATIVE as HUGINN
 from tests.convert.test_paper_checkpoint import checkpoint
 from tests.convert.test_parcae import NATIVE as PARCAE
+from tests.golden import Golden
 from tests.helpers import tiny_model
 
 ROOT = Path(__file__).parents[1]

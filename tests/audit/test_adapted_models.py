@@ -8,7 +8,7 @@ import torch
 from loopscale.audit import audit, loop_curves
 from loopscale.convert import from_ouro
 from tests.adapters.toy_loop import VOCAB, ToyLoop
-from tests.conftest import DATA
+from tests.golden import DATA
 
 
 def test_an_adapter_tells_its_trained_depth_and_supervision():

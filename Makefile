@@ -12,7 +12,7 @@ CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 endif
 
-.PHONY: setup reproduce test lint bench clean
+.PHONY: setup reproduce test lint bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -41,5 +41,9 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+docs: setup
+	@$(PIP) -e '.[docs]'
+	$(BIN)/python -m docs.site
+
 clean:
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs build .pytest_cache .mypy_cache .ruff_cache

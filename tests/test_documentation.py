@@ -10,11 +10,11 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
-from tests.helpers import shapes_unchecked
+from tests.helpers import made_once, shapes_unchecked
 from tests.workplace import ROOT, build, names, run_block
 
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"python", "bash", "text", "yaml", "json", "dockerfile"}  # the last four are shown, not run
+LANGUAGES = {"python", "bash", "text", "yaml", "json", "dockerfile", "math"}  # the last five are shown, not run
 READER = Sybil(
     parsers=[SkipParser(), PythonCodeBlockParser(), CodeBlockParser("bash", lambda example: run_block(example.parsed))],
     pattern="*.md",
@@ -23,12 +23,12 @@ READER = Sybil(
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workplace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
-        with shapes_unchecked():
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch, shapes_unchecked():
+            patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
             build(folder)
-    return folder
+
+    return made_once(tmp_path_factory, "workplace", make)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # tiny models are warned of, rightly

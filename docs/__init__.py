@@ -1,0 +1,1 @@
+"""Documentation: pages, and the site that is built of them."""

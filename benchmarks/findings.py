@@ -157,12 +157,9 @@ def said(study: Study, what: str) -> str:
     sentences: dict[str, Callable[[Results], Any]] = {
         "looping": looping.looping_sentence,
         "halting": halting.halting_sentence,
-        "remedies": worth.worth_sentence,
         "ranking": ranking.ranking_sentence,
     }
-    return study.link(
-        sentences[what](study.results) or "–", {"remedies": "table-1", "ranking": "control"}.get(what, what)
-    )
+    return study.link(sentences[what](study.results) or "–", {"ranking": "control"}.get(what, what))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
-import numpy as np
 from torch import Tensor
 
 from loopscale.data import Data, batches
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 TIMES = "×"
 SEED_NOISE = 1.25  # one seed: a ratio of losses within this factor of a threshold decides nothing
-PLACES = 101  # of an interval, at which a threshold is asked
 
 Record = TypeVar("Record")
 
@@ -42,10 +40,15 @@ class Measured:
 @final
 @dataclass(frozen=True)
 class Threshold:
-    """A bound in words and as a test."""
+    """A bound in words and as a test, met by one unbroken range of values around `best`."""
 
     words: str
     holds: Callable[[float], bool]
+    best: float
+
+    def over(self, low: float, high: float) -> set[bool]:
+        """Return what the values from `low` to `high` answer: all alike, or both."""
+        return {self.holds(value) for value in (low, high, min(max(self.best, low), high))}
 
 
 @final
@@ -93,8 +96,7 @@ class Claim:
 
     def _interval(self, values: Sequence[float]) -> tuple[float, float] | None:
         if self.unit == TIMES and values and min(values) > 0:
-            logs = interval_over_seeds([math.log(value) for value in values])
-            return None if logs is None else (ratio_of_perplexities(logs.low), ratio_of_perplexities(logs.high))
+            return interval_of_ratios(values)
         found = interval_over_seeds(values)
         return None if found is None else (found.low, found.high)
 
@@ -102,8 +104,7 @@ class Claim:
         if value is None:
             return "not tested here"
         apart = SEED_NOISE if self.trained_apart else 1.0
-        low, high = around or (value / apart, value * apart)
-        met = {self.threshold.holds(low + share * (high - low)) for share in np.linspace(0, 1, PLACES)}
+        met = self.threshold.over(*around or (value / apart, value * apart))
         return "undecided" if len(met) > 1 else "holds" if met.pop() else "does not hold"
 
 
@@ -183,27 +184,27 @@ def per_seed(formula: Callable[..., float | None], *conditions: str) -> Callable
 
 def at_least(bound: float) -> Threshold:
     """Return the threshold value >= bound."""
-    return Threshold(f"at least {bound:g}", lambda value: value >= bound)
+    return Threshold(f"at least {bound:g}", lambda value: value >= bound, math.inf)
 
 
 def at_most(bound: float) -> Threshold:
     """Return the threshold value <= bound."""
-    return Threshold(f"at most {bound:g}", lambda value: value <= bound)
+    return Threshold(f"at most {bound:g}", lambda value: value <= bound, -math.inf)
 
 
 def below(bound: float) -> Threshold:
     """Return the threshold value < bound."""
-    return Threshold(f"below {bound:g}", lambda value: value < bound)
+    return Threshold(f"below {bound:g}", lambda value: value < bound, -math.inf)
 
 
 def above(bound: float) -> Threshold:
     """Return the threshold value > bound."""
-    return Threshold(f"above {bound:g}", lambda value: value > bound)
+    return Threshold(f"above {bound:g}", lambda value: value > bound, math.inf)
 
 
 def within(distance: float, of: float) -> Threshold:
     """Return the threshold |value - of| <= distance."""
-    return Threshold(f"within {distance:g} of {of:g}", lambda value: abs(value - of) <= distance)
+    return Threshold(f"within {distance:g} of {of:g}", lambda value: abs(value - of) <= distance, of)
 
 
 def finite(value: float | None) -> float | None:
@@ -214,6 +215,12 @@ def finite(value: float | None) -> float | None:
 def ratio_of_perplexities(nats: float) -> float:
     """Return exp(nats), the ratio that a difference of losses stands for."""
     return math.exp(min(nats, 700.0))  # e^710 has no float64
+
+
+def interval_of_ratios(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return where the mean of positive ratios lies, by their logarithms; None for one alone."""
+    found = interval_over_seeds([math.log(value) for value in values])
+    return None if found is None else (ratio_of_perplexities(found.low), ratio_of_perplexities(found.high))
 
 
 def against(theirs: float, base: float, where: str = "129M") -> str:

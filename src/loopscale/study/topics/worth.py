@@ -1,13 +1,11 @@
 """Worth: what control of the scale is worth at equal depth and at equal throughput."""
 
-import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from loopscale.display import number, styled
 from loopscale.evaluate import FrontierPoint, interpolated
 from loopscale.evaluate.display import frontier_figure
-from loopscale.evaluate.statistics import interval_over_seeds
 
 from .. import published
 from ..drawing import LINES
@@ -23,6 +21,7 @@ from ..topic import (
     at_most,
     below,
     finite,
+    interval_of_ratios,
     per_seed,
     ratio_of_perplexities,
 )
@@ -77,10 +76,10 @@ def remedy_cost(results: Results, name: str) -> str | None:
     values = list(measured.values.values())
     if not values:
         return None
-    around = interval_over_seeds([math.log(value) for value in values])
+    around = interval_of_ratios(values)
     if around is None:
         return number(values[0])
-    low, high = ratio_of_perplexities(around.low), ratio_of_perplexities(around.high)
+    low, high = around
     word = "better" if high < 1 else "worse" if low > 1 else "not decided"
     return f"{number(fmean(values))} [{number(low, 3)}, {number(high, 3)}] ({word})"
 

@@ -7,7 +7,7 @@ from loopscale.convert import convert_checkpoint
 
 def run(args: Namespace) -> int:
     """Convert and say what was written."""
-    folder = convert_checkpoint(args.source, args.destination, args.to, args.overwrite)
+    folder = convert_checkpoint(args.source, args.destination, args.to, args.overwrite, auto_map=args.auto_map)
     with_tokenizer = "with" if any(folder.glob("tokenizer*")) else "without"
     print(f"wrote {folder} ({args.to}, {with_tokenizer} a tokenizer)")
     return 0

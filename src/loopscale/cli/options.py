@@ -105,6 +105,9 @@ def convert(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--to", type=str, default="native", help="native (default), or huginn, nanbeige, ouro, parcae for their names"
     )
+    parser.add_argument(
+        "--auto_map", action="store_true", help="with the file by which trust_remote_code=True loads it (native only)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the destination if it exists")
 
 

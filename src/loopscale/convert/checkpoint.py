@@ -171,22 +171,30 @@ def _loader(folder: Path) -> FolderLoader:
     return FOLDERS[kind]
 
 
-def convert_checkpoint(source: str, destination: str | Path, to: str = "native", overwrite: bool = False) -> Path:
+def convert_checkpoint(
+    source: str, destination: str | Path, to: str = "native", overwrite: bool = False, *, auto_map: bool = False
+) -> Path:
     """Write the model at `source`, with the tokenizer beside it if there is one, to the folder `destination`.
 
     `to` is `native` (loads with `from_pretrained`), `huginn`, `nanbeige`, `ouro` or `parcae` (their names; their code
-    is not included). The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has
+    is not included). `auto_map`: a native folder gets the file by which `trust_remote_code=True` loads it without an
+    import. The folder appears when it is whole. Raises `InputError` for a source that cannot be read or has
     no such form, and for a destination that exists unless `overwrite` says so.
     """
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
+    if auto_map and to != "native":
+        raise InputError(f"--auto_map is for folders of ours: leave it out, or leave out --to {to}.")
     destination = Path(destination)
     check_destination(source, destination, overwrite)
     model = read_as_native(source)
     if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
         logger.warning("weights of '%s' are not finite (%s): nothing it computes will be", source, broken[0])
     with written_whole(destination) as folder:
-        TARGETS[to](model, folder)
+        if auto_map:
+            model.save_pretrained(folder, auto_map=True)
+        else:
+            TARGETS[to](model, folder)
         write_tokenizer(source, folder, model.config.vocab_size)
     return destination
 

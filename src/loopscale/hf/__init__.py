@@ -15,12 +15,15 @@ from loopscale.hf.attention import (
 from loopscale.hf.generating import GenerationHooks, prepared_generation
 from loopscale.hf.modules import does_more_than_its_class, execution_device, in_backward, warn_once, wrapped_model
 from loopscale.hf.naming import CACHE, one_cache_name, register
+from loopscale.hf.remote_code import Importable, RemoteCode
 from loopscale.hf.trainers import StagedCheckpoints, accelerate_state, cpu_multiplies_bf16
 
 __all__ = [
     "CACHE",
     "AttentionMask",
     "GenerationHooks",
+    "Importable",
+    "RemoteCode",
     "RotaryEmbedding",
     "StagedCheckpoints",
     "accelerate_state",

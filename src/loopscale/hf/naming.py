@@ -1,9 +1,11 @@
 """Names that a causal language model goes by in transformers: in the Auto classes, and for its cache."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -16,10 +18,22 @@ CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "
 
 
 def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
-    """Let the Auto classes know a causal language model, and by its name Trainer's label smoothing and pipelines."""
+    """Let the Auto classes know a causal language model, and by its name Trainer, pipelines and servers."""
     AutoConfig.register(config_class.model_type, config_class)
     AutoModelForCausalLM.register(config_class, model_class)
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config_class.model_type] = model_class.__name__
+    for module in _transformers_modules():  # where `transformers serve` looks for the architecture of a config
+        setattr(module, model_class.__name__, model_class)
+
+
+def _transformers_modules() -> list[ModuleType]:
+    """Return transformers, once more where it put itself into `sys.modules` anew after others had imported it."""
+    held = [getattr(module, "__dict__", {}).get("transformers") for module in list(sys.modules.values())]
+    return [module for module in (sys.modules["transformers"], *held) if _is_transformers(module)]
+
+
+def _is_transformers(value: Any) -> TypeGuard[ModuleType]:
+    return isinstance(value, ModuleType) and value.__name__ == "transformers"
 
 
 def one_cache_name(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from loopscale.errors import InputError
-from loopscale.hf import AttentionMask, RotaryEmbedding, causal_mask
+from loopscale.hf import AttentionMask, RemoteCode, RotaryEmbedding, causal_mask
 from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer, build_layers
 from loopscale.model.config import LoopedConfig
 from loopscale.model.outputs import Recorder
@@ -24,7 +24,7 @@ from loopscale.model.parts.initial import INITIAL_STATES, Noise
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 
-class LoopedPreTrainedModel(PreTrainedModel):
+class LoopedPreTrainedModel(RemoteCode, PreTrainedModel):
     """Loading, saving and initialising, as transformers does it."""
 
     config: LoopedConfig

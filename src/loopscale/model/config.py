@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from loopscale.errors import InputError
+from loopscale.hf import Importable
 from loopscale.mechanism import choose
 from loopscale.model.parts import LayerSizes
 from loopscale.model.slots import Slots
@@ -20,7 +21,7 @@ PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` wit
 
 @strict
 @no_type_check  # transformers checks the fields itself and wants its own __init__
-class LoopedConfig(PreTrainedConfig):
+class LoopedConfig(Importable, PreTrainedConfig):
     """Sizes and variants of a `LoopedForCausalLM`.
 
     `num_stack_layers` layers are applied `num_loops` times; `num_hidden_layers` is their product, and the layers before

@@ -82,6 +82,11 @@ def check_depth(cache: Cache, slots: Slots, read: Sequence[int] = ()) -> None:
     Its logits would be silently wrong. `read` are the exits that the call reads. Static caches count in tensors: left
     alone on an accelerator (a sync) and under torch.compile.
     """
+    if not isinstance(cache, Cache):
+        raise InputError(
+            f"a {type(cache).__name__} (continuous batching) has no place for one slot per layer and loop: serve "
+            "without --continuous-batching, or use `generate`, which takes padded batches."
+        )
     deepest = slots.at(slots.loops - 1, 0)
     grows = isinstance(cache, DynamicCache) and cache.layer_class_to_replicate is not None
     if not isinstance(cache, DynamicCache) and len(cache.layers) <= deepest:

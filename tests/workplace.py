@@ -70,7 +70,15 @@ PRETRAINED = {
 }
 HOURS = {"reproduce"}  # only parsed: a study has tests of its own
 BLIND_SPOT = UNSTEADY = 3
-ELSEWHERE = {"ollama", "llama-cli", "llama-server", "docker", "torchrun"}  # programs that are not ours to run
+ELSEWHERE = {
+    "curl",
+    "transformers",
+    "ollama",
+    "llama-cli",
+    "llama-server",
+    "docker",
+    "torchrun",
+}  # programs that are not ours to run
 
 
 class InProcess:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, pipeline
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from loopscale.convert import convert_checkpoint
 from loopscale.errors import InputError
 from loopscale.model import CACHE, LoopedConfig, LoopedForCausalLM
 from loopscale.train.initialisation import inference_tokenizer
@@ -117,3 +118,11 @@ def test_continuous_batching_is_refused_in_a_sentence(unchecked_shapes):
 
     with pytest.raises(InputError, match=r"PagedAttentionCache .continuous batching. has no place for one slot per"):
         tiny_model()(input_ids=torch.ones(1, 2, dtype=torch.long), **{CACHE: PagedAttentionCache()})
+
+
+def test_a_folder_is_converted_to_one_that_is_trusted(folder, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "plain")
+    written = convert_checkpoint(str(tmp_path / "plain"), tmp_path / "hub", auto_map=True)
+    assert (written / "modeling_loopscale.py").is_file()
+    with pytest.raises(InputError, match="--auto_map is for folders of ours"):
+        convert_checkpoint(str(folder), tmp_path / "other", to="ouro", auto_map=True)

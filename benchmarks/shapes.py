@@ -40,8 +40,16 @@ SHAPES = {
 }
 
 
+_CHOSEN: list[str] = []
+
+
+def use(name: str) -> None:
+    """Measure on this device in this process, whatever else the machine has."""
+    _CHOSEN[:] = [name]
+
+
 def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return _CHOSEN[0] if _CHOSEN else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(shape: Shape, **overrides: Any) -> LoopedForCausalLM:

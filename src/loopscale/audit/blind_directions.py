@@ -19,10 +19,10 @@ from torch import Tensor
 
 from loopscale.audit.coordinates import Direction
 from loopscale.audit.measurement.checks import (
+    Finite,
     checked,
     few_tokens,
     first_state,
-    require_finite,
     require_told,
     runs_past_trained_depth,
 )
@@ -130,7 +130,7 @@ def search(
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
     for half, k in product(halves, range(losses.num_loops)):
         if losses.exits.looks(k):
-            require_told(half.told[losses.exits.name, k], k)
+            require_told(int(half.told.get((losses.exits.name, k), 0)), k)
     vectors = most_retained_per_visible(fit, FLOOR)[:, :num_directions]
     null = null_visibility(fit.gradients, held_out.gradients, vectors.shape[0])
     directions = tuple(_measure(v, fit, held_out, null, thresholds) for v in vectors.T)
@@ -170,19 +170,21 @@ def _gather(
 ) -> None:
     """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
     inputs, labels, counted, _ = window
-    moments.tokens += int(counted.sum())
-    call = Call(model, inputs)
+    tokens = int(counted.sum())
+    moments.tokens += tokens
+    call, finite = Call(model, inputs), Finite()
     reads, z = Reads(call), first_state(call)
     for k in range(losses.num_loops):
-        require_finite(z, f"the state of loop {k + 1}")
+        finite.note(z, f"the state of loop {k + 1}")
         for loss in losses:
             if loss.looks(k):
                 gradient, token_losses = loss.gradient(reads, z, k, labels)
-                require_finite(gradient[counted], loss.described(k))
+                finite.note(gradient, loss.described(k), counted)
                 moments.see(loss.name, k, gradient, counted & telling(gradient, token_losses))
-        moments.looked += int(counted.sum()) * sum(loss.looks(k) for loss in losses)
+        moments.looked += tokens * sum(loss.looks(k) for loss in losses)
         if k + 1 < max(losses.num_loops, 2):
             z = _push_probes(moments, _one_loop(call, k), z, counted, probes, signs)
+    finite.require()
 
 
 def _one_loop(call: Call, k: int) -> Callable[[Tensor], Tensor]:

@@ -68,8 +68,7 @@ def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> L
         for inputs, _, counted, _ in windows:
             before: Tensor | None = None
             for k, z in enumerate(run_loops(model, inputs, num_loops)):
-                if not torch.isfinite(z).all():
-                    break
+                counted = counted & torch.isfinite(z).all()  # from here on none: asking would wait at every loop
                 norms.add(k, norm(z), counted)
                 scales.add(k, scale(z), counted)
                 if before is not None:
@@ -79,18 +78,20 @@ def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> L
                     angular.add(k - 1, angular_step(before, z), both)
                     drifts.add(k - 1, torch.where(both, norm(z) / norm(before), 1.0).log(), both)
                 before = z
-    s, turns = scales.means(), angular.means()
+    loops = sum(map(bool, norms.counts()))  # that are finite
+    updates = max(loops - 1, 0)
+    s, turns = scales.means()[:loops], angular.means()[:updates]
     return LoopCurves(
         tokens=norms.tokens,
         trained_loops=model.num_loops,
         scale=s,
-        norm=norms.means(),
-        drift=drifts.means(),
-        radial_increment=radial.means(),
+        norm=norms.means()[:loops],
+        drift=drifts.means()[:updates],
+        radial_increment=radial.means()[:updates],
         angular_step=turns,
         product=tuple(x * y for x, y in zip(s, turns, strict=False)),
         fit=power_law(s[: len(turns)], turns),
-        directed=angular.counts(),
+        directed=angular.counts()[:updates],
     )
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from loopscale.audit.coordinates import Coordinate, mean, scale, unembedding_null, within
 from loopscale.audit.findings import AuditReport, CoordinateReport
 from loopscale.audit.measurement.checks import (
+    Finite,
     check_coordinates,
     checked,
     few_tokens,
     first_state,
-    require_finite,
     require_told,
     runs_past_trained_depth,
 )
@@ -107,18 +107,21 @@ class _Session:
             CoordinateMeter(coordinate, losses, facts_of(model).configured) for coordinate in coordinates
         ]
         self.hidden_size = 0
+        self.finite = Finite()  # of the batch under way
 
     def run(self, windows: Iterable[Window]) -> None:
-        """Measure every batch; only two states are alive at a time."""
+        """Measure every batch; only two states are alive at a time, and nothing is looked at before the last loop."""
         for inputs, labels, counted, _ in windows:
-            call = Call(self.model, inputs)
+            call, self.finite = Call(self.model, inputs), Finite()
             reads, z = Reads(call), first_state(call)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
-                require_finite(z, f"the state of loop {k + 1}")
+                self.finite.note(z, f"the state of loop {k + 1}")
                 self._look(reads, k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(call, k, z, counted)
+            self.finite.require()
+            self.scale.take_in()
         for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
             require_told(told, k)
 
@@ -129,7 +132,7 @@ class _Session:
             meter.value.add(k, meter.coordinate.value(z), counted)
         for loss in self.losses:
             gradient, token_losses = loss.gradient(reads, z, k, labels)
-            require_finite(gradient[counted], loss.described(k))
+            self.finite.note(gradient, loss.described(k), counted)
             if loss is self.losses.exits:
                 assert token_losses is not None  # those of a cross-entropy come with it
                 self.cross_entropy.add(k, token_losses, counted)

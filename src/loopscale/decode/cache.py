@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from loopscale.hf import execution_device
 from loopscale.model import LoopedForCausalLM
+from loopscale.system.precision import autocast_dtype
 
 New = Float[Tensor, "rows heads new head_size"]
 Seen = Float[Tensor, "rows heads seen head_size"]
@@ -98,8 +99,7 @@ class LoopCache(Cache):
         assert config.head_dim is not None  # the config fills it
         slot = (batch, heads, capacity, config.head_dim)
         device = execution_device(model)
-        kind = device.type  # under autocast keys and values are of its precision
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+        dtype = autocast_dtype(device.type) or model.dtype  # under autocast keys and values are of its precision
         like: Any = {"dtype": dtype, "device": device}
         self.buffers = [torch.zeros((2, num_loops, *slot), **like) for _ in range(config.num_stack_layers)]
         self.before = [Slot(self.cursor, *torch.zeros((2, *slot), **like)) for _ in range(config.num_prelude_layers)]

@@ -111,6 +111,7 @@ class EarlyExit:
         call = Call(model, tokens, window.context)
         watch = self.rule.watch(call if model.reads_received else model)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
+        gone = [False] * batch  # the same, known here
         logits: Tensor | None = None
         for k in range(session.num_loops):
             h = torch.cat([*self.waiting[k], h], 1)
@@ -124,11 +125,11 @@ class EarlyExit:
             call.received = {k: h[:, -1:]}  # a gate reads the carried state
             last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
-            if last or bool(leaves.any()):
+            now = [True] * batch if last else leaves[:, 0].tolist()  # whether to go on: the one wait of a loop
+            if any(now):
                 logits = read()[:, -1] if logits is None else torch.where(leaves, read()[:, -1], logits)
-                left = left | leaves
+                left, gone = left | leaves, [before or goes for before, goes in zip(gone, now, strict=True)]
             h = model.carry(group, k, window.context, h)
-            gone = left[:, 0].tolist()
             if last or all(gone if rows is None else (gone[row] for row in rows)):
                 break
         if not last:

@@ -18,6 +18,7 @@ from loopscale.hf import attend, rotate
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import RESIDUALS, LayerSizes, build_part
 from loopscale.stepping import Context, State
+from loopscale.system.precision import autocast_dtype
 
 Heads = Float[Tensor, "batch heads seq head_size"]
 
@@ -122,8 +123,7 @@ def plain_causal_attention(q: Heads, k: Heads, v: Heads) -> Heads:
 
 def in_compute_precision(x: State) -> State:
     """Cast to autocast's precision where it is on: once, instead of once for every matrix that reads the tensor."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return x.to(autocast_dtype(x.device.type) or x.dtype)
 
 
 class SwiGLU(nn.Module):

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from loopscale.errors import InputError
 from loopscale.hf import does_more_than_its_class
 from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
-from loopscale.system.precision import widened
+from loopscale.system.precision import autocast_dtype, widened
 
 IGNORED = -100
 CHUNK_BYTES = 128 * 2**20
@@ -43,8 +43,7 @@ def plain_weight(head: Head) -> Float[Tensor, "vocab hidden"] | None:
 
 def head_precision(weight: Float[Tensor, "vocab hidden"]) -> torch.dtype:
     """Return the precision of the head's products: autocast's where it is on."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return autocast_dtype(weight.device.type) or weight.dtype
 
 
 def token_cross_entropy(

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("loopscale", "torch", "transformers", "accelerate", "datasets")
+from loopscale import __version__
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets")
 SOURCE = Path(__file__).parents[1]  # of the whole library
 
 
@@ -24,6 +26,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
+        "loopscale": __version__,  # of these files, installed or not
         **{package: version(package) for package in PACKAGES},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),

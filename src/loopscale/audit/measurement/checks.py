@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from loopscale.call import Call
 from loopscale.errors import VERBS, InputError, require_looped
 from loopscale.facts import facts_of
 from loopscale.stepping import Looped, State
+from loopscale.system.precision import autocast_dtype
 
 
 def checked(model: Looped | Any, batches: Batches) -> tuple[Window, Iterator[Window]]:
@@ -113,10 +114,26 @@ def few_tokens(model: Looped | Any, input_ids: Tensor) -> Tensor:
     return input_ids if z.ndim == 3 and z.shape[:2] != few.shape else few
 
 
-def require_finite(x: Tensor, what: str) -> None:
-    """Check that a measured tensor is finite; raises `InputError`."""
-    if not torch.isfinite(x).all():
-        raise InputError(f"{what} is not finite: there is nothing to measure.")
+@final
+class Finite:
+    """What was measured of one batch, and whether it is finite: asked once, when all loops have run.
+
+    A look at every loop would make an accelerator wait at every loop.
+    """
+
+    def __init__(self) -> None:
+        self._flags: dict[str, Tensor] = {}
+
+    def note(self, x: Tensor, what: str, counted: Tensor | None = None) -> None:
+        """Take in a tensor (batch, seq, hidden), of the tokens that count."""
+        finite = torch.isfinite(x)
+        self._flags[what] = (finite if counted is None else finite.all(-1) | ~counted).all()
+
+    def require(self) -> None:
+        """Raise `InputError` that names the first that is not finite."""
+        for what, finite in zip(self._flags, torch.stack([*self._flags.values()]).tolist(), strict=True):
+            if not finite:
+                raise InputError(f"{what} is not finite: there is nothing to measure.")
 
 
 def require_told(tokens: int, k: int) -> None:
@@ -189,7 +206,7 @@ def _floats(verb: str, x: Any) -> Tensor:
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise _broken(verb, f"returned {found}", "return a floating-point tensor")
     if x.dtype.itemsize < 4:
-        remedy = "audit outside autocast" if torch.is_autocast_enabled(x.device.type) else "audit model.float()"
+        remedy = "audit outside autocast" if autocast_dtype(x.device.type) else "audit model.float()"
         raise _broken(verb, f"returned {x.dtype}, whose rounding hides what is measured", remedy)
     usable = torch.isfinite(x) | (x == -torch.inf) if verb == "readout" else torch.isfinite(x)  # -inf: never a token
     if not usable.all():

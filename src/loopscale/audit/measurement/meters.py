@@ -24,15 +24,22 @@ class ScaleMeter:
     def __init__(self) -> None:
         self.norms, self.scales = LoopMeans(), LoopMeans()
         self.samples: list[Sample] = []
+        self._waiting: list[tuple[Tensor, Counted]] = []  # norms of the batch under way, loop by loop
 
     def add(self, k: int, z: State, counted: Counted) -> None:
-        """Take in the states of loop k."""
+        """Take in the states of loop k, the loops of a batch in their order."""
         norms = norm(z)
         self.norms.add(k, norms, counted)
         self.scales.add(k, norms / z.shape[-1] ** 0.5, counted)
-        if k == len(self.samples):
-            self.samples.append(Sample())
-        self.samples[k].add(norms[counted])
+        self._waiting.append((norms.detach(), counted))
+
+    def take_in(self) -> None:
+        """End a batch: its norms come to the host together, for which tokens count decides how many they are."""
+        norms, counted = (torch.stack(column).cpu() for column in zip(*self._waiting, strict=True))
+        self._waiting = []
+        self.samples += [Sample() for _ in range(len(norms) - len(self.samples))]
+        for sample, of_loop, which in zip(self.samples, norms, counted, strict=True):
+            sample.add(of_loop[which])
 
     def stats(self) -> tuple[ScaleStats, ...]:
         """Return the statistics of every loop."""

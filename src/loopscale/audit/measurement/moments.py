@@ -1,7 +1,6 @@
 """The two second moments that a search for blind directions is made of, the problem they pose, and its null."""
 
 import math
-from collections import Counter
 from typing import final
 
 import torch
@@ -20,25 +19,35 @@ class Moments:
     """Running second moments of unit gradients, and of random moves with what one more loop makes of them."""
 
     def __init__(self) -> None:
-        self.tokens, self.looked, self.gradients, self.moves = 0, 0, 0, 0
-        self.told: Counter[tuple[str, int]] = Counter()  # gradients by loss and loop
+        self.tokens, self.looked = 0, 0
+        self.told: dict[tuple[str, int], Tensor | int] = {}  # gradients by loss and loop, counted on the device
+        self._moves: Tensor | int = 0
         self._visible: Tensor | float = 0.0
         self._retained: Tensor | float = 0.0
         self._moved: Tensor | float = 0.0
 
     def see(self, loss: str, k: int, gradient: State, counted: Counted) -> None:
         """Take in the gradients of one loss at loop k, of the tokens that count and can be told from rounding."""
-        g = unit(gradient)[counted].double()
+        g = _of(unit(gradient), counted)
         self._visible = self._visible + g.T @ g
-        self.gradients += len(g)
-        self.told[loss, k] += len(g)
+        self.told[loss, k] = self.told.get((loss, k), 0) + counted.sum()
 
     def keep(self, move: State, left: State, counted: Counted) -> None:
         """Take in random moves and what is left of them after one more loop."""
-        w, moved = move[counted].double(), left[counted].double()
+        w, moved = _of(move, counted), _of(left, counted)
         self._retained = self._retained + w.T @ moved
         self._moved = self._moved + moved.T @ moved
-        self.moves += len(w)
+        self._moves = self._moves + counted.sum()
+
+    @property
+    def gradients(self) -> int:
+        """Gradients that were taken in."""
+        return int(sum(self.told.values()))
+
+    @property
+    def moves(self) -> int:
+        """Moves that were taken in."""
+        return int(self._moves)
 
     @property
     def visible(self) -> Square:
@@ -61,6 +70,11 @@ class Moments:
         # its variance is |J^T v|^2 + (v^T J v)^2 less a term that channels of v alone make
         squares = float(v @ torch.as_tensor(self._moved / self.moves) @ v)
         return math.sqrt((squares + float(v @ self.retained @ v) ** 2) / self.moves)
+
+
+def _of(vectors: State, counted: Counted) -> Float[Tensor, "tokens hidden"]:
+    """Return the vectors of the tokens that count, in float64, with zeros for the others: picking them would wait."""
+    return torch.where(counted[..., None], vectors, 0.0).flatten(0, 1).double()
 
 
 def most_retained_per_visible(moments: Moments, floor: float) -> Square:

@@ -90,9 +90,9 @@ class Sample:
         self._kept = torch.empty(2, 0, dtype=torch.float64)  # tickets, values
 
     def add(self, values: Float[Tensor, " count"]) -> None:
-        """Take in more numbers."""
+        """Take in more numbers, which lie on the CPU."""
         drawn = torch.rand(len(values), generator=self._tickets, dtype=torch.float64)
-        kept = torch.cat([self._kept, torch.stack([drawn, values.detach().cpu().double()])], dim=1)
+        kept = torch.cat([self._kept, torch.stack([drawn, values.double()])], dim=1)
         if kept.shape[1] > self._capacity:
             kept = kept[:, kept[0].topk(self._capacity).indices]
         self._kept = kept

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopscale.errors import InputError
-from loopscale.storage import REST, from_json, parse_json, plain, read_json, write_json
+from loopscale.storage import REST, check_writable, from_json, parse_json, plain, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,12 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"a\.json cannot be written"):
         write_json(tmp_path / "a.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "file"]
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_a_place_no_library_can_name_is_refused_before_the_work(tmp_path, name):
+    with pytest.raises(InputError, match=r"--out .* is a name with bytes"):
+        check_writable("--out", tmp_path / name)
 
 
 def test_a_write_clears_what_a_killed_one_left_of_the_same_file(tmp_path):

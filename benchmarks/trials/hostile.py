@@ -5,7 +5,7 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.trials.forks import REFUSED, forked
+from benchmarks.trials.names import Act, named_inputs, orders_in, prepare
 from benchmarks.trials.runner import Case, Record
 from benchmarks.trials.subjects import tiny_run
 from loopscale.cli.main import main as command
@@ -23,8 +24,6 @@ HUGE = 10**9
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
-NAMES = ["x[/]", "x[bold red]y", "\x1b[31mred", "a\nb", "a\rb", "|x|", "<script>alert(1)</script>", "$(touch pwned)"]
-NAMES += ["`id`", "%s%n", "{0}", "a\tb", "é€\U0001f600", "\u202eabc", "-x", "..x", "x" * 200, os.fsdecode(b"\xff\xfe")]
 SIZES = [
     ("model.vocab_size", HUGE),
     ("model.hidden_size", HUGE),
@@ -42,7 +41,6 @@ SIZES = [
     ("data.sequence_length", HUGE),
     ("data.stride", HUGE),
 ]
-Act = Callable[[], int | None]
 
 
 class Runs:
@@ -61,20 +59,26 @@ def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
     log = place / "said.txt"
     ended = forked(lambda: int(train(tiny_run(place, max_steps=1), quiet=True) is None), log)
     assert ended.status == 0, ended.said
-    found = [*_names(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
+    assert (made := forked(lambda: prepare(place), log)).status == 0, made.said
+    found = [*named_inputs(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
     found = random.Random(seed).sample(found, number) if 0 < number < len(found) else found
     return [Case(name, partial(_tried, name, act, place, log)) for name, act in found]
 
 
 def _tried(name: str, act: Act, place: Path, log: Path) -> Record:
-    """Give one input; it is to be done or told, soon, with nothing executed."""
+    """Give one input; it is to be done or told, soon, with nothing executed and no name obeyed."""
+    shutil.rmtree(place / "shown", ignore_errors=True)
+    (place / "shown").mkdir()
     ended = forked(act, log, limit=SECONDS)
     ran = [path for path in (place / "pwned", Path("pwned")) if path.exists()]
     for path in ran:
         path.rmdir() if path.is_dir() else path.unlink()
+    orders = orders_in(ended.said, place)
     told = ended.is_told and (ended.status == REFUSED or not name.startswith(("size", "code", "file")))
-    kind = "RAN CODE" if ran else "done" if told and ended.status != REFUSED else "one sentence" if told else "NOT TOLD"
-    return {"kind": kind, "bad": kind.isupper(), "status": ended.status, "said": ended.said.strip()[-600:]}
+    kind = "done" if told and ended.status != REFUSED else "one sentence" if told else "NOT TOLD"
+    kind = "RAN CODE" if ran else "OBEYED" if orders else kind
+    found = {"orders": orders} if orders else {}
+    return {"kind": kind, "bad": kind.isupper(), "status": ended.status, "said": ended.said.strip()[-600:], **found}
 
 
 def _command(words: list[str]) -> int:
@@ -87,27 +91,6 @@ def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[st
     train = f"--train.max_steps={steps} --train.batch_size=4 --train.log_every=1 --train.save_every=1".split()
     data = [f"--data.corpus={run.data.corpus}", "--data.sequence_length=16"]
     return ["train", f"--out={out}", *model, *data, *train, *more]
-
-
-def _names(place: Path) -> Iterator[tuple[str, Act]]:
-    for name in NAMES:
-        yield f"name of a run {name}", partial(_command, _words(place, out=f"{place}/{name}"))
-
-        def corpus(name: str = name) -> int:
-            text = place / f"{name}.txt"
-            text.parent.mkdir(exist_ok=True)
-            text.write_text("\n".join(f"[red]{i}[/] \x1b[31m <b>|{i}|" for i in range(900)))
-            return command(_words(place, f"--data.corpus={text}", out=f"{place}/of-{abs(hash(name))}"))
-
-        yield f"name of a corpus {name}", corpus
-
-        def model(name: str = name) -> int:
-            folder = place / "models" / name
-            shutil.copytree(place / "run", folder, dirs_exist_ok=True)
-            out = [f"--json={place}/j.json", "--windows=4", "--repeats=1", "--speed_batch_sizes=1"]
-            return command(["evaluate", str(folder), *out])
-
-        yield f"name of a model {name}", model
 
 
 def _sizes(place: Path) -> Iterator[tuple[str, Act]]:

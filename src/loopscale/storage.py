@@ -89,9 +89,17 @@ def write_json(path: Path, value: Any) -> None:
 def _clear_leftovers(path: Path) -> None:
     """Remove what killed processes of this machine left of a JSON file: not every folder has somebody who sweeps it."""
     for left in path.parent.glob(f".{escape(path.name)}.*"):
-        with suppress(OSError, OverflowError):
-            if is_staging(left) and not pid_exists(int(left.name.rpartition(".")[2])):
+        with suppress(OSError):
+            if is_staging(left) and is_of_the_dead(left):
                 left.unlink()
+
+
+def is_of_the_dead(path: Path) -> bool:
+    """Return whether the process whose number ends a name runs no more on this machine."""
+    try:
+        return not pid_exists(int(path.suffix[1:]))
+    except (ValueError, OverflowError):
+        return False
 
 
 def is_staging(path: Path) -> bool:
@@ -150,10 +158,22 @@ def from_json(document: Any, kind: type[T] | GenericAlias, where: str, remedy: s
 
 def check_writable(option: str, folder: Path) -> None:
     """Raise `InputError`, naming the option, where no such folder can be made or written in. Makes nothing."""
+    check_name(option, folder)
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         what = "cannot be written in" if nearest.is_dir() else "is a file"
         raise InputError(f"{option} {folder}: {nearest} {what}, choose another folder.")
+
+
+def is_text(text: str) -> bool:
+    """Return whether UTF-8 can hold a text: half of a surrogate pair, as in a name of other bytes, it cannot."""
+    return text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def check_name(option: str, place: Path) -> None:
+    """Raise `InputError`, naming the option, for a name to write to that not every library takes."""
+    if "\0" in str(place) or not is_text(str(place)):
+        raise InputError(f"{option} {place} is a name with bytes that are not UTF-8, or NUL: choose another.")
 
 
 class _NamedTwice(ValueError):

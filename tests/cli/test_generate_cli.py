@@ -46,6 +46,12 @@ def test_speculation_prints_the_text_of_full_depth_and_what_it_took(folder, caps
     assert "drafted tokens" in stats
 
 
+def test_a_terminal_obeys_nothing_of_the_text(folder, capsys):
+    status, text, _ = generate(capsys, folder, "--prompt", "a\x1b[31m\nb\u202e")
+    assert status == 0 and text.startswith("a\\x1b[31m\nb\\u202e")
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
 def test_exits_are_contrasted_by_option(folder, capsys):
     texts = {
         generate(capsys, folder, "--prompt", "loop ", *words)[1]

@@ -35,6 +35,11 @@ def refusal(words):
         ("evaluate x --speed_batch_sizes 1 2.5 3", "--speed_batch_sizes: expected a whole number, got 2.5"),
         ("generate", "MODEL, --prompt must be given"),
         ("convert x", "DESTINATION must be given"),
+        ("train --data.corpus a\0b", "--data.corpus holds a NUL character, which no name takes: leave it out."),
+        (
+            "train --model.injection.kind \0",
+            "--model.injection holds a NUL character, which no name takes: leave it out.",
+        ),
         # from here on Python's own words, pinned so that a change of them is seen
         ("report a b", "unrecognized arguments: b"),
         ("train --train.seed", "argument --train.seed: expected one argument"),

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from loopscale.display import console, inert, progress_bar, tracker, untracked
+from loopscale.display import console, inert, progress_bar, spelled, tracker, untracked
 
 
 class Screen(io.TextIOWrapper):
@@ -86,3 +86,4 @@ def test_a_console_prints_on_any_code_page(monkeypatch, encoding):
 
 def test_control_characters_are_spelled_out():
     assert inert("a\nb\x1b[2J\x07\u202eé") == "a b\\x1b[2J\\x07\\u202eé"
+    assert spelled("a\nb\t\x1b[2J\r\u202e\ud800é") == "a\nb\t\\x1b[2J\\r\\u202e\\ud800é"

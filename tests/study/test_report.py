@@ -99,9 +99,11 @@ def test_what_the_document_holds_is_escaped(study, tmp_path):
     write_report(study(conditions=()), tmp_path)
     document = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     document["corpus"]["name"] = "<script>alert(1)</script>"
+    document["config"] = {"\x1b[31m": "\udcff\u202e"}
     (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
     report_command(tmp_path)
     assert "script" not in page(tmp_path).tags
+    assert not {"\x1b", "\udcff", "\u202e"} & set((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("conditions", [(), ("terminal-raw",), ("per_loop-rmsnorm", "per_loop-raw")])

@@ -3,11 +3,12 @@
 from jsonargparse import Namespace
 
 from loopscale.convert import convert_checkpoint
+from loopscale.display import console
 
 
 def run(args: Namespace) -> int:
     """Convert and say what was written."""
     folder = convert_checkpoint(args.source, args.destination, args.to, args.overwrite, auto_map=args.auto_map)
     with_tokenizer = "with" if any(folder.glob("tokenizer*")) else "without"
-    print(f"wrote {folder} ({args.to}, {with_tokenizer} a tokenizer)")
+    console().print(f"wrote {folder} ({args.to}, {with_tokenizer} a tokenizer)", soft_wrap=True, highlight=False)
     return 0

@@ -1,7 +1,7 @@
 """`loopscale generate`: the text on standard output, what it took on standard error."""
 
 import warnings
-from typing import Any
+from typing import Any, final
 
 import torch
 from jsonargparse import Namespace
@@ -20,7 +20,7 @@ from loopscale.decode import (
     full_depth_generate,
     speculative_generate,
 )
-from loopscale.display import console
+from loopscale.display import console, spelled
 from loopscale.errors import InputError
 from loopscale.evaluate import CalibratedRule
 from loopscale.facts import facts_of
@@ -28,6 +28,7 @@ from loopscale.load import require_native
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import is_native
 from loopscale.stepping import Looped
+from loopscale.storage import is_text
 from loopscale.system.provenance import provenance
 
 DRAFTING = ("draft_loops", "draft_tokens")
@@ -52,7 +53,7 @@ def run(args: Namespace) -> int:
     model = load_subject(args, args.model)
     tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
     input_ids = torch.tensor([_prompt_ids(tokenizer, args.prompt, special)])
-    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    streamer = _Shown(tokenizer, skip_special_tokens=True)
     if not is_native(model):
         _write_plainly(model, args, input_ids, streamer)
         return 0
@@ -66,6 +67,15 @@ def run(args: Namespace) -> int:
     return 0
 
 
+@final
+class _Shown(TextStreamer):
+    """Writes the text as it comes, without what a terminal would obey: a model writes any character."""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Write a piece of the text."""
+        super().on_finalized_text(spelled(text), stream_end)
+
+
 def _prompt_ids(tokenizer: Any, prompt: str, special: bool) -> list[int]:
     """Return the prompt's ids: as our runs encode their text, or as another model's tokenizer begins it."""
     return list(tokenizer(prompt).input_ids) if special else encode_prompt(tokenizer, prompt)
@@ -75,7 +85,7 @@ def _check_words(args: Namespace) -> None:
     """Refuse a prompt that is no text, a seed that is none, and options that would do nothing."""
     if not args.prompt:
         raise InputError("the prompt is empty: give some text with --prompt.")
-    if not args.prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in args.prompt):
+    if not is_text(args.prompt):
         raise InputError("the prompt is not UTF-8 text: give it in UTF-8.")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed is {args.seed}: give a whole number from 0 to 2^63 - 1.")

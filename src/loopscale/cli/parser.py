@@ -80,11 +80,15 @@ class Parser(ArgumentParser):
 
     def _parse(self, words: Sequence[str]) -> Namespace:
         try:
-            return self.parse_args(list(words))
+            args = self.parse_args(list(words))
         except (AttributeError, TypeError) as error:  # what jsonargparse makes of odd files
             if not any(word.startswith("--config") for word in words):
                 raise
             raise InputError(f"--config is not a YAML file of these options ({error}).") from error
+        for name, value in args.items():
+            if any("\0" in text for text in _texts(value)):
+                raise InputError(f"--{name} holds a NUL character, which no name takes: leave it out.")
+        return args
 
     def _takes(self, key: str) -> bool:
         """Return whether a key is one of an option, of its value, or of a group of options."""
@@ -139,6 +143,16 @@ def check_outputs(args: Namespace, *folders: str) -> None:
     for name in folders:
         if args[name] is not None:
             check_writable(f"--{name}", Path(args[name]))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a value, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for pair in value.items() for part in pair for text in _texts(part))
+    elif isinstance(value, list | tuple):
+        yield from (text for part in value for text in _texts(part))
 
 
 def _inline(text: str) -> Any:

@@ -25,9 +25,11 @@ def run(args: Namespace) -> int:
     parts = {slot: _value(args[slot]) for slot in ("injection", "relaxation", "recurrence")}
     core = core_of(args.core)
     config = retrofit_folder(args.source, args.out, core, args.num_loops, overwrite=args.overwrite, **parts).config
-    print(
+    console().print(
         f"wrote {args.out} ({config.num_prelude_layers} layers, then {config.num_stack_layers} looped "
-        f"{config.num_loops} times; with one loop it is the original)"
+        f"{config.num_loops} times; with one loop it is the original)",
+        soft_wrap=True,
+        highlight=False,
     )
     return 0
 

@@ -1,15 +1,20 @@
 """Destination of what is written as a folder: it appears whole, or what was there before stays."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from loopscale.errors import InputError
+from loopscale.storage import check_name, check_writable, is_of_the_dead
 
 
 def check_destination(source: str, destination: Path, overwrite: bool) -> None:
     """Raise `InputError` for a destination that is `source` or where one is, or that exists unless `overwrite`."""
+    check_name("writing to", destination)
+    check_writable("writing to", destination.parent)
     if Path.cwd().is_relative_to(destination.resolve()):
         raise InputError(f"'{destination}' is the folder you are in, or above it: name another one to write to.")
     if destination.exists() and not overwrite:
@@ -26,9 +31,11 @@ def written_whole(destination: Path) -> Iterator[Path]:
 
     Raises `InputError` where it cannot be written.
     """
-    partial = destination.with_name(f".{destination.name}.partial")
+    partial = destination.with_name(f".{destination.name}.partial.{os.getpid()}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+        for left in destination.parent.glob(f".{escape(destination.name)}.partial.*"):  # of killed processes
+            if is_of_the_dead(left) or left == partial:
+                shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
         _replace(destination, partial)

@@ -5,7 +5,7 @@ from loopscale.display.numbers import duration, fixed, mean_and_spread, number, 
 from loopscale.display.progress import Track, progress_bar, tracker, untracked
 from loopscale.display.table import Column, Table, to_html, to_markdown, to_rich
 from loopscale.display.terminal import console, inert_logs
-from loopscale.display.text import file_name, inert
+from loopscale.display.text import file_name, inert, spelled
 
 __all__ = [
     "Column",
@@ -27,6 +27,7 @@ __all__ = [
     "readable_top",
     "signed",
     "sparkline",
+    "spelled",
     "styled",
     "to_html",
     "to_markdown",

@@ -4,6 +4,7 @@ A condition, a corpus or a folder may be called anything; what a terminal would 
 """
 
 import unicodedata
+from typing import Any
 
 SPELLED = {"\n": " ", "\r": " ", "\t": " ", "\u2028": " ", "\u2029": " "}
 # Cc: control (ESC, BEL); Cs: half of a surrogate pair; and the marks that turn the direction of writing
@@ -13,6 +14,16 @@ TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\
 def inert(text: object) -> str:
     """Return `text` on one line, with control characters as escapes: ESC is `\\x1b`."""
     return "".join(SPELLED.get(c) or (_escape(c) if _acts(c) else c) for c in str(text))
+
+
+def spelled(text: Any) -> Any:
+    """Return a text with its lines and tabs, and anything else that would be obeyed as escapes; other values as is.
+
+    For texts that are longer than a name, and for whatever a template writes (`finalize` of a page).
+    """
+    if type(text) is not str or text.isprintable():  # a piece of a page that is made already is a class of its own
+        return text
+    return "".join(_escape(c) if _acts(c) and c not in "\n\t" else c for c in text)
 
 
 def file_name(text: object) -> str:

@@ -16,7 +16,7 @@ from loopscale.errors import InputError, unknown
 from loopscale.export.tensors import gguf_tensors
 from loopscale.export.vocabulary import Vocabulary, vocabulary_of
 from loopscale.model import LoopedForCausalLM
-from loopscale.storage import check_writable
+from loopscale.storage import check_name, check_writable
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -63,6 +63,7 @@ def to_gguf(
     if dtype not in DTYPES:
         raise unknown("type of weights", dtype, DTYPES)
     path = Path(path)
+    check_name("writing to", path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(f"'{path}' exists: name another file, or pass --overwrite (overwrite=True) to replace it.")
     try:

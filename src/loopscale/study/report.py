@@ -17,6 +17,7 @@ from loopscale.display import (
     inert,
     mean_and_spread,
     number,
+    spelled,
     to_html,
     to_markdown,
     write_figure,
@@ -200,6 +201,7 @@ def _page(results: Results, sections: list[PageSection]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=spelled,
     )
     templates.filters.update(number=number, claim_value=claim_value, claim_interval=claim_interval)
     templates.filters.update(inert=inert, html=to_html, duration=duration)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from loopscale import display
 from loopscale.errors import InputError
-from loopscale.storage import is_staging, read_json, sweep, write_json
+from loopscale.storage import check_writable, is_staging, read_json, sweep, write_json
 from loopscale.system.environment import environment
 from loopscale.system.lock import only_one
 from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
@@ -111,6 +111,7 @@ def reproduce(
     does so there.
     """
     check_processes(processes)
+    check_writable("--out", out)
     with only_one(out / LOCK, f"reproducing in {out}", "wait for it or stop it, or choose another --out"):
         return _reproduced(base, out, conditions, seeds, processes, executor, console, grid, rates)
 

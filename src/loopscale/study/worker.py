@@ -17,7 +17,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.data import Data
-from loopscale.display import inert_logs
+from loopscale.display import inert, inert_logs
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import plain, read_json, write_json
@@ -136,7 +136,7 @@ def run(folder: Path) -> int:
         )
         with suppress(InputError):
             write_json(failure, Failure(os.getpid(), why))
-        print(why, file=sys.stderr)
+        print(inert(why), file=sys.stderr)
         return FAILED
 
 

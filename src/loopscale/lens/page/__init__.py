@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from torch import Tensor
 
-from loopscale.display import inert
+from loopscale.display import inert, spelled
 from loopscale.errors import InputError
 from loopscale.lens.measure import Lens
 
@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 def render(lens: Lens, title: str = "") -> str:
     """Return the page as HTML. `title` says whose loops they are."""
     style, script = ((HERE / name).read_text(encoding="utf-8").strip() for name in ("lens.css", "lens.js"))
-    templates = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=spelled
+    )
     return templates.get_template("lens.html.j2").render(
         title=inert(title),
         lens=lens,

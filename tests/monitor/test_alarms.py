@@ -71,6 +71,14 @@ def test_a_scale_that_grows_all_at_once_is_told():
     assert not any(kinds(early))
 
 
+def test_a_depth_that_is_drawn_anew_is_no_growth():
+    deep = {"scale": (1.0, 4.0, 9.0), "norm": (4.0, 16.0, 36.0)}
+    drawn = [replace(CALM, step=step, **(deep if step % 2 else {})) for step in range(1, 20)]
+    assert not any(kinds(drawn))
+    shallow = [replace(CALM, step=0, scale=(1.0,), norm=(4.0,), angular_step=(), update=()), *drawn]
+    assert not any(kinds(shallow))
+
+
 def test_loops_that_no_longer_turn_the_state_are_told_until_they_do():
     still = replace(CALM, angular_step=(0.01,), update=(0.001,))
     alarms = Alarms(Thresholds())

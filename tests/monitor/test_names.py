@@ -1,9 +1,11 @@
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from loopscale.errors import InputError
 from loopscale.monitor import watch
+from loopscale.monitor.names import find_modules
 from tests.monitor.loops import TheirLoop, train
 
 
@@ -73,3 +75,16 @@ def test_states_that_do_not_fit_together_are_told_in_the_first_forward():
     with watch(model, "core.1", output=lambda output: output.argmax(-1)), pytest.raises(InputError, match="output="):
         train(model, 1)
     assert not torch.is_grad_enabled() or not model.core[1]._forward_hooks
+
+
+def test_a_wrapped_model_is_also_known_by_its_wrappers_names():
+    model = get_peft_model(TheirLoop(), LoraConfig(r=2, target_modules=["up"]))
+    (name,) = find_modules(model, r"base_model\.model\.core\.1", "state")
+    assert name == "core.1"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # old models are still about
+def test_what_torchscript_compiled_cannot_be_listened_to():
+    model = nn.Sequential(torch.jit.script(nn.Linear(2, 2)))
+    with pytest.raises(InputError, match="'0' is compiled by TorchScript"):
+        watch(model, "0")

@@ -185,6 +185,89 @@ def test_a_loop_that_nobody_calls_around_is_counted_by_its_number():
     assert [len(r.norm) for r in watching.readings] == [3, 3]
 
 
+def test_without_a_number_a_forward_that_nobody_calls_around_ends_with_its_backward_pass():
+    model = TheirLoop()
+    with watch(model, "core.1", every=1) as watching:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(2):
+            for _ in range(2):  # micro-batches
+                TheirLoop.forward(model, a_batch()).square().mean().backward()
+            optimizer.step()
+            with torch.no_grad():
+                TheirLoop.forward(model, a_batch())
+    assert [(len(r.norm), r.tokens) for r in watching.readings] == [(3, 16), (3, 16)]
+
+
+def test_a_block_that_stands_several_times_in_a_list_has_all_its_names():
+    model = TheirLoop(loops=1)
+    model.core = nn.ModuleList([model.core[0]] * 4)
+    for state in ("core.3", "core.0", r"core\.\d"):
+        with watch(model, state) as watching:
+            train(model, 1)
+        assert len(watching.readings[0].norm) == 4
+
+
+@pytest.mark.parametrize("seq_first", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_torchs_own_masks_of_padding_are_read(seq_first, named):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=not seq_first)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, h, src_key_padding_mask):
+            for _ in range(2):
+                h = self.layer(h, src_key_padding_mask=src_key_padding_mask)
+            return h
+
+    h, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False, True, True, True, True]])
+    model, h = Encoder(), h.transpose(0, 1) if seq_first else h
+    with watch(model, "layer") as watching:
+        (model(h, src_key_padding_mask=padding) if named else model(h, padding)).sum().backward()
+        watching.step()
+    assert watching.readings[0].tokens == 6
+
+
+def test_a_mask_that_does_not_fit_is_told_of(caplog):
+    model = TheirLoop()
+    with watch(model, "core.1") as watching:
+        model(a_batch(), torch.tensor([[1] * 9, [1, 0, 0, 0, 0, 0, 0, 0, 0]])).sum().backward()
+        watching.step()
+    assert watching.readings[0].tokens == 16 and "(2, 9) does not fit" in caplog.text
+
+
+def test_nested_and_mapped_states_are_read_and_none_where_there_are_no_tokens(caplog):
+    layer = TheirLoop().core[0]
+    layer.norm = nn.Identity()
+    rows = [torch.randn(3, 16), torch.randn(5, 16)]
+    nested = torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+    many = torch.randn(4, 2, 16)
+    with watch(nn.Sequential(layer), "0", every=1) as watching:
+        layer(nested).values().sum().backward()
+        watching.step()
+        torch.func.vmap(layer)(many).sum().backward()
+        watching.step()
+        layer(many[:0]).sum().backward()
+        watching.step()
+    assert [r.tokens for r in watching.readings] == [8, 8]
+    with torch.no_grad():
+        means = [float(torch.cat([layer(z) for z in batch]).norm(dim=-1).mean()) for batch in (rows, many)]
+    assert [r.norm[0] for r in watching.readings] == pytest.approx(means, rel=1e-5)
+    assert "has one loop" in caplog.text and "with a token was heard" in caplog.text
+
+
+def test_what_was_not_stepped_is_read_at_the_end_and_nothing_is_told(caplog):
+    model = TheirLoop()
+    with watch(model, "core.1") as watching:
+        model(a_batch()).sum().backward()
+    assert len(watching.readings) == 1 and not caplog.text
+    with watch(model, "core.1") as watching, torch.no_grad():
+        model(a_batch())
+    assert not watching.readings and "nothing was read" in caplog.text
+
+
 def test_steps_of_other_optimizers_can_be_told_or_are_forwards(caplog):
     model = TheirLoop()
     with watch(model, "core.1", every=2) as watching:

@@ -13,7 +13,15 @@ from loopscale.hf.attention import (
     rotate,
 )
 from loopscale.hf.generating import GenerationHooks, prepared_generation
-from loopscale.hf.modules import does_more_than_its_class, execution_device, in_backward, warn_once, wrapped_model
+from loopscale.hf.modules import (
+    does_more_than_its_class,
+    execution_device,
+    in_backward,
+    modules_by_all_names,
+    untransformed,
+    warn_once,
+    wrapped_model,
+)
 from loopscale.hf.naming import CACHE, one_cache_name, register
 from loopscale.hf.remote_code import Importable, RemoteCode
 from loopscale.hf.trainers import StagedCheckpoints, accelerate_state, cpu_multiplies_bf16
@@ -35,10 +43,12 @@ __all__ = [
     "execution_device",
     "in_backward",
     "mask_of",
+    "modules_by_all_names",
     "one_cache_name",
     "prepared_generation",
     "register",
     "rotate",
+    "untransformed",
     "warn_once",
     "wrapped_model",
 ]

@@ -1,9 +1,10 @@
 """Modules of torch as libraries leave them: wrapped, hooked, offloaded, called again in a backward pass."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import logging
 
 
@@ -25,6 +26,28 @@ def execution_device(model: nn.Module) -> torch.device:
 def in_backward() -> bool:
     """Return whether this thread is in a backward pass, where gradient checkpointing runs forwards again."""
     return torch._C._current_graph_task_id() != -1
+
+
+def untransformed(z: Tensor) -> Tensor:
+    """Return the tensor inside what the transforms of torch.func put around it, mapped dimensions in front."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(z):
+        mapped = functorch.maybe_get_bdim(z) if functorch.is_batchedtensor(z) else None
+        z = functorch.get_unwrapped(z)
+        z = z if mapped is None else z.movedim(mapped, 0)
+    return z
+
+
+def modules_by_all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module by every name that leads to it: `named_modules` leaves out all but the first."""
+
+    def below(module: nn.Module, name: str, above: tuple[nn.Module, ...]) -> Iterator[tuple[str, nn.Module]]:
+        yield name, module
+        for part, child in module._modules.items():
+            if child is not None and child not in above:
+                yield from below(child, f"{name}.{part}" if name else part, (*above, child))
+
+    return below(model, "", (model,))
 
 
 def wrapped_model(model: Any) -> Any:

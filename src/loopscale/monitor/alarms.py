@@ -75,7 +75,7 @@ class Alarms:
     def __init__(self, thresholds: Thresholds, blind: bool | None = None) -> None:
         self.thresholds, self.blind = thresholds, blind
         self._raised: dict[str, float] = {}
-        self._first: float | None = None
+        self._first: tuple[float, ...] = ()  # scales of each loop in the first reading that has it
         self._past: deque[tuple[int, float]] = deque(maxlen=HISTORY)
         self._growth: deque[float] = deque(maxlen=HISTORY)  # of the last loop's scale, logarithms
         self._before: Reading | None = None
@@ -135,20 +135,18 @@ class Alarms:
     def _surge(self, reading: Reading) -> Iterator[Alarm]:
         """The scale grows all at once: in a model whose loss does not see it, before the loss says so."""
         before, self._before = self._before, reading
-        if before is None or not min(before.scale[-1], reading.scale[-1]) > 0:
+        if before is None:
             return
-        growth = reading.scale[-1] / before.scale[-1]
+        K = min(len(before.scale), len(reading.scale))  # where the depth is drawn anew, the same loop
+        was, value = before.scale[K - 1], reading.scale[K - 1]
+        if not min(was, value) > 0:
+            return
+        growth = value / was
         fastest = max(map(abs, self._growth), default=math.inf)
         known = len(self._growth) == HISTORY
         self._growth.append(math.log(growth))
         limit = self.thresholds.surge
-        if (
-            known
-            and growth > limit
-            and math.log(growth) > 3 * fastest
-            and self._worse("surge", reading.scale[-1], limit)
-        ):
-            K = len(reading.scale)
+        if known and growth > limit and math.log(growth) > 3 * fastest and self._worse("surge", value, limit):
             text = (
                 f"step {reading.step}: the scale of the state after loop {K} is {growth:.1f} times what it was at step "
                 f"{before.step}, and before it grew by at most {math.exp(fastest):.2f} times between readings: the run "
@@ -157,16 +155,16 @@ class Alarms:
             yield Alarm("surge", reading.step, K, growth, text)
 
     def _drift(self, reading: Reading) -> Iterator[Alarm]:
-        value = reading.scale[-1]
-        if not self._first:
-            self._first = value
+        self._first = self._first if any(self._first) else ()
+        self._first += reading.scale[len(self._first) :]
+        K, value = len(reading.scale), reading.scale[-1]
+        first = self._first[K - 1]
         unseen, grown = self.blind if self.blind is not None else self._unseen(reading), self.thresholds.grown
-        if not unseen or value <= grown * self._first or not self._worse("drift", value, grown):
+        if not unseen or not first > 0 or value <= grown * first or not self._worse("drift", value, grown):
             return
-        K = len(reading.scale)
         seen = "" if reading.visibility is None else f" ({reading.visibility:.1e} of its gradient lies along the state)"
         text = (
-            f"step {reading.step}: the scale of the state after loop {K} is {value:.3g}, {value / self._first:.1f} "
+            f"step {reading.step}: the scale of the state after loop {K} is {value:.3g}, {value / first:.1f} "
             f"times what it was at first, and no loss sees it{seen}: nothing holds it. Let the readout see the scale, "
             "penalise the norm, or take the scale out of the recurrence."
         )
@@ -188,6 +186,6 @@ class Alarms:
             text = (
                 f"step {reading.step}: loop {K} turns the state by {angle:.2g} radians, and moves it by "
                 f"{reading.update[-1]:.2g} of its length: from loop {first + 2} on loops hardly change its direction. "
-                "Bound the scale that the updates are added to, or train with fewer loops."
+                "Where the loop is not meant to settle, bound the scale that updates are added to, or use fewer loops."
             )
             yield Alarm("idle", reading.step, K, angle, text)

@@ -1,7 +1,8 @@
 """Capture of one forward: which calls are loops, and the sums over their states where the forward is to be read."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, final
 
@@ -17,7 +18,8 @@ from loopscale.monitor.roles import Targets
 class Capture:
     """Hears of a model's calls; `begins(grad, training)` says of each forward whether it is to be read.
 
-    Loops are told apart by counting calls from the outermost call of a module around them on.
+    Loops are told apart by counting calls from the outermost call of a module around them on. Where none is called, a
+    forward ends with its backward pass or with a step, unless `targets.calls` says how many states it has.
     """
 
     def __init__(
@@ -29,38 +31,66 @@ class Capture:
         self.calls = 0  # states of the latest forward
         self._inside: list[str] = []
         self._reading = False
+        self._ended = True  # of a forward that no module around it begins
         self._pending: Tensor | None = None
-        self._mask: object = None
+        self._real: Tensor | None = None
+
+    @property
+    def unmasked(self) -> bool:
+        """Whether this forward is read and nobody said yet which tokens are real."""
+        return self._reading and self._real is None and self.tally is None
+
+    def masked(self, real: Tensor) -> None:
+        """Hear which tokens are real: (batch, seq), not zero where they are."""
+        self._real = real
 
     def take(self) -> Tally | None:
         """Return what was captured, and begin anew."""
-        tally, self.tally, self._reading = self.tally, None, False
+        tally, self.tally = self.tally, None
+        self.ended()
         return tally if tally is not None and tally.sums else None
 
-    def open(self, name: str, grad: bool, training: bool, mask: object) -> None:
+    def ended(self) -> None:
+        """Hear that a step was made, before which every forward has ended."""
+        self._ended, self._reading = True, False
+
+    def open(self, name: str, grad: bool, training: bool) -> None:
         """Hear that a module around the loops is called; the outermost begins a forward."""
         if name in self._inside:  # its end was not heard
             self._inside = self._inside[: self._inside.index(name)]
         self._inside.append(name)
         if len(self._inside) == 1:
-            self._begin(grad, training, mask)
+            self._begin(grad, training)
 
     def close(self, name: str) -> None:
         """Hear that it returned or failed."""
         if name in self._inside:
             self._inside = self._inside[: self._inside.index(name)]
         if not self._inside:
-            self._reading, self._pending, self._mask = False, None, None
+            self._reading, self._pending, self._real = False, None, None
 
     def state(self, z: Tensor, grad: bool, training: bool) -> None:
-        """Hear of a state. Where no module around it is called, every `calls` of them are a forward."""
-        if not self._inside and self.calls % (self._targets.calls or 1) == 0:
-            self._begin(grad, training, None)
+        """Hear of a state."""
+        if not self._inside:
+            self._without_surroundings(z, grad, training)
         self.calls += 1
         if self._reading and self._targets.blocks:
             self._pending = z  # the last of a block counts
         elif self._reading:
             self._add(z)
+
+    def _without_surroundings(self, z: Tensor, grad: bool, training: bool) -> None:
+        """Tell where a forward begins that no module around the state is called for."""
+        expected = self._targets.calls
+        if self.calls % expected == 0 if expected else self._ended or not grad:
+            self._begin(grad, training)
+            self._ended = not grad
+            if z.requires_grad and grad and expected is None:
+                z.register_hook(self._backward)
+
+    def _backward(self, gradient: Tensor) -> None:
+        """The backward pass of a forward has come to its first state."""
+        self._ended = True
 
     def block(self) -> None:
         """Hear that a loop's block returned."""
@@ -79,8 +109,8 @@ class Capture:
             )
         return z
 
-    def _begin(self, grad: bool, training: bool, mask: object) -> None:
-        self.calls, self._pending, self._mask = 0, None, mask
+    def _begin(self, grad: bool, training: bool) -> None:
+        self.calls, self._pending, self._real = 0, None, None
         self._reading = self._begins(grad, training)
         if self._reading:
             self.tally = None
@@ -88,8 +118,10 @@ class Capture:
     def _add(self, z: Tensor) -> None:
         began = time.perf_counter()
         own = local(z)
+        if own.numel() == 0:
+            return
         if self.tally is None:
-            self.tally = Tally.like(own, self._mask, self._tokens)
+            self.tally = Tally.like(own, self._real, self._tokens)
         if own.shape[-1] != self.tally.hidden:
             raise InputError(
                 f"watch: the states of one forward have {self.tally.hidden} and {own.shape[-1]} channels: let `state` "
@@ -108,11 +140,13 @@ class Capture:
 
 
 def _first(output: Any) -> Tensor | None:
-    """Return the first floating-point tensor of an output: a tensor, a tuple, a dict, a transformers' output."""
+    """Return the first floating-point tensor of an output: a tensor, a tuple, a mapping, a dataclass."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() and output.ndim > 1 else None
-    if isinstance(output, dict):
-        output = output.values()
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    elif is_dataclass(output):
+        output = tuple(getattr(output, field.name, None) for field in fields(output))
     elif not isinstance(output, tuple | list):
         return None
     return next((z for z in map(_first, output) if z is not None), None)

@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from loopscale.hf import in_backward
+from loopscale.monitor.token_masks import places_of, real_tokens
 
 OPEN, CLOSE, STATE, BLOCK = "open", "close", "state", "block"
 
@@ -23,7 +24,14 @@ OPEN, CLOSE, STATE, BLOCK = "open", "close", "state", "block"
 class Listener(Protocol):
     """What hears of the forward of a model."""
 
-    def open(self, name: str, grad: bool, training: bool, mask: object) -> None:
+    @property
+    def unmasked(self) -> bool:
+        """Whether it wants to know which tokens of this forward are real."""
+
+    def masked(self, real: Tensor) -> None:
+        """Hear which tokens of this forward are real."""
+
+    def open(self, name: str, grad: bool, training: bool) -> None:
         """Hear that a module around the loops is called, with gradients or in training mode or neither."""
 
     def close(self, name: str) -> None:
@@ -51,7 +59,7 @@ def heard(z: Tensor | None, count: Tensor, key: str, event: str, name: str, grad
     """Tell a listener of an event, in a compiled graph."""
     listener = _LISTENERS.get(key)
     if listener is not None:
-        _tell(listener, event, name, z, grad, training, None)
+        _tell(listener, event, name, z, grad, training)
 
 
 @heard.register_fake
@@ -59,11 +67,9 @@ def _(z: Tensor | None, count: Tensor, key: str, event: str, name: str, grad: bo
     return None
 
 
-def _tell(
-    listener: Listener, event: str, name: str, z: Tensor | None, grad: bool, training: bool, mask: object
-) -> None:
+def _tell(listener: Listener, event: str, name: str, z: Tensor | None, grad: bool, training: bool) -> None:
     if event == OPEN:
-        listener.open(name, grad, training, mask)
+        listener.open(name, grad, training)
     elif event == CLOSE:
         listener.close(name)
     elif event == STATE:
@@ -80,6 +86,7 @@ class Hook:
     def __init__(self, listener: Listener, module: nn.Module, name: str, event: str, count: Tensor) -> None:
         self.listener, self.name, self.event, self.count = listener, name, event, count
         self.key, self.module = str(id(listener)), id(module)
+        self.masks = places_of(module)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
         return deaf, ()
@@ -92,8 +99,14 @@ class Hook:
             torch.ops.loopscale.heard(z, self.count, self.key, self.event, self.name, grad, training)
         elif id(module) == self.module and not in_backward():  # a replica of DataParallel is another module
             z = self.listener.pick(output, self.name) if self.event == STATE and output is not None else None
-            if self.event != STATE or z is not None:
-                _tell(self.listener, self.event, self.name, z, grad, training, kwargs.get("attention_mask"))
+            if self.event == OPEN:
+                _tell(self.listener, OPEN, self.name, None, grad, training)
+            if self.event in (OPEN, STATE) and self.listener.unmasked:
+                real = real_tokens(args, kwargs, self.masks)
+                if real is not None:
+                    self.listener.masked(real)
+            if self.event not in (OPEN, STATE) or z is not None:
+                _tell(self.listener, self.event, self.name, z, grad, training)
 
 
 def deaf() -> Callable[..., None]:

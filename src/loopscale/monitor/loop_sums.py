@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopscale.hf import untransformed
+from loopscale.monitor.token_masks import along
 from loopscale.state import angular_step, norm
 from loopscale.system.precision import widened
 
@@ -21,9 +23,11 @@ Sample = Float[Tensor, "1 tokens hidden"]  # as a batch of one row
 
 
 def local(z: Any) -> Tensor:
-    """Return this process's part of a state, of a DTensor too: whole tokens."""
+    """Return this process's part of a state as a plain tensor of whole tokens: of a DTensor, a nested or mapped one."""
+    if z.is_nested:
+        return torch.cat(z.unbind())
     if not hasattr(z, "to_local"):
-        return z
+        return untransformed(z)
     whole = any(placement.is_shard(z.ndim - 1) or placement.is_partial() for placement in z.placements)
     return z.full_tensor() if whole else z.to_local()
 
@@ -32,8 +36,8 @@ def local(z: Any) -> Tensor:
 class Tally:
     """Sums over the tokens of one forward, loop by loop: `add` is called with each state in turn."""
 
-    def __init__(self, hidden: int, dtype: torch.dtype, every: int, real: Tensor | None) -> None:
-        self.hidden, self.dtype, self.every, self.real = hidden, dtype, every, real
+    def __init__(self, hidden: int, dtype: torch.dtype, every: int, real: Tensor | None, unfit: Tensor | None) -> None:
+        self.hidden, self.dtype, self.every, self.real, self.unfit = hidden, dtype, every, real, unfit
         self.sums: list[dict[str, Tensor]] = []
         self.largest: list[Tensor] = []
         self.energies: list[Float[Tensor, " hidden"]] = []
@@ -41,13 +45,12 @@ class Tally:
         self.visibility: Tensor | None = None  # of the last loop's scale: sum of shares, and tokens
 
     @classmethod
-    def like(cls, z: Tensor, mask: object, tokens: int) -> "Tally":
+    def like(cls, z: Tensor, mask: Tensor | None, tokens: int) -> "Tally":
         """Return an empty tally for states like this one. A mask (batch, seq) that fits it leaves out padded tokens."""
-        rows = z.numel() // z.shape[-1]
-        every = max(1, -(-rows // tokens))
-        fits = isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape == z.shape[:-1]
-        real = mask.reshape(1, -1)[:, ::every].to(device=z.device, dtype=torch.float32) if fits else None  # type: ignore[attr-defined]
-        return cls(z.shape[-1], z.dtype, every, real)
+        every = max(1, -(-(z.numel() // z.shape[-1]) // tokens))
+        flat = None if mask is None else along(mask, tuple(z.shape[:-1]))
+        real = None if flat is None else flat[None, ::every].to(device=z.device, dtype=torch.float32)
+        return cls(z.shape[-1], z.dtype, every, real, mask if real is None else None)
 
     @torch.no_grad()
     def add(self, z: Tensor) -> None:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from torch import nn
 
 from loopscale.errors import InputError
+from loopscale.hf import modules_by_all_names
 
 # segments that wrappers add: torch.compile, FSDP 1, checkpoint_wrapper, Lightning's and DeepSpeed's
 INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
@@ -29,29 +30,42 @@ def clean(name: str) -> str:
 def find_modules(model: nn.Module, pattern: str, option: str) -> Mapping[str, nn.Module]:
     """Return the modules whose whole name the regular expression matches, by their names without wrappers.
 
-    A pattern that matches no whole name may match the end of exactly one, from a dot on. Raises `InputError`, naming
-    the nearest, where it matches none or the ends of several, and where it is no regular expression.
+    A module has every name that leads to it, with wrappers and without. A pattern that matches no whole name may match
+    the end of exactly one module's, from a dot on. Raises `InputError`, naming the nearest, where it matches none or
+    the ends of several, and where it is no regular expression.
     """
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{option}={pattern!r} is no regular expression: {error}.") from error
     named: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        named.setdefault(clean(name), module)  # the wrapper before what it wraps
+    meant: dict[str, nn.Module] = {}
+    for name, module in modules_by_all_names(model):
+        short = clean(name)
+        named.setdefault(short, module)  # the wrapper before what it wraps
+        if expression.fullmatch(name) or expression.fullmatch(short):
+            meant.setdefault(short, named[short])
     callable_ = {name: module for name, module in named.items() if not isinstance(module, LISTS)}
-    whole = {name: module for name, module in callable_.items() if expression.fullmatch(name)}
+    whole = _distinct({name: module for name, module in meant.items() if name in callable_})
     if whole:
         return whole
-    ends = [name for name in callable_ if any(map(expression.fullmatch, _ends(name)))]
+    ends = _distinct(
+        {name: module for name, module in callable_.items() if any(map(expression.fullmatch, _ends(name)))}
+    )
     if len(ends) == 1:
-        return {ends[0]: callable_[ends[0]]}
+        return ends
     if ends:
         raise InputError(
-            f"{option}={pattern!r} matches the end of {len(ends)} modules' names ({_some(ends)}): give one whole name, "
-            "or an expression for the whole names of all that are meant."
+            f"{option}={pattern!r} matches the end of {len(ends)} modules' names ({_some(list(ends))}): give one whole "
+            "name, or an expression for the whole names of all that are meant."
         )
     raise InputError(f"{option}={pattern!r} matches no module: {_near(pattern, named, callable_)}.")
+
+
+def _distinct(named: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:
+    """Return each module once, by the first of its names."""
+    first = {id(module): name for name, module in reversed(list(named.items()))}
+    return {name: module for name, module in named.items() if first[id(module)] == name}
 
 
 def _ends(name: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import nn
 
 from loopscale.errors import InputError
@@ -49,11 +50,16 @@ def find_targets(model: Any, state: str | None, loops: int | str | None) -> Targ
             f"no module that state={state!r} matches ({next(iter(states))}, ...) is inside a block that "
             f"loops={loops!r} matches ({next(iter(blocks))}, ...): name the block that is called once per loop."
         )
+    for name, module in {**states, **blocks}.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"'{name}' is compiled by TorchScript, which cannot be listened to: use torch.compile.")
     targets = [*states.values(), *blocks.values()]
     around = {
         clean(name): module
         for name, module in model.named_modules()
-        if module not in targets and any(_holds(module, target) for target in targets)
+        if module not in targets
+        and not isinstance(module, torch.jit.ScriptModule)
+        and any(_holds(module, target) for target in targets)
     }
     around[""] = model  # the wrapper itself, whose hooks no compiler sees
     return Targets(states, blocks if blocks != states else {}, around, loops if isinstance(loops, int) else None)

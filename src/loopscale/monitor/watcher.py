@@ -12,7 +12,7 @@ from typing import Any, final
 from weakref import WeakKeyDictionary, ref
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from loopscale.audit import static_verdict
@@ -97,7 +97,12 @@ class Watch:
         return Cost(self._spent + self._capture.seconds, elapsed, max(self.steps, self._since))
 
     def close(self) -> None:
-        """Take the hooks off the model; a second time does nothing."""
+        """Take the hooks off the model; a second time does nothing. What was read last without a step is told."""
+        if self._handles and not self.readings:
+            if self._capture.tally is not None:
+                self._finish(alone=True)
+            elif not self._said:
+                self._say("closed before it heard of a forward with gradients: nothing was read.")
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -131,6 +136,7 @@ class Watch:
         self.steps += 1
         if self.steps >= self._next:
             self._finish(alone=False)
+        self._capture.ended()
 
     def _begins(self, grad: bool, training: bool) -> bool:
         """Hear that a forward begins; return whether to read it: the first of a step that is due."""
@@ -169,16 +175,31 @@ class Watch:
         if packed is None:
             names = " or ".join(f"'{name}'" for name in list(self._targets.states)[:3])
             self._say(
-                f"no call of {names} was heard in a forward of training. Was the model compiled "
+                f"no call of {names} with a token was heard in a forward of training. Was the model compiled "
                 "and run before watch, or is the module not called in training?"
             )
             return
         dtype = torch.float32 if tally is None else tally.dtype
         reading = reading_of(packed, dtype, self._step, self.cost.share)
+        self._doubt(reading, None if tally is None else tally.unfit)
         self.readings.append(reading)
         alarms = self._alarms.of(reading)
         self._spent += time.perf_counter() - began
         self._report(reading, alarms)
+
+    def _doubt(self, reading: Reading, unfit: Tensor | None) -> None:
+        """Say what may have been meant otherwise."""
+        if not self.readings and len(reading.norm) == 1:
+            name = next(iter(self._targets.states))
+            self._say(
+                f"the first forward that was read has one loop, since it calls '{name}' once. If the model loops, let "
+                "`state` match the module that ends each loop."
+            )
+        if unfit is not None and not bool(unfit.all()):
+            self._say(
+                f"a mask of padding {tuple(unfit.shape)} does not fit the states: their padded tokens are counted.",
+                "padding",
+            )
 
     def _report(self, reading: Reading, alarms: list[Alarm]) -> None:
         if first_process():

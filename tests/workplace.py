@@ -78,6 +78,7 @@ ELSEWHERE = {
     "llama-server",
     "docker",
     "torchrun",
+    "ray",
 }  # programs that are not ours to run
 
 

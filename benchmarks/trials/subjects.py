@@ -14,7 +14,7 @@ from rich.console import Console
 
 from loopscale.cli.main import main as command
 from loopscale.study import worker
-from loopscale.study.executor import LocalExecutor
+from loopscale.study.executors import LocalExecutor
 from loopscale.study.reproduce import reproduce
 from loopscale.train import DataConfig, RunConfig, TrainConfig, train
 

@@ -14,7 +14,8 @@ from loopscale.cli.main import main
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import plain, write_json
 from loopscale.study import Failed, load, worker
-from loopscale.study.executor import Job, LocalExecutor, process_environment
+from loopscale.study.executors import Job, LocalExecutor
+from loopscale.study.executors.local import process_environment
 from loopscale.study.grid import GRIDS, PAPER, RATE, SCALE_CONTROL, edited, named_conditions, read_grid
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import preset_run, read_run, write_config
@@ -245,8 +246,8 @@ def test_a_study_on_another_text_is_refused(base, tmp_path):
 
 
 def test_the_executor_never_starts_more_than_its_width():
-    assert LocalExecutor.for_machine(1).processes == 1
-    assert LocalExecutor.for_machine(8, 3).processes == 3
+    assert LocalExecutor().width(1) == 1
+    assert LocalExecutor(3).width(8) == 3
 
 
 def test_a_scale_control_entry_is_as_large_as_the_blind_model_and_trains_one_way_to_control_it():

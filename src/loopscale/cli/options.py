@@ -65,6 +65,10 @@ def reproduce(parser: Parser, words: Sequence[str]) -> None:
         help="learning rates: all of them with the first seed, each condition's best with the others",
     )
     parser.add_argument("--processes", type=int, default=None, help="runs at once (GPUs, or cores without one)")
+    parser.add_argument("--executor", type=str, default="local", help="local, or ray for the machines of a cluster")
+    parser.add_argument(
+        "--ray_address", type=str | None, help="of the cluster, or auto (default: RAY_ADDRESS, else this machine alone)"
+    )
     parser.add_argument("--out", type=str, default=None, help="folder of the study (runs/PRESET by default)")
     add_run_arguments(parser, words)
 

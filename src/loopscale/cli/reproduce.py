@@ -5,6 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from loopscale.cli.train import run_config
+from loopscale.study.executors import executor_named
 from loopscale.study.grid import grid_named
 from loopscale.study.reproduce import reproduce
 
@@ -17,5 +18,6 @@ def run(args: Namespace) -> int:
             args[f"data.{short}"] = args[short]
     grid, rates = grid_named(args.grid), args.rates or ()
     base = run_config(args, str(out))
-    results = reproduce(base, out, args.conditions, args.seeds, args.processes, grid=grid, rates=rates)
+    executor = executor_named(args.executor, args.processes, args.ray_address)
+    results = reproduce(base, out, args.conditions, args.seeds, executor, grid=grid, rates=rates)
     return 1 if any(run.diverged for run in results.all_runs) else 0

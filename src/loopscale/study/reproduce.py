@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from loopscale import display
+from loopscale.data import Data
 from loopscale.errors import InputError
 from loopscale.storage import check_writable, is_staging, read_json, sweep, write_json
 from loopscale.system.environment import environment
@@ -21,7 +22,7 @@ from loopscale.train import RunConfig, check_corpus, check_folder, differences, 
 from loopscale.train.run_folder import only_one as only_one_trains
 
 from .document import run_from
-from .executor import Executor, Job, LocalExecutor, check_processes
+from .executors import Executor, Job, LocalExecutor
 from .grid import (
     PAPER,
     Edit,
@@ -96,7 +97,6 @@ def reproduce(
     out: Path,
     conditions: Sequence[str] | None = None,
     seeds: Sequence[int] = (42,),
-    processes: int | None = None,
     executor: Executor | None = None,
     console: Console | None = None,
     grid: Grid = PAPER,
@@ -104,16 +104,15 @@ def reproduce(
 ) -> Results:
     """Train what is not trained yet, then judge and report everything in `out`.
 
-    With `rates` every condition is trained at each of these learning rates with the first seed, and at the best of them
-    with the others.
+    Runs that are not finished go to `executor`, that of this machine by default. With `rates` every condition is
+    trained at each of these learning rates with the first seed, and at the best of them with the others.
 
     Raises `InputError` for bad input, before anything is written, for a run that fails, and while another process
     does so there.
     """
-    check_processes(processes)
     check_writable("--out", out)
     with only_one(out / LOCK, f"reproducing in {out}", "wait for it or stop it, or choose another --out"):
-        return _reproduced(base, out, conditions, seeds, processes, executor, console, grid, rates)
+        return _reproduced(base, out, conditions, seeds, executor or LocalExecutor(), console, grid, rates)
 
 
 def _reproduced(
@@ -121,8 +120,7 @@ def _reproduced(
     out: Path,
     conditions: Sequence[str] | None,
     seeds: Sequence[int],
-    processes: int | None,
-    executor: Executor | None,
+    executor: Executor,
     console: Console | None,
     grid: Grid,
     rates: Sequence[float],
@@ -154,10 +152,10 @@ def _reproduced(
         return collect(base, finished_runs(base, out, grid), corpus, out, grid)
 
     try:
-        _execute(runs, processes, executor, screen)
+        _execute(runs, executor, data, screen)
         if rates and seeds[1:]:
             best = at_best_rates(wanted, rates, grid, collected(), seeds[0])
-            _execute(plan(base, best, seeds[1:], out), processes, executor, screen)
+            _execute(plan(base, best, seeds[1:], out), executor, data, screen)
     except (InputError, KeyboardInterrupt):
         if finished := (results := collected()).all_runs:
             write_report(results, out)
@@ -172,8 +170,8 @@ def _reproduced(
     return results
 
 
-def _execute(runs: Sequence[StudyRun], processes: int | None, executor: Executor | None, screen: Console) -> None:
-    """Run what is not finished, on this machine unless told otherwise."""
+def _execute(runs: Sequence[StudyRun], executor: Executor, data: Data, screen: Console) -> None:
+    """Run what is not finished; raise `InputError` where a machine trained on another text under the same name."""
     for run in runs:
         check_folder(run.config)
     pending = [run for run in runs if not run.finished]
@@ -182,7 +180,9 @@ def _execute(runs: Sequence[StudyRun], processes: int | None, executor: Executor
             write_config(run.config)
     jobs = [Job(run.name, run.config.folder) for run in pending]
     with LiveTable(screen, [(run.name, run.config.folder) for run in runs]) as live:
-        (executor or LocalExecutor.for_machine(len(jobs), processes)).execute(jobs, live.tick)
+        executor.execute(jobs, live.tick)
+    for run in pending:
+        check_corpus(run.config.folder, data)
 
 
 def finished_runs(base: RunConfig, out: Path, grid: Grid = PAPER) -> list[StudyRun]:

@@ -1,6 +1,6 @@
 """Worker: one run of a study in a process of its own, which trains, measures and writes.
 
-`python -m loopscale.study.worker FOLDER`
+`python -m loopscale.study.worker FOLDER [SECONDS]`, which waits so long for who still trains there.
 """
 
 import math
@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,15 +24,14 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.storage import plain, read_json, write_json
 from loopscale.system.allocator import keep_freed_memory
 from loopscale.train import Trained, read_run, train
+from loopscale.train.run_folder import only_one
 
-from .executor import FAILURE_FILE, Failure
+from .executors.job import FAILURE_FILE, RESULT_FILE, STOPPED, Failure
 from .results import Failed
 from .topics import TOPICS, depth
 
-RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.json"
 FAILED = 2
-STOPPED = 75  # the process was asked to stop and saved (EX_TEMPFAIL)
 
 
 class ReportProgress(TrainerCallback):
@@ -124,10 +124,20 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def run(folder: Path) -> int:
+def wait_for(folder: Path, seconds: float) -> None:
+    """Wait until nobody trains in a folder: one whose machine or parent is gone may still be saving there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(InputError), only_one(folder):
+            return
+        time.sleep(1)
+
+
+def run(folder: Path, patience: float = 0.0) -> int:
     """Return the exit status of `main`, with a failure in words in `failure.json`."""
     failure = folder / FAILURE_FILE
     try:
+        wait_for(folder, patience)
         failure.unlink(missing_ok=True)
         return main(folder)
     except (InputError, OSError) as error:
@@ -144,4 +154,4 @@ if __name__ == "__main__":
     end_with_parent()
     keep_freed_memory()
     inert_logs()
-    sys.exit(run(Path(sys.argv[1])))
+    sys.exit(run(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,26 +12,12 @@ import pytest
 from loopscale import InputError
 from loopscale.storage import write_json
 from loopscale.study import worker
-from loopscale.study.executor import Failure, Job, LocalExecutor
+from loopscale.study.executors import Job, LocalExecutor
+from loopscale.study.executors.job import Failure
 from loopscale.study.grid import named_conditions
 from loopscale.study.reproduce import plan, reproduce
-from loopscale.train import preset_run, write_config
+from loopscale.train import write_config
 from loopscale.train.checkpoints import last_checkpoint
-from tests.helpers import TINY
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOOPSCALE_CACHE", str(tmp_path / "cache"))
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"{i} squared is {i * i}" for i in range(4000)), encoding="utf-8")
-    run = preset_run("laptop")
-    return replace(
-        run,
-        model={key: value for key, value in TINY.items() if key != "vocab_size"},
-        data=replace(run.data, corpus=str(text), sequence_length=32),
-        train=replace(run.train, max_steps=100_000, batch_size=2, log_every=1, save_every=1000),
-    )
 
 
 def test_a_worker_saves_and_ends_when_who_started_it_is_gone(base, tmp_path):
@@ -54,13 +39,13 @@ class Script:
     def __init__(self, monkeypatch, returncode: int, log: str = "") -> None:
         self.pid, self.returncode = 4242, returncode
 
-        monkeypatch.setattr("loopscale.study.executor._let_go", lambda process: None)
+        monkeypatch.setattr("loopscale.study.executors.local._let_go", lambda process: None)
 
-        def start(executor, job, place):
+        def start(job, environment):
             (job.folder / "log.txt").write_text(log)
             return self
 
-        monkeypatch.setattr(LocalExecutor, "_start", start)
+        monkeypatch.setattr("loopscale.study.executors.local._start", start)
 
     def poll(self) -> int:
         return self.returncode
@@ -71,7 +56,8 @@ class Script:
     [
         (2, Failure(4242, "the disk is full."), "the disk is full"),
         (2, Failure(17, "of another process"), "Writing model shards"),
-        (-signal.SIGKILL, None, "ended by SIGKILL, as a system short of memory does"),
+        (-signal.SIGKILL, None, "ended by SIGKILL, as a system short of memory does, 3 times"),
+        (worker.STOPPED, None, "asked to stop, 3 times"),
     ],
 )
 def test_the_reason_of_a_failure_is_its_own(tmp_path, monkeypatch, returncode, written, said):
@@ -80,6 +66,15 @@ def test_the_reason_of_a_failure_is_its_own(tmp_path, monkeypatch, returncode, w
         write_json(tmp_path / "failure.json", written)
     with pytest.raises(InputError, match=f"run a failed .status {returncode}.: .*{said}"):
         LocalExecutor(1).execute([Job("a", Path(tmp_path))], lambda: None)
+
+
+@pytest.mark.parametrize("status", [-signal.SIGKILL, worker.STOPPED])
+def test_a_run_whose_process_was_ended_from_outside_is_gone_on_with(tmp_path, monkeypatch, status):
+    script = Script(monkeypatch, 0)
+    statuses = [status, status, 0]
+    monkeypatch.setattr(Script, "poll", lambda _: setattr(script, "returncode", statuses.pop(0)) or script.returncode)
+    LocalExecutor(1).execute([Job("a", tmp_path)], lambda: None)
+    assert not statuses
 
 
 class Waiting:

@@ -1,0 +1,73 @@
+"""What one machine of a Ray cluster does for one job: start its process, wait, and start it again if it was killed.
+
+Ray sends this module to the machines by value, so it knows nothing but the standard library: a Ray worker that only
+waits needs no torch.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Ended(NamedTuple):
+    """How a job's process ended, its number, and the machine; no status where the machine lacks the study's folder."""
+
+    status: int | None
+    pid: int
+    host: str
+
+
+def run_here(
+    words: Sequence[str],
+    folder: str,
+    place: str,
+    log: str,
+    environment: Mapping[str, str],
+    attempts: int,
+    stopped: int,
+) -> tuple[int | None, int, str]:
+    """Run `python WORDS` in a process that outlives neither this one nor a cancellation; return an `Ended`.
+
+    Args:
+        words: the command after the interpreter.
+        folder: of the run, under the same path on every machine.
+        place: the working folder, which relative paths of the run start from.
+        log: takes what the process prints.
+        environment: variables beside those of this machine.
+        attempts: how often to start it while it is ended from outside.
+        stopped: the exit status of a process that was asked to stop.
+    """
+    host = socket.gethostname()
+    if not (Path(folder).is_dir() and Path(place).is_dir()):
+        return None, 0, host
+    status, pid = 0, 0
+    for _ in range(attempts):
+        with Path(log).open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=place,
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,  # it closes when this process ends, however it ends, and so does the job
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)  # a cancellation is noticed between two steps of Python, never in a long wait
+            status, pid = process.returncode, process.pid
+        finally:
+            if process.poll() is None:  # a cancellation
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        if status >= 0 and status != stopped:
+            break
+    return status, pid, host

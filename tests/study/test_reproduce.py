@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import fields, replace
 from io import StringIO
@@ -22,6 +23,7 @@ from loopscale.train import preset_run, read_run, write_config
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run_folder import only_one
 from tests.helpers import TINY
+from tests.shapes import shapes_unchecked
 from tests.study.conftest import made_up_run
 
 LISTS = ("perplexity", "cross_entropy", "norm", "perplexity_by_depth", "norm_by_depth")
@@ -59,11 +61,22 @@ class Pretending(InProcess):
             write_json(job.folder / worker.RESULT_FILE, plain({**facts, **figures, "cross_entropy": losses}))
 
 
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The text that all studies here train on; beside it are its tokens."""
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text("\n".join(f"{i} squared is {i * i}" for i in range(2000)), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOOPSCALE_CACHE", str(tmp_path / "cache"))
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"{i} squared is {i * i}" for i in range(4000)), encoding="utf-8")
+def base(corpus, monkeypatch):
+    return tiny_run(corpus, monkeypatch)
+
+
+def tiny_run(corpus, monkeypatch):
+    """Return a function that makes the run of a few steps that the conditions edit."""
+    monkeypatch.setenv("LOOPSCALE_CACHE", str(corpus.parent / "cache"))
 
     def make(**model):
         run = preset_run("laptop")
@@ -71,11 +84,26 @@ def base(tmp_path, monkeypatch):
         return replace(
             run,
             model={**sizes, **model},
-            data=replace(run.data, corpus=str(text), sequence_length=32),
+            data=replace(run.data, corpus=str(corpus), sequence_length=32),
             train=replace(run.train, max_steps=3, batch_size=2, log_every=1, save_every=1),
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """A study of one condition, trained and measured once."""
+    out = tmp_path_factory.mktemp("trained") / "study"
+    with pytest.MonkeyPatch.context() as patch, shapes_unchecked():
+        run_study(tiny_run(corpus, patch)(), out, conditions=CHOSEN[:1])
+    return out
+
+
+@pytest.fixture
+def study_folder(trained, tmp_path):
+    """Return a copy of it that a test may change."""
+    return shutil.copytree(trained, tmp_path / "study")
 
 
 def run_study(base, out, executor=None, **kwargs):
@@ -98,30 +126,26 @@ def test_seeds_come_one_whole_comparison_after_the_other(base, tmp_path):
     assert names == [f"{c}/seed-{s}" for s in (1, 2) for c in ("terminal-raw", "per_loop-rmsnorm")]
 
 
-def test_a_study_writes_everything_and_goes_on_where_it_was(base, tmp_path):
-    out = tmp_path / "study"
-    first = InProcess()
-    results = run_study(base(), out, first, conditions=CHOSEN[:1])
-    run = results.conditions["per_loop-rmsnorm"].runs[0]
+def test_a_study_writes_everything_and_goes_on_where_it_was(base, study_folder):
+    first = load(study_folder / "results.json")
+    run = first.conditions["per_loop-rmsnorm"].runs[0]
     assert (len(run.perplexity), len(run.norm_by_depth)) == (3, 9)
     assert (run.steps, run.checkpoint) == (3, "per_loop-rmsnorm/seed-42")
     for name in ("results.json", "report.html", "tables/table-1.md", "figures/norm-by-depth.png"):
-        assert (out / name).stat().st_size > 0
+        assert (study_folder / name).stat().st_size > 0
     second = InProcess()
-    grown = run_study(base(), out, second, conditions=CHOSEN)
+    grown = run_study(base(), study_folder, second, conditions=CHOSEN)
     assert second.executed == ["terminal-raw/seed-42"]
     assert grown.conditions["per_loop-rmsnorm"].runs[0] == run
-    assert load(out / "results.json").corpus["sha256"] == results.corpus["sha256"]
-    assert len(json.loads((out / "results.json").read_text())["claims"]) == len(grown.claims) > 8
+    assert load(study_folder / "results.json").corpus["sha256"] == first.corpus["sha256"]
+    assert len(json.loads((study_folder / "results.json").read_text())["claims"]) == len(grown.claims) > 8
 
 
-def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, tmp_path):
-    out = tmp_path / "study"
-    run_study(base(), out, conditions=CHOSEN[:1])
-    before = sorted(p.stat().st_mtime_ns for p in out.rglob("*"))
+def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, study_folder):
+    before = sorted(p.stat().st_mtime_ns for p in study_folder.rglob("*"))
     with pytest.raises(InputError, match=r"model\.num_loops differ"):
-        run_study(base(num_loops=2), out, conditions=CHOSEN[:1])
-    assert sorted(p.stat().st_mtime_ns for p in out.rglob("*")) == before
+        run_study(base(num_loops=2), study_folder, conditions=CHOSEN[:1])
+    assert sorted(p.stat().st_mtime_ns for p in study_folder.rglob("*")) == before
 
 
 def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
@@ -168,13 +192,14 @@ def test_the_threads_of_a_process_are_its_share_unless_told(monkeypatch, told, t
 
 def test_a_study_knows_the_runs_of_earlier_calls(base, tmp_path):
     out = tmp_path / "study"
-    run_study(base(), out, conditions=CHOSEN[:1], seeds=(1, 2))
-    results = run_study(base(), out, conditions=CHOSEN[1:], seeds=(1,))
+    executor = Pretending(lambda config: 2.0)
+    run_study(base(), out, executor, conditions=CHOSEN[:1], seeds=(1, 2))
+    results = run_study(base(), out, executor, conditions=CHOSEN[1:], seeds=(1,))
     seeds = {name: [run.seed for run in condition.runs] for name, condition in results.conditions.items()}
     assert seeds == {"per_loop-rmsnorm": [1, 2], "terminal-raw": [1]}
 
 
-class Ending(InProcess):
+class Ending(Pretending):
     """Executes one job and is interrupted."""
 
     def execute(self, jobs, tick):
@@ -185,10 +210,12 @@ class Ending(InProcess):
 def test_an_interrupted_study_reports_what_is_finished(base, tmp_path):
     out = tmp_path / "study"
     with pytest.raises(KeyboardInterrupt):
-        run_study(base(), out, Ending(), conditions=CHOSEN)
+        run_study(base(), out, Ending(lambda config: 2.0), conditions=CHOSEN)
     assert list(load(out / "results.json").conditions) == ["terminal-raw"]
     assert (out / "report.html").exists()
-    assert len(run_study(base(), out, conditions=CHOSEN).conditions) == 2
+    again = Pretending(lambda config: 2.0)
+    assert len(run_study(base(), out, again, conditions=CHOSEN).conditions) == 2
+    assert again.executed == ["per_loop-rmsnorm/seed-42"]
 
 
 def test_a_diverged_run_is_reported_like_any_other(base, tmp_path):
@@ -221,15 +248,15 @@ def test_other_files_are_not_overwritten(base, tmp_path):
     assert (out / "results.json").read_text() == "mine"
 
 
-def test_a_damaged_result_is_named(base, tmp_path):
-    out = tmp_path / "study"
-    run_study(base(), out, conditions=CHOSEN[:1])
-    path = out / "per_loop-rmsnorm" / "seed-42" / "result.json"
+def test_a_damaged_result_is_named(base, study_folder):
+    path = study_folder / "per_loop-rmsnorm" / "seed-42" / "result.json"
     path.write_text("{")
     with pytest.raises(InputError, match=r"result\.json is not JSON"):
-        run_study(base(), out, conditions=CHOSEN[:1])
+        run_study(base(), study_folder, conditions=CHOSEN[:1])
     path.unlink()
-    assert run_study(base(), out, conditions=CHOSEN[:1]).conditions["per_loop-rmsnorm"].runs[0].steps == 3
+    again = Pretending(lambda config: 2.0)
+    run_study(base(), study_folder, again, conditions=CHOSEN[:1])
+    assert again.executed == ["per_loop-rmsnorm/seed-42"]
 
 
 def test_what_the_conditions_differ_in_cannot_be_set(base, tmp_path):
@@ -237,12 +264,14 @@ def test_what_the_conditions_differ_in_cannot_be_set(base, tmp_path):
         run_study(base(readout="raw"), tmp_path / "study")
 
 
-def test_a_study_on_another_text_is_refused(base, tmp_path):
-    out, text = tmp_path / "study", tmp_path / "text.txt"
-    run_study(base(), out, conditions=CHOSEN[:1])
-    text.write_text(text.read_text().replace("squared", "cubed"))
-    with pytest.raises(InputError, match="was trained on another text"):
-        run_study(base(), out, conditions=CHOSEN)
+def test_a_study_on_another_text_is_refused(base, corpus, study_folder):
+    text = corpus.read_text()
+    corpus.write_text(text.replace("squared", "cubed"))
+    try:
+        with pytest.raises(InputError, match="was trained on another text"):
+            run_study(base(), study_folder, conditions=CHOSEN)
+    finally:
+        corpus.write_text(text)
 
 
 def test_the_executor_never_starts_more_than_its_width():

@@ -47,8 +47,9 @@ class TrainConfig:
     """How it is trained: the paper's AdamW protocol unless said otherwise (arXiv 2606.24898).
 
     Args:
-        learning_rate: of AdamW, constant after the warm-up.
-        weight_decay: of AdamW, on matrices.
+        optimizer: adamw, or muon for the matrices of the layers and AdamW for the rest.
+        learning_rate: of the optimizer, constant after the warm-up.
+        weight_decay: of the optimizer, on matrices.
         clip: largest norm of the gradient.
         warmup_steps: steps of linear warm-up.
         schedule: constant, or a decay to zero.
@@ -73,6 +74,7 @@ class TrainConfig:
         scale_target: hold the scale after the last loop here by the norm penalty; needs monitor_every.
     """
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -160,6 +160,7 @@ def _train(
             callbacks=[PresentIntervals(), stop, watch, *callbacks, *monitors],
             schedule=config.schedule,
             run=record.id if record else None,
+            optimizer=config.train.optimizer,
         )
         trainer.seconds = lambda: watch.seconds
         for monitor in monitors if config.train.trackers else ():

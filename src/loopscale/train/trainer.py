@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from loopscale.system.manifest import told_when_full, write_manifest
 from loopscale.train.checkpoints import SUMS_FILE
 from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
+from loopscale.train.optimizers import MuonAndAdamW
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +51,24 @@ class Diverged(Exception):
 class LoopedTrainer(StagedCheckpoints, Trainer):
     """Trains a `LoopedForCausalLM` on batches of `input_ids` and `shift_labels`.
 
-    `schedule` gives the loops of every step, those of the model by default. Raises `Diverged` at the first step that is
+    `schedule` gives the loops of every step, those of the model by default; `optimizer` is `adamw` (whichever `args`
+    name) or `muon`. Raises `Diverged` at the first step that is
     not finite: at once on a CPU, a step later on a GPU, which is not waited for, but never later than a checkpoint.
     """
 
+    optimizer: Any
+
     def __init__(
-        self, *args: Any, schedule: DepthSchedule | None = None, run: str | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        schedule: DepthSchedule | None = None,
+        run: str | None = None,
+        optimizer: Literal["adamw", "muon"] = "adamw",
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.run = run
+        self._muon = optimizer == "muon"
         self.sums = LoopSums()
         self.seconds: Callable[[], float] | None = None  # of the whole run, earlier parts included
         self.inputs: dict[int, list[dict[str, Any]]] = {}  # of the step under way and the one before
@@ -71,6 +81,15 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         self._hear_gradients()
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries
         self.add_callback(_EveryStep(self))
+
+    def create_optimizer(self, *model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimizer, of the weights as they are then: where they are sharded, of their shards."""
+        if self.optimizer is None and self._muon:
+            of = model[0] if model else self.model
+            _, settings = self.get_optimizer_cls_and_kwargs(self.args, of)
+            rate, decay = settings.pop("lr"), self.args.weight_decay
+            self.optimizer = MuonAndAdamW(of, self.get_decay_parameter_names(of), rate, decay, settings)
+        return super().create_optimizer(*model)
 
     def compute_loss(
         self,

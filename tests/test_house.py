@@ -20,6 +20,7 @@ MEANINGS = {
     "halting": "halting: the package, and the study's topic of it",
     "huginn": "a family of models: its live adapter, and its converter",
     "monitor": "what watches a training: the package for any module, and the audit's own",
+    "page": "a page of one file: the package that frames any, and that of a lens",
     "parcae": "a family of models: its live adapter, and its converter",
     "report": "the report of a study",
 }

@@ -126,7 +126,7 @@ def _document_of(edit, data):
     torch.manual_seed(0)
     model = tiny_model(**{**edit, "vocab_size": 256, "num_loops": LOOPS})
     facts = {"seed": 1, "steps": 0, "train_seconds": 0.0, "parameters": 1, "checkpoint": ""}
-    facts["history"] = [{"step": step, f"loop_norms/{LOOPS}": 10.0 * step} for step in (1, 2)]
+    facts["history"] = [{"step": n, "loss": 90.0 / n**2, f"loop_norms/{LOOPS}": 10.0 * n} for n in (1, 2, 3)]
     return plain({**facts, **measure(model, data)})
 
 

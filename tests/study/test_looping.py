@@ -53,7 +53,8 @@ def test_a_remedy_has_its_cost_with_what_seeds_decide(study):
 
 def test_the_norm_over_training_is_read_from_the_log(study):
     results = study(conditions=("per_loop-rmsnorm", "per_loop-raw"))
-    assert training.norm_growth(results) is None and training.norm_over_training(results) is None
+    draw = training.TOPIC.figures[0].draw
+    assert training.norm_growth(results) is None and draw(results) is None
     log = [{"step": 10 * (i + 1), "loop_norms/4": norm} for i, norm in enumerate((5.0, 80.0, None, 40.0))]
     old = results.conditions["per_loop-rmsnorm"]
     logged = replace(old, runs=tuple(replace(run, measured={"history": log}) for run in old.runs))
@@ -61,6 +62,5 @@ def test_the_norm_over_training_is_read_from_the_log(study):
     assert training.norm_by_step(logged.runs[0]) == {10: 5.0, 20: 80.0, 40: 40.0}
     rows = {row[0]: row[1:] for row in training.norm_growth(results).rows}
     assert rows["per_loop-rmsnorm"] == ("5.000", "80.00", "20.00", "40.00")
-    (axes,) = training.norm_over_training(results).axes
-    (line,) = axes.get_lines()
-    assert list(line.get_ydata()) == [5.0, 80.0, 40.0]
+    (line,) = draw(results).series
+    assert (line.x, line.y) == ((10, 20, 40), (5.0, 80.0, 40.0))

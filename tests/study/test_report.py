@@ -6,8 +6,10 @@ import pytest
 from rich.console import Console
 
 from loopscale.errors import InputError
-from loopscale.study import TOPICS, render, report_command, write_report
-from loopscale.study.report import sentences
+from loopscale.study import TOPICS, judged, render, report_command, write_report
+from loopscale.study.report import advice, sentences
+
+FIGURES = ("norm-by-depth", "perplexity-by-depth", "useful-band")  # of a study without measurements
 
 
 class Page(HTMLParser):
@@ -47,18 +49,19 @@ def test_everything_is_written(study, tmp_path):
         "results.json",
         "report.html",
         *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper", "looping")),
-        *(f"figures/{name}.{kind}" for name in ("norm-by-depth", "perplexity-by-depth") for kind in ("png", "svg")),
+        *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     }
 
 
 def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
     write_report(study(seeds=(1, 2)), tmp_path)
-    shown = page(tmp_path)
-    assert not shown.open and not shown.links
-    assert shown.tags.count("svg") == 2 and "script" not in shown.tags
+    shown, source = page(tmp_path), (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not shown.open and shown.links == ["data:,"]
+    assert source.count("<figure ") == 3 and "default-src 'none'" in source
+    assert "http" not in source.replace("http-equiv", "")
     text = " ".join(shown.text)
     for part in (
-        "84.21×",
+        "84.21 ± ",
         "does not hold",
         "lower-perplexity-raw",
         "0" * 64,
@@ -66,16 +69,16 @@ def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
         "steps",
     ):
         assert part in text
-    assert "<?xml" not in text and "#24292f" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_path):
-    write_report(measured_study(), tmp_path)
+def test_the_page_goes_from_the_answer_to_the_measurements(measured_study, tmp_path):
+    results = write_report(measured_study(), tmp_path)
     shown, text = page(tmp_path), (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not shown.open and shown.tags.count("svg") == sum(len(topic.figures) for topic in TOPICS)
+    assert not shown.open and text.count("<figure ") == sum(len(topic.figures) for topic in TOPICS)
     heads = (
-        "The exits:",
-        *(f"<h2>{h}" for h in ("Table 1", "Claims", "Norms", "Audit", "Depth and halting", "How it")),
+        f"<h1>{advice(results).headline}",
+        "Which control?",
+        *(f"<h2{h}" for h in (">Claims", ' id="words">What', ">Table 1", ">Norms", ">Audit", ">Depth", ">How it")),
     )
     places = [text.index(head) for head in heads]
     assert places == sorted(places)
@@ -83,8 +86,9 @@ def test_the_page_goes_from_the_result_to_the_measurements(measured_study, tmp_p
     assert "exit 1 of per_loop-rmsnorm has 1.105 times the perplexity of its last exit" in text
     assert "ends at a mean norm of 800.0, against 9.500 in per_loop-raw" in text
     assert "the audit finds its scale a blind spot" in text
-    assert "1.105 in per_loop-rmsnorm-penalty, 1.000 in per_loop-rmsnorm-normed; one seed decides none" in text
+    assert "1.105 in per_loop-rmsnorm-penalty, 1.000 in per_loop-rmsnorm-normed; one seed decides only what" in text
     assert "it does not pay at all in" not in text and "looping stops to pay at exit 2 in per_loop-rmsnorm" in text
+    assert text.count("<summary>") == text.count("<figure ") + 4 and "what each condition changes" in text
 
 
 def test_sentences_without_their_runs_are_left_out(study, diverge):
@@ -102,8 +106,9 @@ def test_what_the_document_holds_is_escaped(study, tmp_path):
     document["config"] = {"\x1b[31m": "\udcff\u202e"}
     (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
     report_command(tmp_path)
-    assert "script" not in page(tmp_path).tags
-    assert not {"\x1b", "\udcff", "\u202e"} & set((tmp_path / "report.html").read_text(encoding="utf-8"))
+    scripts, source = page(tmp_path).tags.count("script"), (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert scripts == 1 and "&lt;script&gt;alert(1)" in source
+    assert not {"\x1b", "\udcff", "\u202e"} & set(source)
 
 
 @pytest.mark.parametrize("conditions", [(), ("terminal-raw",), ("per_loop-rmsnorm", "per_loop-raw")])
@@ -129,7 +134,7 @@ def test_render_prints_table_one_and_the_claims(study):
 def test_the_last_words_are_the_answer_with_what_was_not_decided(study, tmp_path):
     file = io.StringIO()
     render(Console(file=file, width=4000), study(), tmp_path / "report.html")
-    *_, page, exits, scale, remedies, loops, claims = file.getvalue().splitlines()
+    *_, page, exits, scale, remedies, loops, claims, advised = file.getvalue().splitlines()
     assert page == f"report: {tmp_path / 'report.html'}"
     assert [line.split(":")[0] for line in (exits, scale, loops, remedies)] == [
         "The exits",
@@ -137,6 +142,7 @@ def test_the_last_words_are_the_answer_with_what_was_not_decided(study, tmp_path
         "The loops",
         "The remedies",
     ]
+    assert advised == f"{advice(judged(study())).headline}"
     assert "1 do not hold (keeps-improving-rmsnorm)" in claims and "are not decided (lower-perplexity-raw, " in claims
     file = io.StringIO()
     render(Console(file=file, width=400), study(conditions=()))

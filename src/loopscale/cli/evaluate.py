@@ -12,7 +12,7 @@ from rich.console import Console
 from loopscale.batches import Batch, inputs_and_labels
 from loopscale.cli.parser import check_outputs
 from loopscale.cli.subject import Subject, labels, measured_subject
-from loopscale.display import console, file_name, tracker, write_figure
+from loopscale.display import console, file_name, tracker, write_chart
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
     RULES,
@@ -36,10 +36,10 @@ from loopscale.evaluate import (
     run_halting,
     token_flops,
 )
-from loopscale.evaluate.display import depth_figure, depth_table, difference_table, frontier_figure, frontier_table
+from loopscale.evaluate.display import depth_chart, depth_table, difference_table, frontier_chart, frontier_table
 from loopscale.evaluate.pareto import points_table
 from loopscale.halting.calibrated import fingerprint
-from loopscale.halting.display import halting_figure, halting_table, halting_time_table
+from loopscale.halting.display import halting_chart, halting_table, halting_time_table
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 from loopscale.system.environment import environment
@@ -147,12 +147,11 @@ def reference(args: Namespace) -> list[FrontierPoint]:
 def _figures(
     folder: Path, found: dict[str, Any], measured: dict[str, Measured], published: Sequence[FrontierPoint]
 ) -> None:
-    write_figure(depth_figure({name: one.curve for name, one in measured.items()}), folder / "depth")
-    write_figure(frontier_figure(frontier(measured, published)), folder / "frontier")
+    write_chart(depth_chart({name: one.curve for name, one in measured.items()}), folder / "depth")
+    write_chart(frontier_chart(frontier(measured, published)), folder / "frontier")
     for label, description in found["models"].items():
         if "halting" in description:
-            figure = halting_figure(label, description["halting"])
-            write_figure(figure, folder / file_name(f"halting-{label}"))
+            write_chart(halting_chart(description["halting"]), folder / file_name(f"halting-{label}"))
 
 
 @dataclass(frozen=True)

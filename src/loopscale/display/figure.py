@@ -42,8 +42,10 @@ STYLE = {
 }
 # Okabe and Ito's, told apart by colour-blind readers
 COLOURS = ("#D55E00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#7F4FC9", "#8C6D31")
+GREY = "#7f7f7f"  # of what is no model: a guide, a bound
 MARKS = "osD^vP*X"
-DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
+DASHED = (0, (4, 2))
+DASHES: tuple[Any, ...] = ("-", DASHED, (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)))
 FAR = 1e5  # a curve whose best value is that many times the lowest of all has nothing to say on their scale
 
 

@@ -11,6 +11,7 @@ DIGITS = 4
 TINY = 1e-4  # below, zeros would hide the digits
 NOTHING = "–"
 LEVELS = "▁▂▃▄▅▆▇█"
+SMALL = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NOT_FINITE = "not finite"
 
 
@@ -65,6 +66,11 @@ def sparkline(values: Sequence[float | None], longest: int = 16) -> str:
         LEVELS[round((value - low) / span * (len(LEVELS) - 1))] if value is not None and math.isfinite(value) else "!"
         for value in latest
     )
+
+
+def subscript(whole: int) -> str:
+    """Return a whole number in small digits below the line."""
+    return str(whole).translate(SMALL)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 Cells may hold names from anywhere, so every rendering takes them as text and never as markup.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,9 +14,13 @@ from rich.console import Console, ConsoleOptions, JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from loopscale.display.numbers import NOT_FINITE, NOTHING
 from loopscale.display.text import inert
 
 GAP, EDGES = 2, 2  # columns of a terminal between two cells, and at the ends of a row
+NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", re.ASCII)
+BROAD = 9  # columns that fit a page of paper upright
+MISSING = {"", "-", NOTHING, NOT_FINITE}  # cells that a page sorts last
 WIDE = 140  # columns of a terminal that holds sentences beside figures
 
 
@@ -56,12 +61,34 @@ def to_markdown(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return the table's head and body as an HTML element."""
-    kinds = ['class="numeric"' if column.numeric else "" for column in table.columns]
-    head = "".join(_cell("th", kind, c.heading) for kind, c in zip(kinds, table.columns, strict=True))
-    rows = ("".join(_cell("td", kind, cell) for kind, cell in zip(kinds, row, strict=True)) for row in table.rows)
+    """Return the table as an HTML element: a heading row, and cells with what they are sorted by."""
+    kinds = [' class="numeric"' if column.numeric else "" for column in table.columns]
+    columns = [_sorted_by([row[i] for row in table.rows]) for i in range(len(kinds))]
+    head = "".join(_cell("th", f'{kind} scope="col"', c.heading) for kind, c in zip(kinds, table.columns, strict=True))
+    rows = (
+        "".join(_cell("td", kinds[i] + columns[i][place], cell) for i, cell in enumerate(row))
+        for place, row in enumerate(table.rows)
+    )
     body = "\n".join(f"<tr>{cells}</tr>" for cells in rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    kind = "sortable wide" if len(kinds) > BROAD else "sortable"
+    return f'<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+
+
+def leading_number(cell: str) -> float | None:
+    """Return the number that a cell begins with, None where it begins with none: 8103.0 of `8,103 ± 12`."""
+    found = NUMBER.match(cell)
+    return float(found[0].replace(",", "")) if found else None
+
+
+def _sorted_by(column: Sequence[str]) -> list[str]:
+    """Return the attribute of each cell of a column that a page sorts it by: its number, or that it holds none.
+
+    A column holds numbers where every cell that is not missing begins with one; else it is sorted as text.
+    """
+    found = {cell: leading_number(cell) for cell in column if cell not in MISSING}
+    as_text = None in found.values()
+    values = {cell: "" if as_text else f' data-value="{value:.17g}"' for cell, value in found.items()}
+    return [values.get(cell, " data-missing") for cell in column]
 
 
 def to_rich(table: Table, width: int) -> RichTable:
@@ -132,8 +159,8 @@ def _colour(column: Column, cell: str) -> str:
     return next((colour for words, colour in column.colours.items() if cell.startswith(words)), "")
 
 
-def _cell(tag: str, kind: str, text: str) -> str:
-    return f"<{tag}{' ' if kind else ''}{kind}>{escape(inert(text))}</{tag}>"
+def _cell(tag: str, facts: str, text: str) -> str:
+    return f"<{tag}{facts}>{escape(inert(text))}</{tag}>"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,20 +1,27 @@
 """Tables and figures of exits: the depth curve, the frontier, and equal-cost differences."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
-
-from loopscale.display import Column, Table, draw_label, number, percent, readable_top, signed, styled
+from loopscale.display import (
+    Axis,
+    Chart,
+    Column,
+    Panel,
+    Rule,
+    Series,
+    Style,
+    Table,
+    fresh_styles,
+    number,
+    percent,
+    readable_top,
+    signed,
+)
 from loopscale.display.figure import MARKS
 from loopscale.evaluate.cost import Speed
 from loopscale.evaluate.curve import DepthCurve, SafeRange
 from loopscale.evaluate.pareto import Cost, Difference, FrontierPoint, Measured, dominated
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CUT = 10.0  # times the best perplexity; what lies beyond leaves the picture
 
@@ -108,93 +115,75 @@ def difference_table(title: str, found: Sequence[Difference]) -> Table:
     return Table("differences", title, "", columns, tuple(rows))
 
 
-@styled
-def depth_figure(curves: Mapping[str, DepthCurve]) -> "Figure":
+def depth_chart(curves: Mapping[str, DepthCurve]) -> Chart:
     """Draw perplexity (with two standard errors of its logarithm) and norm over exits; dotted: trained depths.
 
     What explodes leaves the picture, so that the other curves can be told apart.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    styles = fresh_styles({name: (name, "") for name in curves})
+    quality, norms = [], []
     for name, curve in curves.items():
-        exits = [p.exit for p in curve]
-        perplexity = [p.perplexity for p in curve]
-        (line,) = left.plot(exits, perplexity, marker=".", label=draw_label(name))
-        with np.errstate(all="ignore"):
-            bands = [np.multiply(perplexity, np.exp([sign * p.cross_entropy_se for p in curve])) for sign in (-2, 2)]
-        left.fill_between(exits, *bands, color=line.get_color(), alpha=0.15, linewidth=0)
-        right.plot(exits, [p.norm for p in curve], marker=".", color=line.get_color())
-        for axes in (left, right):
-            axes.axvline(curve.trained_loops, color=line.get_color(), linestyle=":", linewidth=1)
-    for axes, label in ((left, "perplexity"), (right, r"mean $\|z_k\|_2$")):
-        axes.set(xlabel="exit", ylabel=label, yscale="log")
-        axes.grid()
-    _cut(left, [[p.perplexity for p in curve] for curve in curves.values()], CUT)
-    _cut(right, [[p.norm for p in curve] for curve in curves.values()], CUT**4)
-    left.legend(frameon=False)
-    return figure
+        exits, perplexity = tuple(float(p.exit) for p in curve), tuple(p.perplexity for p in curve)
+        reach = tuple(_two_errors(p.perplexity, p.cross_entropy_se) for p in curve)
+        quality.append(Series(name, exits, perplexity, styles[name], ".", reach_y=reach))
+        norms.append(Series(name, exits, tuple(p.norm for p in curve), styles[name], "."))
+    rules = tuple(
+        Rule("x", depth, f"trained depth {depth}") for depth in sorted({c.trained_loops for c in curves.values()})
+    )
+    panels = []
+    for label, series, factor in (("perplexity", quality, CUT), ("mean ‖zₖ‖", norms, CUT**4)):
+        y = Axis(label, log=True, end=readable_top([s.y for s in series], factor))
+        panels.append(Panel(Axis("exit", whole=True), y, tuple(series), rules, across=True))
+    return Chart(tuple(panels))
 
 
-@styled
-def frontier_figure(points: Sequence[FrontierPoint], styles: Mapping[str, Mapping[str, Any]] | None = None) -> "Figure":
+def frontier_chart(points: Sequence[FrontierPoint], styles: Mapping[str, Style] | None = None) -> Chart:
     """Draw perplexity against operations per token and against throughput, one line per model; exits are numbered.
 
-    Exits that another one dominates are hollow; perplexities far above every model's best leave the picture. `styles`
-    are matplotlib's line properties by model.
+    Exits that another one dominates are hollow; perplexities far above every model's best leave the picture.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _points(left, points, "flops", lambda point: point.flops, styles or {})
-    _points(right, points, "seconds", lambda point: point.tokens_per_second, styles or {})
-    left.set(xlabel="FLOPs per token", ylabel="perplexity", xscale="log")
-    right.set(xlabel="tokens per second", ylabel="perplexity", xscale="log")
-    right.invert_xaxis()  # cost grows to the right on both sides
-    by_model: dict[str, list[float]] = {}
-    for point in points:
-        by_model.setdefault(point.model, []).append(point.perplexity)
-    for axes in (left, right):
-        axes.grid(alpha=0.2)
-        _cut(axes, list(by_model.values()), CUT)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return figure
+    models = list(dict.fromkeys(point.model for point in points))
+    known = {**fresh_styles({name: (name, "") for name in models}), **(styles or {})}
+    end = readable_top([[p.perplexity for p in points if p.model == name] for name in models], CUT)
+    costs: tuple[tuple[Axis, Cost, Callable[[FrontierPoint], float | None]], ...] = (
+        (Axis("FLOPs per token", log=True), "flops", lambda point: point.flops),
+        (Axis("tokens per second", log=True, falling=True), "seconds", lambda point: point.tokens_per_second),
+    )  # cost grows to the right on both sides
+    return Chart(
+        tuple(
+            Panel(axis, Axis("perplexity", end=end), tuple(_series(points, kind, place, known)))
+            for axis, kind, place in costs
+        )
+    )
 
 
-def _cut(axes: "Axes", curves: Sequence[Sequence[float]], factor: float) -> None:
-    """End an axis where an exploding curve would flatten the others, and say so."""
-    top = readable_top(curves, factor)
-    values = [y for curve in curves for y in curve]
-    if any(y > top for y in values):
-        low = min(y for y in values if math.isfinite(y) and y > 0)
-        axes.set(ylim=(low / 2, top), ylabel=f"{axes.get_ylabel()} (beyond: cut off)")
+def _two_errors(perplexity: float, nats: float) -> tuple[float, float]:
+    """Return two standard errors of the logarithm around a perplexity."""
+    factor = math.exp(min(2 * nats, 700.0)) if math.isfinite(nats) else 1.0
+    return perplexity / factor, perplexity * factor
 
 
-def _points(
-    axes: "Axes",
+def _series(
     points: Sequence[FrontierPoint],
     kind: Cost,
     place: Callable[[FrontierPoint], float | None],
-    styles: Mapping[str, Mapping[str, Any]],
-) -> None:
+    styles: Mapping[str, Style],
+) -> Iterator[Series]:
     by_model: dict[str, list[tuple[float, FrontierPoint, bool]]] = {}
     for point, hit in zip(points, dominated(points, kind), strict=True):
-        own = by_model.setdefault(point.model, [])
         if (x := place(point)) is not None and math.isfinite(point.perplexity):
-            own.append((x, point, hit))
+            by_model.setdefault(point.model, []).append((x, point, hit))
     for i, (name, own) in enumerate(by_model.items()):
-        style = {"marker": MARKS[i % len(MARKS)], **styles.get(name, {})}
-        filled = [j for j, (_, _, hit) in enumerate(own) if not hit]
-        places, heights = [x for x, _, _ in own], [p.perplexity for _, p, _ in own]
-        (line,) = axes.plot(places, heights, label=draw_label(name), markevery=filled, **style)
-        hollow = [(x, p.perplexity) for x, p, hit in own if hit]
-        looks = {"marker": style["marker"], "color": line.get_color(), "linestyle": "", "markerfacecolor": "none"}
-        axes.plot([x for x, _ in hollow], [y for _, y in hollow], **looks)
-        for x, p, _ in own:
-            at = (x, p.perplexity)
-            axes.annotate(str(p.exit), at, textcoords="offset points", xytext=(4, 4), fontsize=7)
+        yield Series(
+            name,
+            tuple(x for x, _, _ in own),
+            tuple(point.perplexity for _, point, _ in own),
+            styles[name],
+            marker=MARKS[i % len(MARKS)],
+            hollow=frozenset(j for j, (_, _, hit) in enumerate(own) if hit),
+            words=tuple(str(point.exit) for _, point, _ in own),
+            notes=tuple(f"exit {point.exit}{', dominated' if hit else ''}" for _, point, hit in own),
+        )
 
 
 def _known(value: float | None, unit: float = 1.0) -> str:

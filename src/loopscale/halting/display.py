@@ -1,18 +1,22 @@
 """Tables and figure of halting: rules against the oracle's bound, and what they save by the clock."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from loopscale.display import Column, Table, draw_label, inert, number, percent, styled
+from loopscale.display import (
+    GREY,
+    Axis,
+    Chart,
+    Column,
+    Panel,
+    Rule,
+    Series,
+    Style,
+    Table,
+    fresh_styles,
+    number,
+    percent,
+)
 from loopscale.display.figure import MARKS
 from loopscale.evaluate.statistics import Interval
-from loopscale.halting.calibrated import StoredRule
-from loopscale.halting.calibration import HaltingResult
 from loopscale.halting.comparison import HaltingReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def halting_table(title: str, report: HaltingReport) -> Table:
@@ -77,26 +81,32 @@ def halting_time_table(title: str, report: HaltingReport) -> Table:
     )
 
 
-@styled
-def halting_figure(title: str, report: HaltingReport) -> "Figure":
+def halting_chart(report: HaltingReport) -> Chart:
     """Draw relative perplexity against selected loops for every rule of `run_halting`, and the oracle's bound."""
-    from matplotlib.figure import Figure
-
-    levels = list(report.oracle)
-    figure = Figure(figsize=(5 * len(levels), 4), layout="constrained")
-    for axes, level in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
-        bound = report.oracle[level]
-        axes.plot(bound.selected_loops, bound.relative_perplexity, "k*", label="oracle (bound)")
-        rows = [row for row in report.results if row.rule.level == level or row.rule.rule == "fixed_exit"]
-        for i, row in enumerate(rows):
-            _draw_rule(axes, row, MARKS[i % len(MARKS)])
-        heading = f"{draw_label(title).strip()}, per {level}"
-        axes.set(xlabel="selected loops per token", title=heading, xlim=(0.8, report.num_loops + 0.2))
-        axes.grid()
-        axes.legend(frameon=False, fontsize="small")
-    figure.axes[0].set_ylabel("perplexity / full depth")
-    figure.suptitle(f"target: {inert(report.target)}", fontsize="medium")
-    return figure
+    panels = []
+    styles = fresh_styles({row.rule.rule: (row.rule.rule, "") for row in report.results})
+    for level, bound in report.oracle.items():
+        oracle = (bound.selected_loops,), (bound.relative_perplexity,)
+        series = [Series("oracle (bound)", *oracle, Style(GREY), "*", marks_only=True)]
+        series += [
+            Series(
+                row.rule.rule,
+                (row.selected_loops.value,),
+                (row.relative_perplexity.value,),
+                styles[row.rule.rule],
+                MARKS[list(styles).index(row.rule.rule) % len(MARKS)],
+                marks_only=True,
+                reach_x=((row.selected_loops.low, row.selected_loops.high),),
+                reach_y=((row.relative_perplexity.low, row.relative_perplexity.high),),
+                notes=(rule_words(row.rule.rule, row.selected_loops, row.rule.first_exit),),
+            )
+            for row in report.results
+            if row.rule.level == level or row.rule.rule == "fixed_exit"
+        ]
+        x = Axis(f"selected loops per token, stopped by {level}")
+        full = Rule("x", report.num_loops, f"full depth {report.num_loops}")
+        panels.append(Panel(x, Axis("perplexity / full depth"), tuple(series), (full, Rule("y", 1.0))))
+    return Chart(tuple(panels))
 
 
 def rule_words(name: str, selected: Interval, first_exit: int = 1) -> str:
@@ -105,23 +115,6 @@ def rule_words(name: str, selected: Interval, first_exit: int = 1) -> str:
     if len(exits) == 1 and (only := exits.pop()).is_integer():
         return f"exit {only:.0f}, fixed" if name == "fixed_exit" else f"{name} (always exit {only:.0f})"
     return f"{name} from exit {first_exit}" if first_exit > 1 else name
-
-
-def _draw_rule(axes: "Axes", row: HaltingResult[StoredRule], mark: str) -> None:
-    loops, quality = row.selected_loops, row.relative_perplexity
-    axes.errorbar(
-        loops.value,
-        quality.value,
-        xerr=_reach(loops),
-        yerr=_reach(quality),
-        marker=mark,
-        capsize=2,
-        label=rule_words(row.rule.rule, loops, row.rule.first_exit),
-    )
-
-
-def _reach(found: Interval) -> Sequence[Sequence[float]]:
-    return [[max(found.value - found.low, 0.0)], [max(found.high - found.value, 0.0)]]
 
 
 def _interval(found: Interval) -> str:

@@ -1,120 +1,75 @@
-"""Drawing of curves over the loops, one line per condition, past the trained depth too."""
+"""Drawing of curves of every condition: over the loops, past the trained depth too, and over training."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
-import numpy as np
-
-from loopscale.display import Style, draw_label, readable_top, styled
-from loopscale.display.figure import INK
+from loopscale.display import Axis, Chart, Panel, Rule, Series, Zone, between, readable_top
 
 from .grid import condition_styles
 from .results import Results, Run
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DRAWABLE = 1e100  # beyond, the margins of a log axis overflow
 LINES = "Solid: loss at every loop; dashed: at the last loop only."
-FEW_DECADES = 200.0  # up to this range a log axis has room for 1, 2, 5
 
 
-@styled
 def by_depth(
     results: Results, curve: Callable[[Run], Sequence[float]], label: str, log_from: float, far: float
-) -> "Figure | None":
+) -> Chart | None:
     """Draw `curve` of every run over the loops: the mean over seeds, with a band from least to greatest.
 
-    The value axis is logarithmic where the largest value is `log_from` times the smallest or more. A curve
-    breaks off with a cross where one seed is not finite (a mean over the others would mislead) or `far` times above
-    the best of the others, and the legend says at how many loops.
+    The value axis is logarithmic where the largest value is `log_from` times the smallest or more. What is `far` times
+    above the best of the others leaves the picture.
     """
-    from matplotlib.figure import Figure
-
-    measured = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
-    top = min(readable_top([values for runs in measured.values() for values in runs], far), DRAWABLE)
-    curves = {name: _curves(runs, top) for name, runs in measured.items() if any(map(len, runs))}
-    if not curves:
+    curves = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
+    loops = max((len(values) for runs in curves.values() for values in runs), default=0)
+    if not loops:
         return None
+    places = range(1, loops + 1)
+    end = readable_top([values for runs in curves.values() for values in runs], far)
+    series = mean_series(results, {n: [dict(zip(places, c, strict=False)) for c in runs] for n, runs in curves.items()})
+    axis = Axis(label, log=_wide([s.y for s in series], end, log_from), end=end)
+    trained = results.num_loops
+    past = (Zone(x=(trained, math.inf)),) if loops > trained else ()
+    rule = Rule("x", trained, f"trained depth {trained}")
+    return Chart((Panel(Axis("loop k", whole=True), axis, series, (rule,), past, across=True),))
+
+
+def over_training(
+    results: Results, curve: Callable[[Run], Mapping[int, float]], label: str, far: float
+) -> Chart | None:
+    """Draw `curve` of every run, by step, over training: means over seeds, with a band from least to greatest."""
+    curves = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
+    series = mean_series(results, {name: runs for name, runs in curves.items() if runs and all(runs)})
+    if not series:
+        return None
+    end = readable_top([s.y for s in series], far)
+    return Chart((Panel(Axis("training step", whole=True), Axis(label, log=True, end=end), series, across=True),))
+
+
+def mean_series(results: Results, curves: Mapping[str, Sequence[Mapping[int, float]]]) -> tuple[Series, ...]:
+    """Return a series per condition of one curve per seed: means where all seeds have a value, the highest end first.
+
+    A mean over the seeds that are finite would mislead: where one is not, neither is the mean.
+    """
     styles = condition_styles(results)
-    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for name in sorted(curves, key=lambda name: _height(curves[name]), reverse=True):
-        _line(axes, name, styles[name], curves[name])
-    _depth_axis(axes, results.num_loops, max(values.shape[1] for values in curves.values()))
-    _value_axis(axes, label, _wide(curves.values(), log_from))
-    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
-    return figure
+    found = []
+    for name, runs in curves.items():
+        places = sorted({x for run in runs for x in run})
+        if not places:
+            continue
+        rows = [[run.get(x, math.nan) for x in places] for run in runs]
+        means = tuple(
+            fmean(column) if all(map(math.isfinite, column)) else math.nan for column in zip(*rows, strict=True)
+        )
+        found.append(Series(name, tuple(map(float, places)), means, styles[name], reach_y=between(rows)))
+    return tuple(sorted(found, key=_last, reverse=True))
 
 
-def _curves(curves: list[Sequence[float]], top: float) -> np.ndarray:
-    """Return (seeds, loops), NaN at every loop that one seed lacks or that cannot be drawn."""
-    values = np.full((len(curves), max(map(len, curves))), math.nan)
-    for row, curve in zip(values, curves, strict=True):
-        row[: len(curve)] = curve
-    lost = ~(np.isfinite(values) & (np.abs(values) <= top)).all(axis=0)
-    values[:, lost] = math.nan
-    return values
+def _last(series: Series) -> float:
+    """Return the value at the last place with one, so that the legend runs from the top line down."""
+    return next((y for y in reversed(series.y) if math.isfinite(y)), math.inf)
 
 
-def _line(axes: "Axes", name: str, style: Style, values: np.ndarray) -> None:
-    loops, mean, lost = np.arange(1, values.shape[1] + 1), values.mean(axis=0), np.isnan(values[0])
-    colour, shown = style.colour, draw_label(name)
-    label = f"{shown}\n(off the scale at {lost.sum()} of {lost.size} loops)" if lost.any() else shown
-    axes.plot(loops, mean, label=label, **style.line)
-    if len(values) > 1:
-        low, high = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(loops, low, high, color=colour, alpha=0.15, linewidth=0)
-    ends = (np.convolve(lost, (1, 1, 1))[1:-1] > 0) & ~lost  # drawn loops beside a lost one
-    if ends.any():
-        axes.plot(loops[ends], mean[ends], color=colour, linestyle="", marker="x", ms=8, mew=2)
-
-
-def _depth_axis(axes: "Axes", trained: int, measured: int) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    shown = max(trained, measured)
-    axes.set_xlim(0.8, shown + 0.2)
-    axes.set_xlabel("loop k")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13, min_n_ticks=1))
-    axes.axvline(trained, color=INK, linewidth=1, linestyle=":")
-    axes.text(
-        trained,
-        1.01,
-        f"trained depth {trained}",
-        transform=axes.get_xaxis_transform(),
-        ha="center",
-        va="bottom",
-    )
-    if shown > trained:
-        axes.axvspan(trained, shown + 0.2, color=INK, alpha=0.04, linewidth=0)
-
-
-def _value_axis(axes: "Axes", label: str, log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_ylabel(f"{label} (log scale)" if log else label)
-    axes.grid(axis="y")
-    if log:
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-
-
-def _tick(value: float, _: int | None) -> str:
-    return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:g}"
-
-
-def _height(values: np.ndarray) -> float:
-    """Return the value at the last loop drawn, so that the legend runs from the top line down."""
-    drawn = values.mean(axis=0)[~np.isnan(values[0])]
-    return float(drawn[-1]) if drawn.size else math.inf
-
-
-def _wide(curves: Iterable[np.ndarray], factor: float) -> bool:
-    values = np.concatenate([known[~np.isnan(known)] for known in curves])
-    return bool(values.size and values.min() > 0 and values.max() >= factor * values.min())
+def _wide(curves: Sequence[Sequence[float]], end: float, factor: float) -> bool:
+    values = [y for curve in curves for y in curve if math.isfinite(y) and y <= end]
+    return bool(values and min(values) > 0 and max(values) >= factor * min(values))

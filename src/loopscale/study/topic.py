@@ -7,20 +7,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from torch import Tensor
 
 from loopscale.data import Data, batches
-from loopscale.display import Table
+from loopscale.display import Chart, Table
 from loopscale.errors import InputError
 from loopscale.evaluate.statistics import interval_over_seeds
 from loopscale.model import LoopedForCausalLM
 
 from .results import Failed, Judgement, Outcome, Results, Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TIMES = "×"
 SEED_NOISE = 1.25  # one seed: a ratio of losses within this factor of a threshold decides nothing
@@ -111,12 +108,12 @@ class Claim:
 @final
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the report: `draw` returns it, or None where the results lack its data."""
+    """A figure of the report: `draw` returns what it shows, or None where the results lack its data."""
 
     name: str
     title: str
     caption: str
-    draw: "Callable[[Results], Figure | None]"
+    draw: Callable[[Results], Chart | None]
 
 
 @final

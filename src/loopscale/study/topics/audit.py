@@ -1,5 +1,6 @@
 """Audit: what the losses see of the state's scale, and the verdicts on it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,20 +18,22 @@ from loopscale.audit import (
 )
 from loopscale.batches import Batch
 from loopscale.data import Data
-from loopscale.display import Column, Table
+from loopscale.display import Axis, Chart, Column, Panel, Rule, Series, Style, Table, Zone
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import Looped
 from loopscale.storage import from_json, plain
 from loopscale.system.precision import perplexity
 
 from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
+from ..grid import condition_styles
 from ..results import Results, Run
-from ..topic import Claim, Topic, at_least, at_most, finite, per_seed, valid_batches
+from ..topic import Claim, Drawing, Topic, at_least, at_most, finite, per_seed, valid_batches
 from .exits import PLAIN
 
 BATCHES = 2
 BATCH_SIZE = 8
 CURVE_LOOPS = 30
+FLOOR = 1e-10  # zeros are drawn here
 
 BLIND = {"terminal-rmsnorm": "blind_spot", PLAIN: "blind_spot"}
 REMEDIED = {
@@ -178,6 +181,38 @@ def verdicts(results: Results) -> Table | None:
     )
 
 
+def plane(results: Results) -> Chart | None:
+    """Draw what the losses see of scale against what the loop keeps of it, a point per run."""
+    styles, series, lines = condition_styles(results), [], None
+    for name, condition in results.conditions.items():
+        for run in condition.runs:
+            record = TOPIC.of(run)
+            if record is None or finite(record.retention[-1]) is None:
+                continue
+            scale, lines = record.audit.coordinates["scale"], record.audit.thresholds
+            seen = [
+                value
+                for loss in (scale.visibility, *scale.seen.values())
+                for value in loss
+                if finite(value) is not None
+            ]
+            place = (max([FLOOR, *seen]),), (abs(record.retention[-1]),)
+            note = f"seed {run.seed}: {_words(record.verdicts['scale'])}"
+            series.append(Series(name, *place, styles[name], _mark(styles[name]), marks_only=True, notes=(note,)))
+    if lines is None:
+        return None
+    x = Axis("visibility: the most that a loss sees, share of its gradient", log=True)
+    y = Axis("retention: left after one more loop")
+    blind = Zone((-math.inf, lines.visible), (lines.retained, math.inf), "blind spot")
+    rules = Rule("x", lines.visible, "visible from here"), Rule("y", lines.retained, "removed below")
+    return Chart((Panel(x, y, tuple(series), rules, (blind,)),))
+
+
+def _mark(style: Style) -> str:
+    """Return a filled mark for a loss at every loop, another for one at the last loop, which lines tell by dashes."""
+    return "o" if style.dashes == "-" else "D"
+
+
 def verdicts_sentence(results: Results) -> str | None:
     """Return the verdicts on scale of all conditions in one line, None without an audit."""
     conditions: dict[str, list[str]] = {}
@@ -243,5 +278,15 @@ TOPIC: Topic[AuditRecord] = Topic(
     measure=measure_audit,
     claims=CLAIMS,
     tables=(verdicts,),
+    figures=(
+        Drawing(
+            name="visibility-retention",
+            title="What a loss sees of the scale, and what the loop keeps of it",
+            caption="A mark per run: round where the loss is applied at every loop, a diamond where at the last alone. "
+            "The most that any loss sees at any loop, a penalty included, against the retention of the last loop. "
+            "Shaded: no loss sees the scale, and the loop carries it on.",
+            draw=plane,
+        ),
+    ),
     sentence=verdicts_sentence,
 )

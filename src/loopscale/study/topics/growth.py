@@ -1,12 +1,11 @@
 """Growth: the loop keeps the scale of a state, a state that grows turns less, and the model relies on growing."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loopscale.audit.display import ANGULAR_AXES, draw_angular_steps
-from loopscale.display import styled
+from loopscale.audit.display import ANGULAR_AXES
+from loopscale.display import DASHED, GREY, Axis, Chart, Panel, Series, Style
 
 from ..drawing import LINES
 from ..grid import condition_styles
@@ -14,9 +13,6 @@ from ..results import Results, Run
 from ..topic import Claim, Drawing, Topic, above, at_least, at_most, finite, per_seed, ratio_of_perplexities, within
 from .audit import TOPIC as AUDIT
 from .exits import PLAIN
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def last_retention(run: Run) -> float | None:
@@ -40,24 +36,26 @@ def remove_radial_ratio(run: Run) -> float | None:
     return None if changed is None or untouched is None else ratio_of_perplexities(changed - untouched)
 
 
-@styled
-def angular_step(results: Results) -> "Figure | None":
+def angular_step(results: Results) -> Chart | None:
     """Draw the angular step against the scale, 30 loops of every condition, means over seeds."""
-    from matplotlib.figure import Figure
-
-    order = sorted(results.conditions, key=lambda name: name != PLAIN)  # the guide starts at its first loop
-    curves = {name: _means(results.runs(name)) for name in order}
-    known = {name: curve for name, curve in curves.items() if curve[1]}
+    known = {name: curve for name in results.conditions if (curve := _means(results.runs(name)))[1]}
     if not known:
         return None
     styles = condition_styles(results)
-    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    draw_angular_steps(axes, known, {name: {"markersize": 4, **styles[name].line} for name in known})
-    axes.set(xlabel=ANGULAR_AXES[0], ylabel=ANGULAR_AXES[1])
-    axes.grid()
-    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
-    return figure
+    series = [
+        Series(name, tuple(scale), tuple(step), styles[name], marker="o", notes=_loops(step))
+        for name, (scale, step) in known.items()
+    ]
+    scale, step = known[PLAIN] if PLAIN in known else next(iter(known.values()))  # the guide starts at its first loop
+    ends = (min(scale), max(scale))
+    guide = tuple(scale[0] * step[0] / end for end in ends)
+    series.append(Series("1 / scale", ends, guide, Style(GREY, DASHED)))
+    x, y = (Axis(label, log=True) for label in ANGULAR_AXES)
+    return Chart((Panel(x, y, tuple(series)),))
+
+
+def _loops(steps: Sequence[float]) -> tuple[str, ...]:
+    return tuple(f"from loop {k} to {k + 1}" for k in range(1, len(steps) + 1))
 
 
 def _means(runs: Sequence[Run]) -> tuple[list[float], list[float]]:

@@ -4,15 +4,19 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from loopscale.display import Column, Table
+from loopscale.display import Axis, Chart, Column, Panel, Rule, Series, Table, readable_top
 
 from .. import published
 from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
+from ..grid import condition_styles
 from ..results import Results, Run
-from ..topic import Claim, Topic, above, against, at_most, per_seed, ratio_of_perplexities
+from ..topic import Claim, Drawing, Topic, above, against, at_most, per_seed, ratio_of_perplexities
 from .exits import PLAIN
 
 BAND = 1.01  # exits up to this many times the best exit's perplexity are as good
+
+FAR = 3.0  # times the least gain: of a model whose first exits were never trained
+SPREAD = 0.7  # of a row's height, for the seeds of a condition
 
 
 def useful_band(perplexities: Sequence[float]) -> tuple[int, int]:
@@ -68,6 +72,32 @@ def looping(results: Results) -> Table | None:
         ),
         rows=rows,
     )
+
+
+def bands(results: Results) -> Chart | None:
+    """Draw the useful band of every run, and what looping is worth to it; a row per condition."""
+    measured = {
+        name: [run for run in condition.runs if not run.diverged] for name, condition in results.conditions.items()
+    }
+    measured = {name: runs for name, runs in measured.items() if runs}
+    if not measured:
+        return None
+    styles, exits, gains = condition_styles(results), [], []
+    for row, (name, runs) in enumerate(measured.items()):
+        for i, run in enumerate(runs):
+            y = row + SPREAD * ((i + 0.5) / len(runs) - 0.5)
+            first, last = useful_band(run.perplexity_by_depth)
+            gain, seed = depth_gain(run), f"seed {run.seed}"
+            notes = (f"{seed}: first exit of the band", f"{seed}: last exit of the band")
+            exits.append(Series(name, (float(first), float(last)), (y, y), styles[name], "|", notes=notes))
+            gains.append(Series(name, (gain,), (y,), styles[name], "o", marks_only=True, notes=(seed,)))
+    rows, trained = Axis("", names=tuple(measured)), results.num_loops
+    band = Panel(
+        Axis("useful band (exits)", whole=True), rows, tuple(exits), (Rule("x", trained, f"trained {trained}"),)
+    )
+    end = readable_top([s.x for s in gains], FAR)
+    gain_axis = Axis("depth gain (times)", log=True, end=end)
+    return Chart((band, Panel(gain_axis, rows, tuple(gains), (Rule("x", BAND, "1% better"),))))
 
 
 def looping_sentence(results: Results) -> str | None:
@@ -129,5 +159,14 @@ TOPIC: Topic[None] = Topic(
         ),
     ),
     tables=(looping,),
+    figures=(
+        Drawing(
+            name="useful-band",
+            title="Which exits are good, and what looping is worth",
+            caption="Left: the exits within 1% of the best one's perplexity, past the trained depth too. Right: exit "
+            "1's perplexity over that of the best exit up to the trained depth. A mark per seed.",
+            draw=bands,
+        ),
+    ),
     sentence=looping_sentence,
 )

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from loopscale.display import Table, draw_label, mean_and_spread, number, readable_top, styled
+from loopscale.display import Axis, Chart, Panel, Series, Table, mean_and_spread, number, readable_top, subscript
 
 from .. import published
 from ..cells import by_condition, columns_of_conditions, count_of, mean_of, over_seeds, seeds_said
@@ -17,8 +17,6 @@ from .audit import TOPIC as AUDIT
 from .exits import PLAIN
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from loopscale.audit import ScaleStats
 
 FAR = 1e5  # times the shortest norms, one leaves the picture: blind ones are some thousand times as long
@@ -74,32 +72,21 @@ def norm_distribution(results: Results) -> Table | None:
     )
 
 
-@styled
-def norm_spread(results: Results) -> "Figure | None":
+def norm_spread(results: Results) -> Chart | None:
     """Draw median, 99th percentile and largest norm over tokens after the last trained loop, one row per condition."""
-    from matplotlib.figure import Figure
-
     rows = {name: _quantiles(condition.runs) for name, condition in results.conditions.items()}
     rows = {name: values for name, values in rows.items() if values}
     if not rows:
         return None
-    styles, top = condition_styles(results), readable_top(rows.values(), FAR)
-    figure = Figure(figsize=(9.2, 0.8 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
+    styles, series = condition_styles(results), []
     for y, (name, values) in enumerate(rows.items()):
-        shown = [min(value, top) for value in values]  # one that explodes ends at the edge
-        axes.plot([shown[0], shown[-1]], [y, y], color=styles[name].colour, alpha=0.4)
-        for (label, mark), value in zip(MARKS.items(), shown, strict=True):
-            looks: dict[str, Any] = {"marker": mark, "markersize": 7, "markeredgewidth": 1.5, "linestyle": ""}
-            axes.plot(value, y, color=styles[name].colour, label=label if y == 0 else None, **looks)
-    loop = str(results.num_loops) if results.num_loops < 10 else f"{{{results.num_loops}}}"
-    axes.set(xscale="log", xlabel=rf"$\|H_{loop}\|_2$ over tokens (log scale)")
-    beyond = [name for name, values in rows.items() if values[-1] > top]
-    axes.set_yticks(range(len(rows)), [f"{draw_label(n)}{' (beyond)' if n in beyond else ''}" for n in rows])
-    axes.invert_yaxis()
-    axes.grid(axis="x")
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+        series.append(Series(name, tuple(values), (float(y),) * len(values), styles[name], notes=tuple(MARKS)))
+        for value, (which, mark) in zip(values, MARKS.items(), strict=True):
+            point = Series(name, (value,), (float(y),), styles[name], mark, marks_only=True, notes=(which,))
+            series.append(point)
+    end = readable_top(rows.values(), FAR)
+    norm = Axis(f"‖H{subscript(results.num_loops)}‖ over tokens: median, 99th percentile, largest", log=True, end=end)
+    return Chart((Panel(norm, Axis("", names=tuple(rows)), tuple(series)),))
 
 
 def norms_sentence(results: Results) -> str | None:
@@ -180,9 +167,7 @@ TOPIC: Topic[None] = Topic(
             name="norm-by-depth",
             title="The norm of the state, loop by loop",
             caption=f"Mean ‖H_k‖ over the validation tokens, run on to three times the trained depth. {LINES}",
-            draw=partial(
-                by_depth, curve=lambda run: run.norm_by_depth, label=r"mean $\|H_k\|_2$", log_from=1.0, far=FAR
-            ),
+            draw=partial(by_depth, curve=lambda run: run.norm_by_depth, label="mean ‖Hₖ‖", log_from=1.0, far=FAR),
         ),
         Drawing(
             name="norm-spread",

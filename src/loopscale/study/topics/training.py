@@ -1,26 +1,23 @@
 """Training: how the norm of the state grows from step to step, which the last step alone does not show."""
 
-from collections.abc import Sequence
-from statistics import fmean
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator, Sequence
 
-from loopscale.display import Table, draw_label, mean_and_spread, styled
+from loopscale.display import Table, mean_and_spread, subscript
 
 from ..cells import by_condition, columns_of_conditions, seeds_said
-from ..drawing import LINES
-from ..grid import condition_styles
+from ..drawing import LINES, over_training
 from ..results import Results, Run
 from ..topic import Drawing, Topic, finite
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+FAR_NORM = 1e5  # times the shortest norms, one leaves the picture
+FAR_LOSS = 4.0  # times the lowest losses: the first steps would flatten all that follow
 
 
 def norm_by_step(run: Run) -> dict[int, float]:
     """Return the norm after the last loop at every logged training step."""
     key = f"loop_norms/{len(run.norm)}"
-    lines = run.measured.get("history") or ()
-    return {line["step"]: norm for line in lines if (norm := finite(line.get(key))) is not None}
+    return {step: norm for step, line in _lines(run) if (norm := finite(line.get(key))) is not None}
 
 
 def norm_growth(results: Results) -> Table | None:
@@ -48,29 +45,15 @@ def norm_growth(results: Results) -> Table | None:
     )
 
 
-@styled
-def norm_over_training(results: Results) -> "Figure | None":
-    """Draw the norm after the last loop against training steps: mean over seeds, band from least to greatest."""
-    from matplotlib.figure import Figure
+def loss_by_step(run: Run) -> dict[int, float]:
+    """Return the training loss at every logged step; what is not finite stays so."""
+    return {step: line["loss"] for step, line in _lines(run) if "loss" in line}
 
-    curves = {name: [norm_by_step(run) for run in c.runs] for name, c in results.conditions.items()}
-    curves = {name: found for name, found in curves.items() if found and all(found)}
-    if not curves:
-        return None
-    styles = condition_styles(results)
-    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for name, found in sorted(curves.items(), key=lambda pair: -[*pair[1][0].values()][-1]):
-        steps = sorted(set.intersection(*(set(curve) for curve in found)))
-        rows = [[curve[step] for curve in found] for step in steps]
-        axes.plot(steps, [fmean(row) for row in rows], label=draw_label(name), **{**styles[name].line, "marker": ""})
-        if len(found) > 1:
-            low, high = [min(row) for row in rows], [max(row) for row in rows]
-            axes.fill_between(steps, low, high, color=styles[name].colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="training step", ylabel=rf"mean $\|H_{{{results.num_loops}}}\|_2$ (log scale)", yscale="log")
-    axes.grid(axis="y")
-    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
-    return figure
+
+def _lines(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the steps of the log lines with their numbers; None in a file is what is not finite."""
+    for line in run.measured.get("history") or ():
+        yield line["step"], {key: math.nan if value is None else value for key, value in line.items()}
 
 
 TOPIC: Topic[None] = Topic(
@@ -83,7 +66,16 @@ TOPIC: Topic[None] = Topic(
             name="norm-over-training",
             title="The norm of the state, step by step of training",
             caption=f"Mean ‖H_K‖ over the tokens of the step, after the last loop. {LINES}",
-            draw=norm_over_training,
+            draw=lambda results: over_training(
+                results, norm_by_step, f"mean ‖H{subscript(results.num_loops)}‖", FAR_NORM
+            ),
+        ),
+        Drawing(
+            name="loss-over-training",
+            title="The training loss, step by step",
+            caption="What was minimised, a mean over the steps since the last log line: over the supervised exits, and "
+            f"with the penalty where there is one, so that only lines of one kind compare. {LINES}",
+            draw=lambda results: over_training(results, loss_by_step, "training loss (nats a token)", FAR_LOSS),
         ),
     ),
 )

@@ -1,11 +1,10 @@
 """Worth: what control of the scale is worth at equal depth and at equal throughput."""
 
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from loopscale.display import number, styled
+from loopscale.display import Chart, number
 from loopscale.evaluate import FrontierPoint, interpolated
-from loopscale.evaluate.display import frontier_figure
+from loopscale.evaluate.display import frontier_chart
 
 from .. import published
 from ..drawing import LINES
@@ -28,9 +27,6 @@ from ..topic import (
 from .depth import NOISY, exit_of
 from .exits import PLAIN, final_perplexity_ratio
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 READABLE = 1.5  # times the lowest perplexity; beyond, an exit is unusable and would flatten the others
 SAME = 0.01  # perplexities within 1% are called equal
 STEADY = 1.25  # these models do the same work up to an exit; beyond this factor, speeds are noise
@@ -50,15 +46,14 @@ def frontier_points(results: Results) -> list[FrontierPoint]:
     ]
 
 
-@styled
-def frontier(results: Results) -> "Figure | None":
+def frontier(results: Results) -> Chart | None:
     """Draw perplexity against operations and throughput; exits far above the best are left out."""
     every = frontier_points(results)
     if not every:
         return None
     lowest = min(point.perplexity for point in every)
     shown = [point for point in every if point.perplexity <= READABLE * lowest]
-    return frontier_figure(shown, {name: style.line for name, style in condition_styles(results).items()})
+    return frontier_chart(shown, condition_styles(results))
 
 
 def worth_sentence(results: Results) -> str | None:

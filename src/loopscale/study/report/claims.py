@@ -1,0 +1,74 @@
+"""Claims of a report: their table, and which hold in a sentence."""
+
+from typing import get_args
+
+from loopscale.display import Column, Table, mean_and_spread, number
+
+from ..results import Judgement, Outcome, Results
+from ..topic import SEED_NOISE
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+COLOURS = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not tested here": "dim"}
+
+
+def answer(results: Results) -> str | None:
+    """Say which claims hold, which do not, and what was not decided; None without claims."""
+    by_verdict = {verdict: [c.id for c in results.claims if c.verdict == verdict] for verdict in OUTCOMES}
+    words: dict[Outcome, str] = {"holds": "hold", "does not hold": "do not hold", "undecided": "are not decided"}
+    said = [f"{len(by_verdict[v])} {word} ({', '.join(by_verdict[v])})" for v, word in words.items() if by_verdict[v]]
+    untested = len(by_verdict["not tested here"])
+    said += [f"{untested} not tested here"] if untested and said else []
+    return f"The claims: {'; '.join(said)}." if said else None
+
+
+def counts(claims: tuple[Judgement, ...]) -> dict[Outcome, int]:
+    """Return how many claims have each verdict."""
+    verdicts = [claim.verdict for claim in claims]
+    return {verdict: verdicts.count(verdict) for verdict in OUTCOMES}
+
+
+def claims_table(results: Results) -> Table | None:
+    """Every claim with its figure, threshold and verdict."""
+    if not results.claims:
+        return None
+    return Table(
+        name="claims",
+        title="Claims",
+        caption="Ours: mean ± standard deviation over seeds, the noise of one run. Interval: 95%, of the mean, by "
+        "Student's t over seeds, of ratios in logarithms. Seeds: those that meet the threshold alone. Undecided: the "
+        f"interval holds the threshold, or one seed lies within a factor {SEED_NOISE:g} of it where the losses of "
+        "models trained apart are compared.",
+        columns=(
+            Column("claim"),
+            Column("statement", aside=True),
+            Column("ours", numeric=True),
+            Column("interval", numeric=True, aside=True),
+            Column("seeds", numeric=True),
+            Column("threshold"),
+            Column("published", aside=True),
+            Column("verdict", colours=COLOURS),
+        ),
+        rows=tuple(
+            (
+                claim.id,
+                " ".join(filter(None, (claim.statement, claim.note))),
+                claim_value(claim),
+                claim_interval(claim),
+                f"{claim.agree} of {claim.n}" if claim.n else "–",
+                claim.threshold + claim.unit,
+                claim.published or "–",
+                claim.verdict,
+            )
+            for claim in results.claims
+        ),
+    )
+
+
+def claim_value(claim: Judgement) -> str:
+    """Return what was measured, over the seeds."""
+    return f"{mean_and_spread(claim.values)}{claim.unit}" if claim.n else "–"
+
+
+def claim_interval(claim: Judgement) -> str:
+    """Return the interval of the mean over seeds."""
+    return f"[{number(claim.low)}, {number(claim.high)}]" if claim.low is not None else "–"

@@ -1,0 +1,69 @@
+"""What a report says to do follows from the runs, and says where they do not decide."""
+
+from dataclasses import replace
+
+import pytest
+
+from loopscale.study import judged
+from loopscale.study.report import advice
+from loopscale.study.topics import audit
+
+
+def answers(results):
+    return {point.question: point for point in advice(judged(results)).points}
+
+
+def with_losses(results, condition, *rows):
+    """Return results in which each run of a condition, by seed, has these losses of its exits."""
+    old = results.conditions[condition]
+    runs = tuple(replace(run, cross_entropy=row) for run, row in zip(old.runs, rows, strict=True))
+    return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
+
+
+def test_it_names_the_control_its_cost_and_its_exit(measured_study):
+    found = advice(judged(measured_study()))
+    points = {point.question: point.answer for point in found.points}
+    assert found.headline.startswith("Use per_loop-final_rmsnorm: it controls the scale")
+    assert points["Is the scale controlled?"].startswith("Not in terminal-rmsnorm, per_loop-rmsnorm: no loss sees it")
+    assert "lowest perplexity of those that control the scale, 6.686 at exit 4" in points["Which control?"]
+    assert points["Which exit?"].startswith("Exit 4 of 4 in per_loop-final_rmsnorm")
+    assert "0.905, of one seed times" in points["What does it cost?"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "word", "is_open"),
+    [
+        (((1.5,) * 4, (1.51,) * 4, (1.49,) * 4), "better", False),
+        (((1.99,) * 4, (2.2,) * 4, (1.9,) * 4), "not decided", True),
+        (((2.5,) * 4, (2.51,) * 4, (2.52,) * 4), "worse", False),
+    ],
+)
+def test_a_cost_is_told_by_its_interval(measured_study, rows, word, is_open):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1, 2, 3))
+    results = with_losses(results, "per_loop-rmsnorm", *[(2.0,) * 4] * 3)
+    point = answers(with_losses(results, "per_loop-raw", *rows))["What does it cost?"]
+    assert point.answer.endswith(f"times the last-exit perplexity of per_loop-rmsnorm: {word}.")
+    assert point.open == is_open
+    headline = advice(judged(with_losses(results, "per_loop-raw", *rows))).headline
+    assert {"better": "lower", "worse": "higher", "not decided": "not decided"}[word] in headline
+
+
+def test_rivals_that_the_seeds_do_not_tell_apart_are_named(measured_study):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "per_loop-rmsnorm-penalty"))
+    assert "Against per_loop-raw it is not decided." in answers(results)["Which control?"].answer
+
+
+def test_without_a_control_without_an_audit_and_without_runs(measured_study, study, diverge):
+    blind = advice(judged(measured_study(conditions=("per_loop-rmsnorm", "terminal-rmsnorm"))))
+    assert blind.headline.startswith("No condition controls the scale")
+    safe = advice(judged(measured_study(conditions=("per_loop-raw",))))
+    assert "controlled in every condition that was audited; use per_loop-raw" in safe.headline
+    assert "was not measured" in advice(judged(study(conditions=("per_loop-raw",)))).headline
+    assert advice(study(conditions=())) is None
+    assert advice(diverge(study(conditions=("per_loop-raw",)), "per_loop-raw")) is None
+
+
+def test_one_audit_that_failed_leaves_its_condition_out(measured_study, with_record):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "per_loop-rmsnorm-penalty"))
+    results = with_record(results, "per_loop-raw", audit.TOPIC, lambda record: None)
+    assert advice(judged(results)).headline.startswith("Use per_loop-rmsnorm-penalty")

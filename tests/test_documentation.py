@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shutil
+from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from pathlib import Path
 from unittest import SkipTest
 
@@ -16,7 +17,11 @@ from tests.workplace import ROOT, build, names, run_block
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"python", "bash", "text", "yaml", "json", "dockerfile", "math"}  # the last five are shown, not run
 READER = Sybil(
-    parsers=[SkipParser(), PythonCodeBlockParser(), CodeBlockParser("bash", lambda example: run_block(example.parsed))],
+    parsers=[
+        SkipParser(),
+        PythonCodeBlockParser(doctest_optionflags=ELLIPSIS | NORMALIZE_WHITESPACE),
+        CodeBlockParser("bash", lambda example: run_block(example.parsed)),
+    ],
     pattern="*.md",
 )
 

@@ -290,6 +290,7 @@ def in_place(self, h, k):
         ({"step": lambda self, h, k: h @ torch.eye(3)}, "step.*failed.*RuntimeError"),
         ({"step": lambda self, h, k: h.bfloat16()}, "bfloat16.*model.float"),
         ({"embed": lambda self, ids: self.tokens(ids).mean(1)}, r"embed.*returned \(2, 20\)"),
+        ({"embed": lambda self, ids: self.tokens(ids) + torch.randn(20)}, "embed.*keep no state between calls"),
         ({"readout": cumulative}, "readout.*keep no state between calls"),
         ({"readout": lambda self, z, k: self.head(z.mean(1))}, r"readout.*returned \(2, 43\)"),
         ({"readout": lambda self, z, k: self.head(z.detach())}, "readout.*no gradient"),

@@ -40,6 +40,7 @@ def check_verbs(model: object, input_ids: Tensor) -> int:
     h = _floats("embed", _call(call, "embed"))
     if h.ndim != 3 or h.shape[:2] != ids.shape:
         raise _broken("embed", f"returned {_shape(h)} for tokens {_shape(ids)}", "return (batch, seq, hidden)")
+    _check_same("embed", h.clone(), _floats("embed", _call(_begun(model, ids), "embed")))
     K = call.num_loops
     sizes = []
     for k in range(K):
@@ -191,6 +192,11 @@ def _repeatable(call: Call, verb: str, x: Tensor, k: int) -> Tensor:
         raise _broken(verb, "changes its input in place", "work on a copy")
     _call(call, verb, x.flip(0, 1) * 0.5 + 1.0, 0)
     again = _floats(verb, _call(call, verb, original.clone(), k))
+    _check_same(verb, first, again)
+    return first
+
+
+def _check_same(verb: str, first: Tensor, again: Tensor) -> None:
     rounding = 1e-6 * float(first[first.isfinite()].abs().max())  # of sums that cancel, at the size of what is summed
     if again.shape != first.shape or not torch.allclose(again, first, rtol=1e-4, atol=rounding):
         raise _broken(
@@ -198,7 +204,6 @@ def _repeatable(call: Call, verb: str, x: Tensor, k: int) -> Tensor:
             "answers the same input differently after another call",
             "keep no state between calls, and switch dropout off (eval mode)",
         )
-    return first
 
 
 def _floats(verb: str, x: Any) -> Tensor:

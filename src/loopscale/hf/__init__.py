@@ -24,6 +24,7 @@ from loopscale.hf.modules import (
 )
 from loopscale.hf.naming import CACHE, one_cache_name, register
 from loopscale.hf.remote_code import Importable, RemoteCode
+from loopscale.hf.sharding import ShardedTraining, whole
 from loopscale.hf.trainers import StagedCheckpoints, accelerate_state, cpu_multiplies_bf16
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Importable",
     "RemoteCode",
     "RotaryEmbedding",
+    "ShardedTraining",
     "StagedCheckpoints",
     "accelerate_state",
     "attend",
@@ -50,5 +52,6 @@ __all__ = [
     "rotate",
     "untransformed",
     "warn_once",
+    "whole",
     "wrapped_model",
 ]

@@ -62,9 +62,10 @@ def own_settings(precision: str, compiled: bool) -> Iterator[None]:
     """
     for name, what in REFUSED.items():
         if _is_set(name):
+            shared = "give --train.shard true for that and unset it" if what == "FSDP" else "unset it"
             raise InputError(
-                f"{name}={os.environ[name]} asks for {what}, and train keeps a whole model in each process: unset it, "
-                "or start with torchrun or a plain `accelerate launch`."
+                f"{name}={os.environ[name]} asks for {what}, which train does not take from a launcher: {shared}, or "
+                "start with torchrun or a plain `accelerate launch`."
             )
     alone = check_ranks()
     left_aside = [
@@ -116,6 +117,12 @@ def check_ranks() -> bool:
             f"{said}: this machine shows {torch.cuda.device_count()} GPUs; start as many processes as there are GPUs."
         )
     return False
+
+
+def processes_started() -> int:
+    """Return how many processes a launcher says that it started, 1 where none says so."""
+    said = os.environ.get("WORLD_SIZE", "")
+    return int(said) if said.isdecimal() and int(said) else 1
 
 
 def _refuse_mpi() -> None:

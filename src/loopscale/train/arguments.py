@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import product
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from loopscale.errors import InputError
@@ -14,7 +14,7 @@ from loopscale.hf import cpu_multiplies_bf16
 from loopscale.model import LoopedForCausalLM
 from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
-from loopscale.train.depth_schedules import Depth, DepthSchedule
+from loopscale.train.depth_schedules import Depth
 
 KEPT_CHECKPOINTS = 2  # the last, and the one to fall back to if it is damaged
 
@@ -105,14 +105,18 @@ def unreached(model: LoopedForCausalLM, depths: Collection[Depth]) -> tuple[set[
 
 
 @contextmanager
-def reached_parameters(model: LoopedForCausalLM, schedule: DepthSchedule, args: TrainingArguments) -> Iterator[None]:
-    """Keep parameters that no loss reaches out of what several processes wait for."""
-    if args.world_size == 1:
+def reached_parameters(trainer: Trainer, parts: tuple[set[str], set[str]] | None) -> Iterator[None]:
+    """Keep parameters that no loss reaches, as `unreached` found them, out of what several processes wait for.
+
+    The optimizer has them all the same: its state is then that of one process.
+    """
+    if parts is None:
         yield
         return
-    never, sometimes = unreached(model, schedule.extremes)
-    args.ddp_find_unused_parameters = bool(sometimes)
-    left_out = [p for name, p in model.named_parameters() if name in never]
+    never, sometimes = parts
+    trainer.create_optimizer()
+    trainer.args.ddp_find_unused_parameters = bool(sometimes)
+    left_out = [p for name, p in trainer.model.named_parameters() if name in never]
     for parameter in left_out:
         parameter.requires_grad_(False)
     try:

@@ -65,6 +65,7 @@ class TrainConfig:
         save_every: optimizer steps between two checkpoints to resume from; a multiple of log_every.
         evaluate_every: optimizer steps between two validation losses; 0 is never.
         checkpoint_loops: recompute each loop in the backward pass, so that memory does not grow with loops.
+        shard: share weights, gradients and optimizer state out among the processes (FSDP2).
         compile: torch.compile the shared stack, once for every loop and depth, and the head's passes over logits.
         deterministic: compute every product and sum in one order, so that a GPU gives the same run again; slower.
         workers: processes that load data.
@@ -91,6 +92,7 @@ class TrainConfig:
     save_every: int = 500
     evaluate_every: int = 0
     checkpoint_loops: bool = False
+    shard: bool = False
     compile: bool = False
     deterministic: bool = False
     workers: int = 0
@@ -129,6 +131,11 @@ class TrainConfig:
             raise InputError(
                 f"train.save_every {self.save_every} is not a multiple of train.log_every {self.log_every}: "
                 "what is logged between two checkpoints would be lost on resume."
+            )
+        if self.monitor_every and self.shard:
+            raise InputError(
+                "train.shard and train.monitor_every: a reading runs parts of the model by themselves, for which each "
+                "process needs all of its weights; leave out one of them."
             )
         if not self.monitor_every and (self.stop_scale is not None or self.scale_target is not None):
             raise InputError("train.stop_scale and train.scale_target act at readings: give train.monitor_every too.")

@@ -90,6 +90,8 @@ def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
     lost by then.
     """
     made = diverged.step <= trainer.state.global_step
+    if trainer.shared_out:
+        return None  # each process would look for it with its share
     if made and diverged.what != LOST_WEIGHT:
         return None
     batches = [] if made else trainer.inputs.get(diverged.step, [])

@@ -12,12 +12,13 @@ from loopscale.data import Data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.storage import check_writable, is_staging
+from loopscale.system.launcher import processes_started
 from loopscale.train.checkpoints import CHECKPOINTS, checkpoints, step_of
 from loopscale.train.config import MODEL_FIELDS, RunConfig
 from loopscale.train.run_folder import RUN_FILE, RunRecord, finished, read_record_of_run, started
 
 # what may differ between the start and the resumption of a run
-FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to")
+FREE_KEYS = ("log_every", "save_every", "evaluate_every", "workers", "report_to", "shard")
 # names of things whose content is compared once it is read
 NAMES = ("out", "preset", "corpus", "text_field", "init_from")
 LENGTH = ("max_steps", "epochs")
@@ -48,6 +49,8 @@ def check_folder(config: RunConfig) -> bool:
         free |= {"data.tokenizer", "data.fit_on"}  # compared by what they make of the text
     if record.precision is not None:
         free.add("train.precision")
+    if record.processes not in (None, processes_started()):
+        free.add("train.batch_size")  # of one process; `check_machine` compares the whole step
     differing = [name for name in differences(a, b) if name not in free]
     if differing:
         said = ", ".join(f"{name}: {_value(a, name)} before, {_value(b, name)} now" for name in differing)
@@ -75,16 +78,20 @@ def check_corpus(folder: Path, data: Data) -> None:
         )
 
 
-def check_machine(folder: Path, processes: int, precision: str) -> None:
-    """Raise `InputError` if the folder's run began with another number of processes or in another precision."""
+def check_machine(config: RunConfig, processes: int, precision: str) -> None:
+    """Raise `InputError` if a step of the folder's run took another number of windows, or another precision."""
+    folder = config.folder
     record = read_record_of_run(folder) if started(folder) and not finished(folder) else None
     if record is None:
         return
-    if record.processes not in (None, processes):
-        raise InputError(
-            f"{folder} was begun with {record.processes} processes, and these are {processes}, whose steps would take "
-            f"another number of windows: go on with {record.processes}, or choose another --out."
-        )
+    if record.processes is not None:
+        before, now = record.run.train.batch_size * record.processes, config.train.batch_size * processes
+        if before != now:
+            raise InputError(
+                f"{folder} was begun with {record.processes} processes and {before} windows a step, and these are "
+                f"{processes} with {now}: give --train.batch_size so that a step takes {before} again (it is per "
+                "process), or choose another --out."
+            )
     if record.precision not in (None, precision):
         raise InputError(
             f"{folder} was begun in {record.precision}, and this is {precision} (train.precision): give "

@@ -23,7 +23,7 @@ from loopscale.system.launcher import own_settings
 from loopscale.system.lock import require_held
 from loopscale.system.manifest import damage, told_when_full, write_manifest
 from loopscale.system.process import borrowed, compute_in_one_order
-from loopscale.train.arguments import precision, reached_parameters, training_arguments
+from loopscale.train.arguments import precision, reached_parameters, training_arguments, unreached
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
@@ -51,8 +51,9 @@ WORKER = 50_000_000  # bytes of a process that loads data, at least
 class Trained:
     """What a run left: the model in eval mode, its data, the optimizer steps and seconds it took, and the log lines.
 
-    Where it `diverged`, that says at which step and how; on a CPU the model is as it was before that step. `earlier` is
-    whether it was over before this call, which trained nothing then.
+    Of a model that was shared out among processes each has its share. Where it `diverged`, that says at which step and
+    how; on a CPU the model is as it was before that step. `earlier` is whether it was over before this call, which
+    trained nothing then.
     """
 
     model: LoopedForCausalLM
@@ -104,7 +105,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
             check_corpus(config.folder, data)
             if finished(config.folder):
                 return _finished(config, data, args)
-            check_machine(config.folder, args.world_size, precision(config))
+            check_machine(config, args.world_size, precision(config))
             _check_windows(config, data, args.world_size)
             model, given = _first_weights(config, data)
             return _train(config, model, data, args, callbacks, given, quiet)
@@ -148,35 +149,41 @@ def _train(
     if config.train.trackers:  # not among the checkpoints, which go when the run is done
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     monitors = _monitor(config)
-    with reached_parameters(model, config.schedule, args):
-        if config.train.compile:
-            model.compile_regions()
-        trainer = LoopedTrainer(
-            model=model,
-            args=args,
-            data_collator=collate,
-            train_dataset=data.train,
-            eval_dataset=data.valid,
-            callbacks=[PresentIntervals(), stop, watch, *callbacks, *monitors],
-            schedule=config.schedule,
-            run=record.id if record else None,
-            optimizer=config.train.optimizer,
-        )
-        trainer.seconds = lambda: watch.seconds
-        for monitor in monitors if config.train.trackers else ():
-            monitor.log = trainer.log  # so that trackers see its readings
-        if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
-            kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
-            trainer.sums.take_up(kept, args.device)
+    shared_out = config.train.shard and args.world_size > 1
+    waits = args.world_size > 1 and not shared_out
+    parts = unreached(model, config.schedule.extremes) if waits else None
+    if config.train.compile:
+        model.compile_regions()
+    trainer = LoopedTrainer(
+        model=model,
+        args=args,
+        data_collator=collate,
+        train_dataset=data.train,
+        eval_dataset=data.valid,
+        callbacks=[PresentIntervals(), stop, watch, *callbacks, *monitors],
+        schedule=config.schedule,
+        run=record.id if record else None,
+        optimizer=config.train.optimizer,
+    )
+    trainer.seconds = lambda: watch.seconds
+    for monitor in monitors if config.train.trackers else ():
+        monitor.log = trainer.log  # so that trackers see its readings
+    if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
+        kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
+        trainer.sums.take_up(kept, args.device)
+    if shared_out:
+        trainer.share_out([*model.model.prelude, *model.model.layers, *model.model.coda])
+    with reached_parameters(trainer, parts):
         diverged = execute(trainer, checkpoint, config, stop, watch, quiet)
     stopped = stop.received and diverged is None and trainer.state.global_step < trainer.state.max_steps
     if stopped:
         return None
     history, steps = trainer.state.log_history, trainer.state.global_step
+    whole = trainer.whole_weights()
     if args.should_save:
         done = {"steps": steps, "seconds": watch.seconds, "history": history}
         if diverged is None:
-            _write_model(model, data, folder, record)
+            _write_model(model, whole, data, folder, record)
             write_json(folder / DONE_FILE, done)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         else:
@@ -196,11 +203,13 @@ def _write_record(config: RunConfig, data: Data, args: TrainingArguments, given:
     )
 
 
-def _write_model(model: LoopedForCausalLM, data: Data, folder: Path, record: RunRecord | None) -> None:
+def _write_model(
+    model: LoopedForCausalLM, whole: dict[str, Any] | None, data: Data, folder: Path, record: RunRecord | None
+) -> None:
     """Write model and tokenizer, and the list of what a whole folder holds."""
     require_held(folder / CHECKPOINTS)
     with told_when_full(folder, "the model"):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=whole)
         inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)
         weights = [path.name for path in sorted(folder.glob("model*.safetensors"))]
         write_manifest(folder, record.id if record else None, [*weights, "tokenizer.json"])  # settings may be edited

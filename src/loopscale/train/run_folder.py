@@ -81,7 +81,7 @@ def write_config(config: RunConfig, **facts: Any) -> RunRecord:
     """
     begun = read_record_of_run(config.folder) if started(config.folder) else None
     if begun is not None and begun.corpus is not None:
-        record = replace(begun, config=config.to_dict())
+        record = replace(begun, config=config.to_dict(), processes=facts.get("processes", begun.processes))
     elif facts:
         record = RunRecord(config.to_dict(), **facts, environment=environment(), id=uuid4().hex)
     else:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from loopscale.hf import StagedCheckpoints
+from loopscale.hf import ShardedTraining, StagedCheckpoints, whole
 from loopscale.objective import Terminal
 from loopscale.storage import write_json
 from loopscale.system.lock import require_held
@@ -48,7 +48,7 @@ class Diverged(Exception):
         return {"step": self.step, "what": self.what, **({"where": self.where} if self.where else {})}
 
 
-class LoopedTrainer(StagedCheckpoints, Trainer):
+class LoopedTrainer(StagedCheckpoints, ShardedTraining, Trainer):
     """Trains a `LoopedForCausalLM` on batches of `input_ids` and `shift_labels`.
 
     `schedule` gives the loops of every step, those of the model by default; `optimizer` is `adamw` (whichever `args`
@@ -178,9 +178,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         waiting, self._pending = self._pending, None
         if waiting is not None:
             self._judge(*waiting)
-        # the largest of them: a sum of squares may overflow
-        largest = nn.utils.get_total_norm([p.detach() for p in self.looped.parameters()], norm_type=math.inf)
-        if not bool(torch.isfinite(largest)):
+        if not self.weights_are_finite():
             raise Diverged(self.state.global_step, LOST_WEIGHT)
 
     def before_checkpoint(self) -> None:
@@ -239,7 +237,7 @@ class LoopedTrainer(StagedCheckpoints, Trainer):
         clip = self.accelerator.clip_grad_norm_
 
         def clip_and_keep(*args: Any, **kwargs: Any) -> Any:
-            self._grad_norm = clip(*args, **kwargs)
+            self._grad_norm = whole(clip(*args, **kwargs))
             return self._grad_norm
 
         self.accelerator.clip_grad_norm_ = clip_and_keep

@@ -41,7 +41,7 @@ def refusal(words):
             "--model.injection holds a NUL character, which no name takes: leave it out.",
         ),
         # from here on Python's own words, pinned so that a change of them is seen
-        ("report a b", "unrecognized arguments: b"),
+        ("lens a b", "unrecognized arguments: b"),
         ("train --train.seed", "argument --train.seed: expected one argument"),
     ],
 )

@@ -61,7 +61,7 @@ def study():
             preset="made-up",
             corpus={"name": "invented", "sha256": "0" * 64, "tokenizer": "bytes", "vocab_size": 256},
             environment={"python": "3.0", "gpu": None},
-            config={"training": {"steps": 10}},
+            config=facts.pop("config", {"training": {"steps": 10}}),
             num_loops=LOOPS,
             conditions={
                 name: ConditionResult(dict(PAPER[name]), tuple(made_up_run(name, seed) for seed in seeds))

@@ -214,8 +214,14 @@ def generate(parser: Parser, words: Sequence[str]) -> None:
 
 
 def report(parser: Parser, words: Sequence[str]) -> None:
-    """Write the tables, figures and page of a study anew from its results.json, and print its claims."""
-    parser.add_argument("run_dir", type=str, help="folder that `loopscale reproduce` wrote")
+    """Write the tables, figures and page of a study anew from its results.json, and print its claims.
+
+    Several studies are merged into one: more seeds, more conditions, other machines. They must have one text and one
+    configuration; what differs is told. A seed of a condition that stands in two of them counts as the first has it.
+    """
+    parser.add_argument("run_dirs", type=str, nargs="+", help="folders that `loopscale reproduce` wrote")
+    parser.add_argument("--out", type=str | None, help="folder to write (default: its own; runs/merged of several)")
+    parser.add_argument("--latex", action="store_true", help="write Table 1 and the claims for a paper too, in latex/")
 
 
 def check(parser: Parser, words: Sequence[str]) -> None:

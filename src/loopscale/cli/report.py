@@ -1,4 +1,4 @@
-"""`loopscale report`: a study's report, drawn again."""
+"""`loopscale report`: a study's report drawn again, or that of several studies as one."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from loopscale.study import report_command
 
 def run(args: Namespace) -> int:
     """Render the report."""
-    report_command(Path(args.run_dir))
+    report_command(*map(Path, args.run_dirs), out=None if args.out is None else Path(args.out), latex=args.latex)
     return 0

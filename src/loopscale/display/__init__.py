@@ -11,6 +11,7 @@ from loopscale.display.figure import (
     styled,
     write_figure,
 )
+from loopscale.display.latex import to_latex
 from loopscale.display.numbers import duration, fixed, mean_and_spread, number, percent, signed, sparkline, subscript
 from loopscale.display.plotting import plot, write_chart
 from loopscale.display.progress import Track, progress_bar, tracker, untracked
@@ -53,6 +54,7 @@ __all__ = [
     "styled",
     "subscript",
     "to_html",
+    "to_latex",
     "to_markdown",
     "to_rich",
     "tracker",

@@ -15,6 +15,7 @@ from .results import RESULTS_FILE, Failed, Results, Run
 from .topics import TOPICS
 
 SCHEMA = 1
+HISTORY = "history"  # log lines of the training
 CORPUS_KEYS = ("name", "sha256", "tokenizer", "vocab_size")
 REMEDY = "run 'loopscale reproduce' again to rewrite it"
 
@@ -60,6 +61,8 @@ def run_from(document: Any, where: str) -> Run:
 def with_records(run: Run, where: str) -> Run:
     """Return a run whose records are of the topics' types."""
     found = dict(run.measured)
+    if HISTORY in found:
+        from_json(found[HISTORY], list[dict[str, float | None]], f"{where}, seed {run.seed}, {HISTORY}", REMEDY)
     for topic in TOPICS:
         if topic.record is not None and topic.name in found:
             kind = Failed if _failed(found[topic.name]) else topic.record

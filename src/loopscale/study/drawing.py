@@ -39,7 +39,7 @@ def over_training(
 ) -> Chart | None:
     """Draw `curve` of every run, by step, over training: means over seeds, with a band from least to greatest."""
     curves = {name: [curve(run) for run in c.runs] for name, c in results.conditions.items()}
-    series = mean_series(results, {name: runs for name, runs in curves.items() if runs and all(runs)})
+    series = mean_series(results, {name: _at_shared_steps(runs) for name, runs in curves.items() if runs and all(runs)})
     if not series:
         return None
     end = readable_top([s.y for s in series], far)
@@ -63,6 +63,12 @@ def mean_series(results: Results, curves: Mapping[str, Sequence[Mapping[int, flo
         )
         found.append(Series(name, tuple(map(float, places)), means, styles[name], reach_y=between(rows)))
     return tuple(sorted(found, key=_last, reverse=True))
+
+
+def _at_shared_steps(runs: Sequence[Mapping[int, float]]) -> list[Mapping[int, float]]:
+    """Return the curves at the steps that all of them have: machines may log at others."""
+    shared = set.intersection(*map(set, runs))
+    return [{step: value for step, value in run.items() if step in shared} for run in runs]
 
 
 def _last(series: Series) -> float:

@@ -4,15 +4,12 @@ Figures travel as typed arrays; text reaches the page as text alone, whatever it
 """
 
 import base64
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from torch import Tensor
 
-from loopscale.display import inert, spelled
+from loopscale.display import page
 from loopscale.errors import InputError
 from loopscale.lens.measure import Lens
 
@@ -21,20 +18,8 @@ HERE = Path(__file__).parent
 
 def render(lens: Lens, title: str = "") -> str:
     """Return the page as HTML. `title` says whose loops they are."""
-    style, script = ((HERE / name).read_text(encoding="utf-8").strip() for name in ("lens.css", "lens.js"))
-    templates = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=spelled
-    )
-    return templates.get_template("lens.html.j2").render(
-        title=inert(title),
-        lens=lens,
-        length=len(lens.tokens),
-        style=style,
-        script=script,
-        style_hash=_hash(f"\n{style}\n"),
-        script_hash=_hash(f"\n{script}\n"),
-        data=_embedded(_data(lens)),
-    )
+    facts = {"title": title, "lens": lens, "length": len(lens.tokens), "data": _data(lens)}
+    return page.render("lens.html.j2", HERE, styles=("lens.css",), scripts=("lens.js",), **facts)
 
 
 def write_page(lens: Lens, path: str | Path, title: str = "") -> Path:
@@ -66,13 +51,3 @@ def _data(lens: Lens) -> dict[str, Any]:
 
 def _packed(values: Tensor, kind: str) -> str:
     return base64.b64encode(values.contiguous().numpy().astype(kind).tobytes()).decode("ascii")
-
-
-def _embedded(data: Any) -> str:
-    """Return JSON in which no HTML parser finds the end of a script."""
-    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _hash(source: str) -> str:
-    """Return the name under which a policy lets this source run, and nothing else."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"

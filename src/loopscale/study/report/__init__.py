@@ -2,6 +2,7 @@
 
 from .advising import Advice, Point, advice
 from .claims import claim_interval, claim_value, claims_table
+from .merging import merged
 from .page_content import sentences
 from .writing import PAGE, judged, render, report_command, write_report
 
@@ -14,6 +15,7 @@ __all__ = [
     "claim_value",
     "claims_table",
     "judged",
+    "merged",
     "render",
     "report_command",
     "sentences",

@@ -1,9 +1,9 @@
 """Page of a study: the answer, the claims, every table and figure, and how it was measured, in one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from loopscale.display import Column, Table, duration, number
 from loopscale.display.page import PageFigure, render
@@ -14,6 +14,7 @@ from ..topic import Topic
 from ..topics import TOPICS
 from .advising import advice
 from .claims import claim_interval, claim_value, counts
+from .merging import left_out, parts_of
 
 HERE = Path(__file__).parent
 ON_PAGE: tuple[Topic, ...] = tuple(sorted(TOPICS, key=lambda topic: topic.place))
@@ -76,6 +77,8 @@ def page(results: Results, sections: Sequence[PageSection]) -> str:
         claim_value=claim_value,
         claim_interval=claim_interval,
         facts=_facts(results),
+        studies=parts_of(results),
+        notes=_notes(results),
         runs=_runs(results),
         edits={name: to_json(condition.model) for name, condition in results.conditions.items()},
         config=to_json(results.config, indent=2),
@@ -86,6 +89,8 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     runs = results.all_runs
     facts = [("preset", results.preset), ("corpus", str(results.corpus["name"])), ("loops", str(results.num_loops))]
     facts.append(("conditions", str(len(results.conditions))))
+    if studies := parts_of(results):
+        facts.append(("studies", ", ".join(study.name for study in studies)))
     if runs:
         facts += [
             ("seeds", ", ".join(map(str, results.seeds))),
@@ -95,6 +100,13 @@ def _facts(results: Results) -> list[tuple[str, str]]:
             ("training time, all runs", duration(sum(run.train_seconds for run in runs))),
         ]
     return facts
+
+
+def _notes(results: Results) -> list[str]:
+    """Return what is to be known of a study that was merged from several."""
+    machines = [results.environment.get(key) for key in ("cpu", "gpu", "platform")]
+    several = bool(parts_of(results)) and any(isinstance(value, list) for value in machines)
+    return left_out(results) + (["Runs are of several machines: compare no speeds between them."] if several else [])
 
 
 def _range(values: Sequence[int]) -> str:
@@ -121,8 +133,3 @@ def _runs(results: Results) -> Table:
     columns = Column("condition"), *(Column(name, True) for name in figures), Column("state"), Column("checkpoint")
     caption = "Loss: nats a token at the last exit, validation split. Checkpoint: relative to results.json."
     return Table("runs", "Every run", caption, columns, rows)
-
-
-def environment_rows(results: Results) -> Mapping[str, Any]:
-    """Return what is known of the machine, and of the corpus, by name."""
-    return {**{f"corpus: {key}": value for key, value in results.corpus.items()}, **results.environment}

@@ -6,16 +6,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from loopscale.display import console, inert, to_markdown, write_chart
+from loopscale.display import console, inert, to_latex, to_markdown, write_chart
+from loopscale.errors import InputError
+from loopscale.storage import check_writable
 
 from ..document import load, save
 from ..results import RESULTS_FILE, Results
 from ..topics import TOPICS, ranking
 from .advising import advice
 from .claims import answer, claims_table
+from .merging import left_out, merged, parts_of
 from .page_content import ON_PAGE, page, page_sections, sentences, tables_of
 
 PAGE = "report.html"
+LATEX = "latex"  # folder
+MERGED = Path("runs") / "merged"
 
 
 def judged(results: Results) -> Results:
@@ -59,10 +64,44 @@ def render(console: Console, results: Results, page: Path | None = None) -> None
             console.print(Text(inert(sentence)))
 
 
-def report_command(out: Path) -> None:
-    """Write the report of a study, finished or not, anew from the `results.json` in `out`, and print it."""
+def report_command(folder: Path, *others: Path, out: Path | None = None, latex: bool = False) -> None:
+    """Write the report of a study, finished or not, anew from its `results.json`, and print it; of several, merged.
+
+    It goes into `out`: by default a study's own folder, `runs/merged` for several. `latex` adds Table 1 and the claims
+    for a paper. Raises `InputError` for studies that are no one study, and where `out` holds another.
+    """
     screen = console()
-    results = load(out / RESULTS_FILE)
+    folders = [folder, *others]
+    studies = [load(one / RESULTS_FILE) for one in folders]
+    target = out or (MERGED if others else folder)
+    if target.resolve() != folder.resolve() or others:
+        check_target(target)
+    results = merged(folders, studies, target) if others else studies[0]
     with screen.status("drawing the report"):
-        results = write_report(results, out)
-    render(screen, results, out / PAGE)
+        results = write_report(results, target)
+        if latex:
+            write_latex(results, target / LATEX)
+    for sentence in left_out(results):
+        screen.print(Text(inert(sentence)), soft_wrap=True)
+    render(screen, results, target / PAGE)
+
+
+def check_target(out: Path) -> None:
+    """Raise `InputError` where a folder holds anything but a merged report, which a new one may replace."""
+    check_writable("--out", out)
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / RESULTS_FILE).exists() or not parts_of(load(out / RESULTS_FILE)):
+        raise InputError(f"{out} is not empty and holds no merged report: name another folder by --out.")
+
+
+def write_latex(results: Results, folder: Path) -> None:
+    """Write Table 1 and the claims as LaTeX, each claim's statement in a comment."""
+    folder.mkdir(exist_ok=True)
+    for table in (*tables_of(ON_PAGE[:1], results)[:1], claims_table(results)):
+        if table is not None:
+            kept = [i for i, column in enumerate(table.columns) if column.heading != "statement"]
+            columns, rows = tuple(table.columns[i] for i in kept), [tuple(row[i] for i in kept) for row in table.rows]
+            said = [f"% {claim.id}: {inert(claim.statement)}" for claim in results.claims if table.name == "claims"]
+            text = to_latex(replace(table, columns=columns, rows=tuple(rows)))
+            (folder / f"{table.name}.tex").write_text("\n".join([*said, text]), encoding="utf-8")

@@ -53,7 +53,8 @@ def loss_by_step(run: Run) -> dict[int, float]:
 def _lines(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield the steps of the log lines with their numbers; None in a file is what is not finite."""
     for line in run.measured.get("history") or ():
-        yield line["step"], {key: math.nan if value is None else value for key, value in line.items()}
+        if "step" in line:
+            yield line["step"], {key: math.nan if value is None else value for key, value in line.items()}
 
 
 TOPIC: Topic[None] = Topic(

@@ -1,0 +1,149 @@
+"""Merging of studies: runs of one configuration from several folders and machines, as one study with more seeds.
+
+What was trained on another text, at another depth or otherwise is refused: a mean over both would be of neither. A seed
+of a condition counts once, or the same run would be taken for two.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from loopscale.errors import InputError
+from loopscale.storage import from_json, plain
+from loopscale.train import MODEL_FIELDS, DataConfig, TrainConfig, differences
+
+from ..document import REMEDY
+from ..results import RESULTS_FILE, ConditionResult, Results, Run
+
+STUDIES = "studies"  # key of the document under which a merged study says of what it is made
+CORPUS = ("sha256", "tokenizer", "vocab_size")
+# how a run was computed, which the machine may ask for, and what is compared by its content
+HOW = {"train.micro_batches", "train.checkpoint_loops", "train.compile", "train.deterministic", "data.tokenizer"}
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """One of the studies that a merged one is made of, and its runs that stand in one before it."""
+
+    name: str
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+    environment: Mapping[str, Any]
+
+
+def parts_of(results: Results) -> tuple[Part, ...]:
+    """Return what a study was merged from; nothing for one that was not. Raises `InputError` where it is damaged."""
+    where = f"{RESULTS_FILE}, {STUDIES}"
+    return from_json(results.extra.get(STUDIES, []), tuple[Part, ...], where, REMEDY)
+
+
+def merged(folders: Sequence[Path], studies: Sequence[Results], out: Path) -> Results:
+    """Return the studies of the folders as one, whose checkpoints are named from `out`.
+
+    Raises `InputError` where two of them cannot be one study, naming what differs with both values.
+    """
+    names = _names(folders)
+    first, where = studies[0], names[0]
+    for name, study in zip(names[1:], studies[1:], strict=True):
+        _check(where, first, name, study)
+    conditions: dict[str, ConditionResult] = {}
+    parts = []
+    for name, folder, study in zip(names, folders, studies, strict=True):
+        twice = _add(conditions, study, Path(os.path.relpath(folder, out)))
+        parts.append(Part(name, study.seeds, tuple(twice), study.environment))
+    return replace(
+        first,
+        preset=", ".join(dict.fromkeys(study.preset for study in studies)),
+        environment=_environment([study.environment for study in studies]),
+        conditions=conditions,
+        claims=(),
+        extra={**first.extra, STUDIES: plain(parts)},
+    )
+
+
+def left_out(results: Results) -> list[str]:
+    """Return a sentence for every study of a merged one whose runs stand in another too."""
+    found = []
+    for part in parts_of(results):
+        if part.left_out:
+            more = f" and {len(part.left_out) - 3} more" if len(part.left_out) > 3 else ""
+            said = f"{', '.join(part.left_out[:3])}{more} left out, the same seed stands in a study before."
+            found.append(f"{part.name}: {said}")
+    return found
+
+
+def _add(conditions: dict[str, ConditionResult], study: Results, place: Path) -> list[str]:
+    """Add a study's runs; return the names of those whose condition and seed are there already."""
+    twice = []
+    for name, condition in study.conditions.items():
+        before = conditions.get(name)
+        known = {run.seed for run in before.runs} if before else set()
+        new = tuple(_placed(run, place) for run in condition.runs if run.seed not in known)
+        twice += [f"{name}/seed-{run.seed}" for run in condition.runs if run.seed in known]
+        runs = sorted((*(before.runs if before else ()), *new), key=lambda run: run.seed)
+        conditions[name] = replace(before or condition, runs=tuple(runs))
+    return twice
+
+
+def _placed(run: Run, place: Path) -> Run:
+    return replace(run, checkpoint=(place / run.checkpoint).as_posix())
+
+
+def _check(where: str, ours: Results, name: str, theirs: Results) -> None:
+    for key in CORPUS:
+        _alike(where, name, f"corpus.{key}", ours.corpus[key], theirs.corpus[key])
+    _alike(where, name, "num_loops", ours.num_loops, theirs.num_loops)
+    a, b = _complete(ours.config), _complete(theirs.config)
+    for key in [*differences(a, b), "init_from"]:
+        if key not in HOW:
+            _alike(where, name, key, _value(a, key), _value(b, key))
+    for condition in ours.conditions.keys() & theirs.conditions.keys():
+        a, b = dict(ours.conditions[condition].model), dict(theirs.conditions[condition].model)
+        for key in sorted({*a, *b}):
+            _alike(where, name, f"{key} of condition {condition}", a.get(key), b.get(key))
+
+
+def _alike(where: str, name: str, key: str, ours: Any, theirs: Any) -> None:
+    if ours != theirs:
+        raise InputError(
+            f"{where} and {name} are no one study: {key} is {ours} in the first and {theirs} in the other; "
+            "merge runs of one configuration, or report each alone."
+        )
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the defaults of what it does not state: older studies state less."""
+    defaults = {"data": asdict(DataConfig()), "train": asdict(TrainConfig())}
+    defaults["model"] = {field.name: field.default for field in MODEL_FIELDS}
+    del defaults["train"]["seed"]
+    found = dict(config)
+    for part, values in defaults.items():
+        given = config.get(part, {})
+        found[part] = {**values, **given} if isinstance(given, Mapping) else given
+    return found
+
+
+def _value(document: Mapping[str, Any], name: str) -> Any:
+    found: Any = document
+    for key in name.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _environment(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all share, and a list of the values of what they do not."""
+    keys = dict.fromkeys(key for environment in found for key in environment)
+    values = {key: [environment.get(key) for environment in found] for key in keys}
+    return {key: each[0] if all(value == each[0] for value in each) else each for key, each in values.items()}
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return as much of each folder's path, from its end, as tells it from the others."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise InputError("the same folder is given twice: name each study once.")
+    ends = range(1, max(map(len, parts)) + 1)
+    return next(names for end in ends if len(set(names := ["/".join(p[-end:]) for p in parts])) == len(parts))

@@ -91,11 +91,35 @@ def test_a_long_text_is_read_in_windows_that_see_half_a_window():
         ([1, 2], {"loops": 0}, "1 loop or more"),
         ([1, 2], {"window": 1}, "2 to 48 tokens"),
         ([1, 2], {"window": 99}, "2 to 48 tokens"),
+        ([1, 31], {}, "a token of the text is 31, and the model has 31"),
+        ([-1, 3], {}, "a token of the text is -1"),
+        ([[1, 2], [3, 4]], {}, "of one text"),
     ],
 )
 def test_bad_input_is_told(ids, options, said):
     with pytest.raises(InputError, match=said):
         look(tiny_model(), torch.tensor(ids, dtype=torch.long), Letters(), **options)
+
+
+def test_tokens_come_as_they_are_had():
+    model, ids = tiny_model(), torch.arange(6)
+    seen = [look(model, given, Letters()).tokens for given in (ids, ids[None], ids.int(), ids.tolist())]
+    assert all(torch.equal(tokens, seen[0]) for tokens in seen)
+
+
+def test_what_is_no_number_or_no_exit_is_told():
+    class Broken(FourFunctions):
+        def step(self, h, k):
+            return h / (1 - k)
+
+    class Short(FourFunctions):
+        def readout(self, z, k):
+            return z[:, -1]
+
+    with pytest.raises(InputError, match="state after loop 2 is not finite"):
+        look(Broken(), torch.arange(4), Letters())
+    with pytest.raises(InputError, match="readout returned"):
+        look(Short(), torch.arange(4), Letters())
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,23 @@ def test_a_model_made_elsewhere_and_one_that_breaks():
 
 
 @pytest.mark.parametrize(
+    ("build", "loss", "said"),
+    [
+        (lambda width, loops: TheirLoop(3, width), "mean", "3 states at loops 2 and at loops 4"),
+        (lambda width, loops: TheirLoop(loops, 8), "mean", "8 channels at width 8 and at width 16"),
+        (lambda width, loops: width, "mean", "returned int"),
+        (lambda width, loops: TheirLoop(loops, width), "abs", r"returned \(2, 8, 23\)"),
+    ],
+)
+def test_a_model_that_does_not_follow_is_told_of(build, loss, said):
+    ids = torch.randint(0, 23, (2, 8))
+    with pytest.raises(InputError, match=said):
+        loop_check(
+            build, (8, 16), (2, 4), (1e-3,), 2, state="core.1", loss=lambda m, x: getattr(m(x), loss)(), batch=ids
+        )
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"widths": (12,)}, "whole number of heads"),

@@ -38,10 +38,13 @@ def table(lens: Lens) -> Table:
         surprise, settled = lens.surprise[:, k].nanmean(), (lens.settles <= k + 1).double().mean()
         turn = number(float(lens.angular_step[:, k].mean()), 3) if k + 1 < lens.loops else "–"
         scale = number(float(lens.scale[:, k].mean()), 3)
-        rows.append((str(k + 1), number(float(surprise), 3), percent(float(settled)), scale, turn))
+        costs = number(float(surprise), 3) if len(lens.tokens) > 1 else "–"  # nothing comes after a single token
+        rows.append((str(k + 1), costs, percent(float(settled)), scale, turn))
     headings = ("exit", "surprise (nats)", "settled by here", "scale", "turn to next")
     columns = tuple(Column(heading, numeric=True) for heading in headings)
-    return Table("lens", f"{len(lens.tokens)} tokens, means over the text", "", columns, tuple(rows))
+    return Table(
+        "lens", f"{len(lens.tokens)} token{'s'[: len(lens.tokens) > 1]}, means over the text", "", columns, tuple(rows)
+    )
 
 
 def _text(args: Namespace) -> str:

@@ -4,7 +4,7 @@ Any model with the four verbs can be looked at; one window of the text is held a
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loopscale.call import Call
 from loopscale.display import Track, inert, untracked
-from loopscale.errors import InputError
+from loopscale.errors import InputError, require_looped
 from loopscale.facts import facts_of
 from loopscale.hf import execution_device
 from loopscale.state import angular_step, scale
@@ -54,7 +54,7 @@ class Lens:
 
 def look(
     model: Looped | Any,
-    input_ids: Int[Tensor, " seq"],
+    input_ids: Int[Tensor, "*row seq"] | Sequence[int],
     tokenizer: Any,
     loops: int | None = None,
     window: int | None = None,
@@ -62,17 +62,20 @@ def look(
 ) -> Lens:
     """Return what a model makes of a text at every exit, `loops` of them (default: the model's).
 
+    `input_ids` are one text: (seq), a batch of one row, or a list.
+
     A text longer than `window` tokens (default: the model's positions, at most 1,024) is read in windows that overlap
     by half, so that every prediction but those of the first sees at least half a window.
 
-    Raises `InputError` for an empty text, fewer than 1 loop, a window of less than 2 tokens or more than the positions.
+    Raises `InputError` for an empty text or several, tokens that the model has not, fewer than 1 loop, a window of less
+    than 2 tokens or more than the positions, logits of another shape, and a state that is not finite.
     """
+    require_looped(model)
     facts = facts_of(model)
+    input_ids = _one_row(input_ids, facts.vocab_size)
     room = WINDOW if facts.positions is None else min(WINDOW, facts.positions)
     window = room if window is None else window
     loops = model.num_loops if loops is None else loops
-    if len(input_ids) == 0:
-        raise InputError("the text is empty: give some to look at.")
     if loops < 1:
         raise InputError(f"loops is {loops}: look at 1 loop or more.")
     if window < 2 or (facts.positions is not None and window > facts.positions):
@@ -102,6 +105,22 @@ def look(
     )
 
 
+def _one_row(input_ids: Tensor | Sequence[int], vocab_size: int | None) -> Tensor:
+    """Return the tokens of one text, (seq)."""
+    ids = torch.as_tensor(input_ids)
+    if ids.numel() == 0:
+        raise InputError("the text is empty: give some to look at.")
+    if ids.is_floating_point() or ids.is_complex() or ids.numel() != ids.shape[-1]:
+        raise InputError(f"input_ids are {ids.dtype} {tuple(ids.shape)}: give the token ids of one text.")
+    ids = ids.reshape(-1).long()
+    if vocab_size is not None and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        raise InputError(
+            f"a token of the text is {int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())}, and the model has "
+            f"{vocab_size}: use the tokenizer that it was trained with."
+        )
+    return ids
+
+
 def _windows(length: int, window: int) -> Iterator[tuple[int, int]]:
     """Yield the first token of each window, and how many of its tokens the windows before have read."""
     done = start = 0
@@ -117,7 +136,12 @@ def _read(model: Any, ids: Tensor, following: Tensor, loops: int) -> list[Tensor
     top, probability, surprise, scales, turns = [], [], [], [], []
     before = None
     for k, z in enumerate(call.states(loops)):
-        logs = call.readout(z, k)[0].float().log_softmax(-1)
+        logits = call.readout(z, k)
+        if logits.shape[:-1] != (1, len(ids)):
+            raise InputError(
+                f"readout returned {tuple(logits.shape)} for a state {tuple(z.shape)}: return (batch, seq, vocab)."
+            )
+        logs = logits[0].float().log_softmax(-1)
         likeliest = logs.topk(min(TOP, logs.shape[-1]))
         top.append(likeliest.indices)
         probability.append(likeliest.values.exp())
@@ -128,6 +152,9 @@ def _read(model: Any, ids: Tensor, following: Tensor, loops: int) -> list[Tensor
         if before is not None:
             turns.append(angular_step(before, z)[0].float())
         before = z
+    wrong = [k for k, scale_ in enumerate(scales, 1) if not bool(scale_.isfinite().all())]
+    if wrong:
+        raise InputError(f"the state after loop {wrong[0]} is not finite: look at fewer loops, or check the weights.")
     none = scales[0].new_zeros(len(ids), 0)
     return [torch.stack(part, 1) if part else none for part in (top, probability, surprise, scales, turns)]
 

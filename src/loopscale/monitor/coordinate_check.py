@@ -98,7 +98,8 @@ def loop_check(
     Widths default to a quarter, half and the whole of the configuration's, loops to half, once and twice its number.
     AdamW without weight decay or clipping; the same seed everywhere.
 
-    Raises `InputError` for widths that the heads do not divide, and where something of the above is not given.
+    Raises `InputError` for widths that the heads do not divide, where something of the above is not given, and for a
+    `build` that does not follow its arguments.
     """
     if isinstance(model, LoopedConfig):
         heads = model.num_attention_heads
@@ -117,6 +118,7 @@ def loop_check(
     points: list[CheckPoint] = []
     for width, depth, rate in track(list(product(widths, loops, rates)), "loop check"):
         points += _run(build, width, depth, rate, steps, state, loss, batch, seed)
+    _check_sizes(points)
     verdicts = tuple(_judge(points, sorted(widths), max(loops), rate, steps) for rate in rates)
     return LoopCheck(tuple(points), verdicts)
 
@@ -134,12 +136,18 @@ def _run(
 ) -> list[CheckPoint]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(width, loops).train()
+        model = build(width, loops)
+        if not isinstance(model, nn.Module):
+            raise InputError(f"build({width}, {loops}) returned {type(model).__name__}: return a torch module.")
+        model.train()
         optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
         quiet = Thresholds(grown=FAR, range=1.0, ahead=0, turn=0.0, surge=FAR)  # the verdict says it
         with watch(model, state, every=1, thresholds=quiet) as watching:
             for _ in range(steps):
                 value = loss(model, batch)
+                if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+                    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                    raise InputError(f"loss(model, batch) returned {found}: return one number that has a gradient.")
                 if not bool(value.isfinite()):
                     break
                 value.backward()
@@ -147,6 +155,22 @@ def _run(
                 optimizer.zero_grad()
     read = {reading.step: reading for reading in watching.readings if all(map(math.isfinite, reading.norm))}
     return [CheckPoint(width, loops, rate, step, read.get(step)) for step in range(1, steps + 1)]
+
+
+def _check_sizes(points: Sequence[CheckPoint]) -> None:
+    """Check that a wider model has more channels, and one of more loops more states."""
+    for name, made in (("width", lambda reading: reading.hidden), ("loops", lambda reading: len(reading.scale))):
+        found: dict[int, int] = {}
+        for point in points:
+            if point.reading is not None:
+                size = made(point.reading)
+                before = found.setdefault(size, getattr(point, name))
+                if before != getattr(point, name):
+                    what = "channels" if name == "width" else "states"
+                    raise InputError(
+                        f"the model has {size} {what} at {name} {before} and at {name} {getattr(point, name)}: let "
+                        "build(width, loops) follow both, and `state` match the module that ends each loop."
+                    )
 
 
 def _judge(points: Sequence[CheckPoint], widths: Sequence[int], loops: int, rate: float, steps: int) -> RateVerdict:

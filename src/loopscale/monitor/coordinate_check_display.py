@@ -43,8 +43,8 @@ def check_figure(check: LoopCheck) -> "Figure":
             reading = check.last(width, loops[-1], rate)
             if reading is not None:
                 label = f"rate {rate:g}" if width == widths[-1] else None
-                axes[0][0].plot(range(1, loops[-1] + 1), reading.scale, marker="o", label=label, **look)
-                axes[1][0].plot(range(1, loops[-1]), reading.angular_step, marker="o", **look)
+                axes[0][0].plot(range(1, len(reading.scale) + 1), reading.scale, marker="o", label=label, **look)
+                axes[1][0].plot(range(1, len(reading.scale)), reading.angular_step, marker="o", **look)
         for depth, mark in zip(loops, "o^sDvP", strict=False):
             found = [(width, check.last(width, depth, rate)) for width in widths]
             there = [(width, reading) for width, reading in found if reading is not None]

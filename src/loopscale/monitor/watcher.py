@@ -103,6 +103,9 @@ class Watch:
                 self._finish(alone=True)
             elif not self._said:
                 self._say("closed before it heard of a forward with gradients: nothing was read.")
+        self._leave()
+
+    def _leave(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -111,8 +114,11 @@ class Watch:
     def __enter__(self) -> "Watch":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._leave()
 
     def step(self) -> None:
         """Say that an optimizer step is done, where the optimizer is none of torch's and cannot be heard."""

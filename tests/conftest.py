@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 shapes.install()
 settings.register_profile("thorough", deadline=None)  # pytest --hypothesis-profile=thorough
+
+
+gc.set_threshold(20_000, 20, 20)  # the modules imported here are half a million objects, and each pass looks at all
+
+
+def pytest_collection_finish() -> None:
+    """Spare the imported modules the passes of the garbage collector: they stay to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 
 from loopscale import InputError
 from loopscale.decode import speculative_generate
-from loopscale.model.blocks import in_compute_precision, plain_causal_attention
+from loopscale.model.blocks import plain_causal_attention
 from tests.helpers import tiny_config, tiny_model
 
 IDS = torch.arange(24).view(2, 12) * 7 % 31
@@ -130,10 +130,13 @@ def test_bf16_training_stays_near_float32(heads):
 
 
 def test_the_cast_is_autocasts_own():
-    x = torch.zeros(1, 1, 2)
-    assert in_compute_precision(x).dtype == torch.float32
+    model, seen = tiny_model(num_stack_layers=1, num_loops=1), []
+    for branch in (model.model.layers[0].self_attn, model.model.layers[0].mlp):
+        branch.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    model(torch.zeros(1, 2, dtype=torch.long))
     with torch.autocast("cpu", torch.bfloat16):
-        assert in_compute_precision(x).dtype == torch.bfloat16
+        model(torch.zeros(1, 2, dtype=torch.long))
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 def randomize(model):

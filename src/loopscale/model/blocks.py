@@ -50,6 +50,7 @@ class LoopedAttention(nn.Module):
         self.v_proj = BranchLinear(hidden, kv_size, initial_gain, bias)
         self.o_proj = BranchLinear(q_size, hidden, initial_gain, config.attention_output_bias)
         eps = config.rms_norm_eps if config.qk_norm_eps is None else config.qk_norm_eps
+        self.has_norms = config.qk_norm
         self.q_norm, self.k_norm = (
             nn.RMSNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity() for _ in "qk"
         )
@@ -68,7 +69,10 @@ class LoopedAttention(nn.Module):
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
         if self.values is not None:
             v = v + heads(self.values(x, context).to(v.dtype))
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # a norm under autocast may widen
+        if self.has_norms:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if q.dtype != v.dtype or k.dtype != v.dtype:  # a norm under autocast may widen
+            q, k = q.to(v.dtype), k.to(v.dtype)
         if context.rotary is not None:
             q, k = rotate(q, k, *context.rotary)
         if context.cache is not None:
@@ -121,9 +125,9 @@ def plain_causal_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     return torch.bmm(scores.softmax(-1), v).view(B, N, T, H)
 
 
-def in_compute_precision(x: State) -> State:
+def cast(x: State, dtype: torch.dtype | None) -> State:
     """Cast to autocast's precision where it is on: once, instead of once for every matrix that reads the tensor."""
-    return x.to(autocast_dtype(x.device.type) or x.dtype)
+    return x if dtype is None else x.to(dtype)
 
 
 class SwiGLU(nn.Module):
@@ -189,14 +193,15 @@ class LoopedLayer(GradientCheckpointingLayer):
     def forward(self, x: State, slot: int, context: Context) -> tuple[State, Heads | None]:
         """Apply attention and feed-forward; return the attention map beside the stream."""
         seen: Heads | None = None
+        dtype = autocast_dtype(x.device.type)
 
         def attention(y: Tensor) -> Tensor:
             nonlocal seen
-            y, seen = self.self_attn(in_compute_precision(y), slot, context)
+            y, seen = self.self_attn(cast(y, dtype), slot, context)
             return y
 
         x = self.attention_residual(x, attention)
-        return self.mlp_residual(x, lambda y: self.mlp(in_compute_precision(y))), seen
+        return self.mlp_residual(x, lambda y: self.mlp(cast(y, dtype))), seen
 
 
 def build_layers(config: LoopedConfig, count: int, visits: int = 1, first: int = 0) -> nn.ModuleList:

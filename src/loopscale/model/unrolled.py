@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from loopscale.model.blocks import in_compute_precision
+from loopscale.model.blocks import cast
 from loopscale.objective import IGNORED, Labels, OneMoreLoop, Supervision, exits_loss
 from loopscale.stepping import Context, State
+from loopscale.system.precision import autocast_dtype
 
 if TYPE_CHECKING:
     from loopscale.model.looped import LoopedForCausalLM
@@ -79,7 +80,8 @@ def _exit_input(model: "LoopedForCausalLM", z: State, k: int, context: Context, 
     """Return what the head sees, in its precision. Hidden states are recorded of a call's last exit alone."""
     if k + 1 < num_loops:
         context = replace(context, recorder=None)
-    return in_compute_precision(model.readout_state(z, k, context, is_final(model, k, num_loops)))
+    seen = model.readout_state(z, k, context, is_final(model, k, num_loops))
+    return cast(seen, autocast_dtype(seen.device.type))
 
 
 def _recomputed(verb: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -38,6 +38,10 @@ class Residual(Part):
     def forward(self, x: State, branch: Branch) -> State:
         """Return the stream after the branch."""
 
+    def dropped(self, y: Tensor) -> Tensor:
+        """Return what dropout leaves of a branch: all of it outside training, where the call alone costs."""
+        return self.dropout(y) if self.dropout.training else y
+
 
 @final
 class PreNorm(Residual):
@@ -51,7 +55,7 @@ class PreNorm(Residual):
 
     def forward(self, x: State, branch: Branch) -> State:
         """Add the branch of the normalised stream."""
-        return x + self.dropout(branch(self.norms[0](x)))
+        return x + self.dropped(branch(self.norms[0](x)))
 
 
 @final
@@ -67,7 +71,7 @@ class Sandwich(Residual):
     def forward(self, x: State, branch: Branch) -> State:
         """Add the normalised branch of the normalised stream."""
         before, after = self.norms
-        return x + self.dropout(after(branch(before(x))))
+        return x + self.dropped(after(branch(before(x))))
 
 
 @final
@@ -86,7 +90,7 @@ class PostAdd(Residual):
     def forward(self, x: State, branch: Branch) -> State:
         """Normalise the sum."""
         before, after = self.norms
-        return after(x + self.dropout(branch(before(x))))
+        return after(x + self.dropped(branch(before(x))))
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class LayerScale(Residual):
 
     def forward(self, x: State, branch: Branch) -> State:
         """Add the branch with its gain."""
-        return x + self.gain.to(x.dtype) * self.dropout(branch(self.norms[0](x)))
+        return x + self.gain.to(x.dtype) * self.dropped(branch(self.norms[0](x)))
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Scaled(Residual):
 
     def forward(self, x: State, branch: Branch) -> State:
         """Add the branch's share."""
-        return x + self.share * self.dropout(branch(self.norms[0](x)))
+        return x + self.share * self.dropped(branch(self.norms[0](x)))
 
 
 @final
@@ -172,7 +176,7 @@ class DeepNorm(Residual):
 
     def forward(self, x: State, branch: Branch) -> State:
         """Normalise the weighted sum."""
-        return self.norms[1](self.stream_gain * x + self.dropout(branch(x)))
+        return self.norms[1](self.stream_gain * x + self.dropped(branch(x)))
 
 
 RESIDUALS: dict[str, type[Residual]] = {

@@ -13,7 +13,7 @@ from loopscale.data import load_data
 from loopscale.storage import plain, read_json, write_json
 from loopscale.study import ConditionResult, Results, Run
 from loopscale.study.document import run_from
-from loopscale.study.grid import PAPER
+from loopscale.study.grid import PAPER, RATE, SCALE_CONTROL
 from loopscale.study.worker import measure
 from tests.helpers import shapes_unchecked, tiny_model
 
@@ -157,5 +157,33 @@ def with_record():
             replace(run, measured={**run.measured, topic.name: change(run.measured[topic.name])}) for run in old.runs
         )
         return replace(results, conditions={**results.conditions, condition: replace(old, runs=runs)})
+
+    return make
+
+
+# (entry, rate) -> the condition whose made-up run and record it has, and the loss of its last exit
+RUNS = {
+    ("none", 0.001): ("per_loop-rmsnorm", 2.5),
+    ("none", 0.003): ("per_loop-rmsnorm", 2.0),
+    ("raw", 0.003): ("per_loop-raw", 1.9),
+    ("inter_loop_norm", 0.001): ("per_loop-rmsnorm-normed", 2.2),
+}
+
+
+@pytest.fixture
+def ways(study, records):
+    """Return a function that makes up a study of ways to control the scale."""
+
+    def make(seeds=(1, 2, 3), runs=RUNS):
+        base = study(seeds=seeds)
+        conditions = {}
+        for (entry, rate), (like, nats) in runs.items():
+            losses = [
+                replace(run, cross_entropy=(*run.cross_entropy[:-1], nats + 0.01 * run.seed), measured=records[like])
+                for run in base.runs(like)
+            ]
+            model = {**base.conditions[like].model, **SCALE_CONTROL[entry], RATE: rate}
+            conditions[f"{entry}@{rate}"] = ConditionResult(model, tuple(losses))
+        return replace(base, conditions=conditions)
 
     return make

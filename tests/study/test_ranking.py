@@ -1,37 +1,5 @@
-from dataclasses import replace
-
-import pytest
-
-from loopscale.study import ConditionResult
-from loopscale.study.grid import RATE, SCALE_CONTROL
 from loopscale.study.topics import ranking
-
-# (entry, rate) -> the condition whose made-up run and record it has, and the loss of its last exit
-RUNS = {
-    ("none", 0.001): ("per_loop-rmsnorm", 2.5),
-    ("none", 0.003): ("per_loop-rmsnorm", 2.0),
-    ("raw", 0.003): ("per_loop-raw", 1.9),
-    ("inter_loop_norm", 0.001): ("per_loop-rmsnorm-normed", 2.2),
-}
-
-
-@pytest.fixture
-def ways(study, records):
-    """Return a function that makes up a study of ways to control the scale."""
-
-    def make(seeds=(1, 2, 3), runs=RUNS):
-        base = study(seeds=seeds)
-        conditions = {}
-        for (entry, rate), (like, nats) in runs.items():
-            losses = [
-                replace(run, cross_entropy=(*run.cross_entropy[:-1], nats + 0.01 * run.seed), measured=records[like])
-                for run in base.runs(like)
-            ]
-            model = {**base.conditions[like].model, **SCALE_CONTROL[entry], RATE: rate}
-            conditions[f"{entry}@{rate}"] = ConditionResult(model, tuple(losses))
-        return replace(base, conditions=conditions)
-
-    return make
+from tests.study.conftest import RUNS
 
 
 def rows_of(table):
@@ -66,13 +34,6 @@ def test_costs_hold_the_stated_verdict_against_the_measured_one(ways):
     }
     swapped = {**RUNS, ("raw", 0.003): ("per_loop-rmsnorm", 1.9)}
     assert rows_of(ranking.control_costs(ways(runs=swapped)))["raw"]["agrees"] == "no"
-
-
-def test_the_disputed_question_is_answered_with_an_interval(ways):
-    (row,) = ranking.inter_loop_norm(ways()).rows
-    assert row[0] == "inter_loop_norm over none" and row[-2] == "+0.200 [+0.200, +0.200]" and row[-1] == "3"
-    (row,) = ranking.inter_loop_norm(ways(seeds=(1,))).rows
-    assert row[-2] == "+0.200"
 
 
 def test_whether_the_verdict_predicts_harm_is_said(ways):

@@ -1,7 +1,7 @@
 """Topics of the report, in the order of their claims. A further subject is one module and its line here."""
 
 from ..topic import Topic
-from . import audit, control, depth, exits, growth, halting, looping, norms, ranking, training, worth
+from . import audit, control, depth, disputed, exits, growth, halting, looping, norms, ranking, training, worth
 
 TOPICS: tuple[Topic, ...] = (
     norms.TOPIC,
@@ -15,4 +15,5 @@ TOPICS: tuple[Topic, ...] = (
     halting.TOPIC,
     control.TOPIC,
     ranking.TOPIC,
+    disputed.TOPIC,
 )

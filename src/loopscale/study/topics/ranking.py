@@ -11,8 +11,7 @@ from statistics import fmean
 from typing import Any, final
 
 from loopscale.audit import static_verdict
-from loopscale.display import Column, Table, number, percent, signed
-from loopscale.evaluate.statistics import interval_over_seeds
+from loopscale.display import Column, Table, number, percent
 from loopscale.model import LoopedConfig
 
 from ..cells import agreed, columns_of_conditions, count_of, over_seeds, seeds_said
@@ -27,7 +26,6 @@ from .depth import exit_of
 from .looping import depth_gain
 
 BLIND = "none"
-PAIRS = ((BLIND, "inter_loop_norm"), ("sandwich", "inter_loop_norm-sandwich"))  # without an inter-loop norm, with it
 
 
 @final
@@ -143,30 +141,6 @@ def control_costs(results: Results) -> Table | None:
     )
 
 
-def inter_loop_norm(results: Results) -> Table | None:
-    """The disputed question: what an inter-loop norm adds in nats, at every exit, over the seeds that both have."""
-    found = entries(results)
-    rows = []
-    for without, with_norm in PAIRS:
-        if without in found and with_norm in found:
-            pairs = _shared(found[with_norm].runs, found[without].runs)
-            differences = [
-                [a.cross_entropy[k] - b.cross_entropy[k] for a, b in pairs] for k in range(results.num_loops)
-            ]
-            rows.append((f"{with_norm} over {without}", *map(_difference, differences), str(len(pairs))))
-    if not rows:
-        return None
-    headings = [f"exit {k}" for k in range(1, results.num_loops + 1)]
-    return Table(
-        name="inter-loop-norm",
-        title="The inter-loop norm, against none",
-        caption="Difference of the losses in nats at every exit, each model at its best learning rate: negative is "
-        "better with the norm. Mean with its 95% interval over seeds.",
-        columns=columns_of_conditions(*headings, "seeds"),
-        rows=tuple(rows),
-    )
-
-
 def ranks_by_seed(results: Results) -> dict[int, dict[str, int]]:
     """Return the rank of every entry by its last exit, for each seed that all have; what diverged comes last."""
     runs = {name: {run.seed: run for run in entry.runs} for name, entry in entries(results).items()}
@@ -257,22 +231,10 @@ def _stated(results: Results, entry: Entry) -> str:
     return static_verdict(config, penalty=f"{TRAINING}scale_target" in entry.fields)["scale"].verdict
 
 
-def _shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    by_seed = {run.seed: run for run in theirs}
-    return [(run, by_seed[run.seed]) for run in ours if run.seed in by_seed]
-
-
-def _difference(values: list[float]) -> str:
-    around = interval_over_seeds(values)
-    if around is None:
-        return signed(values[0], 3) if values else "–"
-    return f"{signed(around.value, 3)} [{signed(around.low, 3)}, {signed(around.high, 3)}]"
-
-
 TOPIC: Topic[None] = Topic(
     name="ranking",
     heading="Control of the scale",
     place=51,
-    tables=(control, control_costs, inter_loop_norm),
+    tables=(control, control_costs),
     sentence=ranking_sentence,
 )

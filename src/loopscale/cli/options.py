@@ -48,7 +48,10 @@ def reproduce(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("--corpus", type=str, default=None, help="short for --data.corpus")
     parser.add_argument("--tokenizer", type=str, default=None, help="short for --data.tokenizer")
     parser.add_argument(
-        "--conditions", nargs="+", default=None, help="conditions to train (all of the grid by default)"
+        "--conditions",
+        nargs="+",
+        default=None,
+        help="conditions to train (all, the grid's, by default); NAME@RATE is one at a learning rate of its own",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one run of each condition per seed")
     parser.add_argument(

@@ -29,6 +29,7 @@ from .results import Results
 PENALTY = 0.01  # the paper's coefficient
 MOST_MIXES = 1000
 TRAINING = "train."  # begins the name of an edited field of the training; the others are fields of the model
+ALL = "all"  # names every condition of a grid
 EQUAL = "equal"  # an `intermediate_size` with which the model has as many parameters as the base
 RATE = "train.learning_rate"
 # fields that a study has one of, and the option that gives it
@@ -86,12 +87,25 @@ STATED = ("supervision", "readout", "recurrence", "norm_penalty_coef")
 
 
 def named_conditions(names: Iterable[str] | None, grid: Grid = PAPER) -> dict[str, Edit]:
-    """Return the named conditions in the grid's order, all for None; raises `InputError` for an unknown one."""
-    wanted = set(grid if names is None else names)
-    for name in sorted(wanted):
-        if name not in grid:
-            raise unknown("condition", name, grid)
-    return {name: edit for name, edit in grid.items() if name in wanted}
+    """Return the named conditions in the grid's order, those at a learning rate of their own after them.
+
+    None and `all` are those of the grid. Raises `InputError` for an unknown one.
+    """
+    told = [ALL] if names is None else list(dict.fromkeys(names))
+    found: dict[str, Edit] = dict(grid) if ALL in told else {}
+    for name in told:
+        if name != ALL:
+            if (edit := edit_of(name, grid)) is None:
+                raise unknown("condition", name, (*grid, ALL))
+            found[name] = edit
+    places = {name: place for place, name in enumerate(grid)}
+    return {name: found[name] for name in sorted(found, key=lambda name: place_of(name, places))}
+
+
+def place_of(name: str, places: Mapping[str, int]) -> tuple[int, float]:
+    """Return what orders conditions: the grid's places, then learning rates of their own."""
+    condition, rate = (name, None) if name in places else split_rate(name)
+    return places[condition], rate or 0.0
 
 
 def edited_fields(grid: Grid = PAPER) -> set[str]:

@@ -32,7 +32,7 @@ from .grid import (
     edited,
     edited_fields,
     named_conditions,
-    split_rate,
+    place_of,
     stated_fields,
 )
 from .report import PAGE, render, write_report
@@ -129,6 +129,8 @@ def _reproduced(
     for name in sorted(base.model.keys() & edited_fields(grid)):
         raise InputError(f"model.{name} is what the conditions differ in: choose by --conditions, or train one model.")
     wanted, seeds = named_conditions(conditions, grid), tuple(dict.fromkeys(seeds))
+    if rates and (own := [name for name in wanted if name not in grid]):
+        raise InputError(f"{own[0]} has a learning rate of its own: name it without one, or leave out --rates.")
     runs = plan(base, at_rates(wanted, rates, grid), seeds[:1] if rates else seeds, out)
     check_study(base, out)
     for run in runs:
@@ -190,9 +192,7 @@ def finished_runs(base: RunConfig, out: Path, grid: Grid = PAPER) -> list[StudyR
     seeds = sorted({int(path.parent.name.removeprefix("seed-")) for path in out.glob(f"*/seed-*/{RESULT_FILE}")})
     places = {name: place for place, name in enumerate(grid)}
     known = {name: edit for name in _conditions_in(out) if (edit := edit_of(name, grid)) is not None}
-    names = sorted(
-        known, key=lambda name: (places[name if name in grid else split_rate(name)[0]], split_rate(name)[1] or 0.0)
-    )
+    names = sorted(known, key=lambda name: place_of(name, places))
     return [run for run in plan(base, {name: known[name] for name in names}, seeds, out) if run.finished]
 
 

@@ -1,12 +1,13 @@
 """Topics of the report, in the order of their claims. A further subject is one module and its line here."""
 
 from ..topic import Topic
-from . import audit, control, depth, disputed, exits, growth, halting, looping, norms, ranking, training, worth
+from . import audit, control, depth, disputed, exits, growth, halting, looping, norms, ranking, rates, training, worth
 
 TOPICS: tuple[Topic, ...] = (
     norms.TOPIC,
     training.TOPIC,
     exits.TOPIC,
+    rates.TOPIC,
     depth.TOPIC,
     looping.TOPIC,
     worth.TOPIC,

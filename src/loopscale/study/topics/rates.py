@@ -1,0 +1,127 @@
+"""Learning rates: what each condition reaches at each of its rates, so that none wins by the one rate of a study."""
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from loopscale.display import Column, Table, draw_label, mean_and_spread, number, styled
+
+from ..cells import count_of, seeds_said
+from ..grid import condition_styles, split_rate
+from ..results import ConditionResult, Results, Run
+from ..topic import TIMES, Drawing, Topic, ratio_of_perplexities
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AtRates = Mapping[float, str]  # names of what was trained at each rate, in their order
+
+
+def conditions_at_rates(results: Results) -> dict[str, AtRates]:
+    """Return the conditions that were trained at several learning rates, with what the study calls each of them."""
+    usual = float(results.config.get("train", {}).get("learning_rate") or 0)
+    found: dict[str, dict[float, str]] = {}
+    for name, condition in results.conditions.items():
+        if condition.runs:
+            stem, rate = split_rate(name)
+            found.setdefault(stem, {})[usual if rate is None else rate] = name
+    return {stem: dict(sorted(names.items())) for stem, names in found.items() if len(names) > 1}
+
+
+def best_rate(results: Results, names: AtRates) -> float:
+    """Return the rate with the lowest loss of the last exit, mean over seeds; what diverged comes last."""
+    return min(names, key=lambda rate: _loss(results.conditions[names[rate]]))
+
+
+def rates(results: Results) -> Table | None:
+    """What the learning rate does to every condition: its last exit, its norm, and the cost against its best rate."""
+    rows = []
+    for stem, names in conditions_at_rates(results).items():
+        least = _loss(results.conditions[names[best_rate(results, names)]])
+        for rate, name in names.items():
+            condition = results.conditions[name]
+            over = _over(_loss(condition) - least)
+            rows.append((stem, f"{rate:g}", *_exits(results, condition), over, count_of(condition.runs)))
+    if not rows:
+        return None
+    headings = ("exit 1", f"exit {results.num_loops}", "final norm", "over its best")
+    return Table(
+        name="rates",
+        title="Every condition at several learning rates",
+        caption=f"Perplexity, and that of exit {results.num_loops} over the same condition's at its best rate. "
+        f"{seeds_said(results)}",
+        columns=(
+            Column("condition"),
+            Column("rate", numeric=True),
+            *(Column(heading, numeric=True) for heading in headings),
+            Column("seeds"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+@styled
+def rates_figure(results: Results) -> "Figure | None":
+    """Draw the last exit's perplexity against the learning rate, a line per condition, means over seeds."""
+    from matplotlib.figure import Figure
+
+    found, styles = conditions_at_rates(results), condition_styles(results)
+    if not found:
+        return None
+    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for stem, names in found.items():
+        runs = {rate: results.conditions[name].runs for rate, name in names.items()}
+        points = {rate: fmean(run.perplexity[-1] for run in own) for rate, own in runs.items() if _whole(own)}
+        axes.plot([*points], [*points.values()], label=draw_label(stem), **styles[next(iter(names.values()))].line)
+    axes.set(xlabel="learning rate (log scale)", ylabel=f"perplexity of exit {results.num_loops}", xscale="log")
+    axes.grid(axis="y")
+    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
+    return figure
+
+
+def rates_sentence(results: Results) -> str | None:
+    """Say what each condition reaches at its best rate, and what its worst one costs it."""
+    said = []
+    for stem, names in conditions_at_rates(results).items():
+        best, losses = best_rate(results, names), {rate: _loss(results.conditions[n]) for rate, n in names.items()}
+        worst = max(losses, key=losses.__getitem__)
+        reached = number(fmean(run.perplexity[-1] for run in results.runs(names[best])))
+        cost = _over(losses[worst] - losses[best])
+        said.append(f"{reached} in {stem} (at {best:g}; {cost} at {worst:g})")
+    return f"The learning rates: last-exit perplexity at the best of them is {', '.join(said)}." if said else None
+
+
+def _over(nats: float) -> str:
+    return f"{number(ratio_of_perplexities(nats), 3)}{TIMES}" if math.isfinite(nats) else "diverged"
+
+
+def _loss(condition: ConditionResult) -> float:
+    return fmean(math.inf if run.diverged else run.cross_entropy[-1] for run in condition.runs)
+
+
+def _exits(results: Results, condition: ConditionResult) -> list[str]:
+    columns = ([run.perplexity[0], run.perplexity[-1], run.norm[-1]] for run in condition.runs)
+    return [mean_and_spread(list(values)) for values in zip(*columns, strict=True)]
+
+
+def _whole(runs: tuple[Run, ...]) -> bool:
+    return not any(run.diverged for run in runs)
+
+
+TOPIC: Topic[None] = Topic(
+    name="rates",
+    heading="Table 1",
+    place=11,
+    tables=(rates,),
+    figures=(
+        Drawing(
+            name="rates",
+            title="What the learning rate costs each condition",
+            caption="Perplexity of the last exit by learning rate, means over seeds; what diverged is left out.",
+            draw=rates_figure,
+        ),
+    ),
+    sentence=rates_sentence,
+)

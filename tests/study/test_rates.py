@@ -1,0 +1,67 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from loopscale.errors import InputError
+from loopscale.study.grid import PAPER, RATE, named_conditions
+from loopscale.study.topics import rates
+
+
+def at(study, nats_by_rate, condition="per_loop-rmsnorm"):
+    """Make up a study of one condition at several rates: None is that of the study itself."""
+    base = study(conditions=(condition,), seeds=(1, 2))
+    base = replace(base, config={**base.config, "train": {"learning_rate": 0.002}})
+    old = base.conditions[condition]
+    conditions = {}
+    for rate, nats in nats_by_rate.items():
+        runs = tuple(
+            replace(
+                run,
+                cross_entropy=(*run.cross_entropy[:-1], nats),
+                perplexity=(*run.perplexity[:-1], math.exp(nats)),
+            )
+            for run in old.runs
+        )
+        conditions[condition if rate is None else f"{condition}@{rate:g}"] = replace(old, runs=runs)
+    return replace(base, conditions=conditions)
+
+
+def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
+    results = at(study, {None: 2.0, 0.0005: 1.9, 0.004: 2.3})
+    (names,) = rates.conditions_at_rates(results).values()
+    assert [*names] == [0.0005, 0.002, 0.004] and rates.best_rate(results, names) == 0.0005
+    table = rates.rates(results)
+    column = [c.heading for c in table.columns].index("over its best")
+    assert [row[column] for row in table.rows] == ["1.00×", "1.11×", "1.49×"]
+    assert "6.686 in per_loop-rmsnorm (at 0.0005; 1.49× at 0.004)" in rates.rates_sentence(results)
+    assert len(rates.rates_figure(results).axes[0].lines) == 1
+
+
+def test_what_diverged_is_never_the_best_and_is_not_drawn(study):
+    results = at(study, {None: 2.0, 0.0005: math.nan})
+    (names,) = rates.conditions_at_rates(results).values()
+    assert rates.best_rate(results, names) == 0.002
+    assert "(at 0.002; diverged at 0.0005)" in rates.rates_sentence(results)
+    assert "diverged" in rates.rates(results).rows[0]
+    assert len(rates.rates_figure(results).axes[0].lines[0].get_xdata()) == 1
+
+
+def test_one_rate_makes_no_table(study):
+    results = at(study, {None: 2.0})
+    assert rates.rates(results) is rates.rates_figure(results) is rates.rates_sentence(results) is None
+
+
+def test_conditions_are_named_at_rates_and_all_at_once():
+    named = named_conditions(["per_loop-raw@0.003", "per_loop-raw@0.001", "per_loop-raw", "terminal-raw"])
+    assert list(named) == ["terminal-raw", "per_loop-raw", "per_loop-raw@0.001", "per_loop-raw@0.003"]
+    assert named["per_loop-raw@0.003"] == {**PAPER["per_loop-raw"], RATE: 0.003}
+    assert named_conditions(["all"]) == named_conditions(None) == dict(PAPER)
+    assert list(named_conditions(["all", "terminal-raw@0.1"]))[:3] == [
+        "terminal-rmsnorm",
+        "terminal-raw",
+        "terminal-raw@0.1",
+    ]
+    for wrong in ("per_loop-raw@", "per_loop-raw@x", "raw@0.1", "al"):
+        with pytest.raises(InputError, match="condition"):
+            named_conditions([wrong])

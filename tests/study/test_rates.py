@@ -34,7 +34,7 @@ def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
     table = rates.rates(results)
     column = [c.heading for c in table.columns].index("over its best")
     assert [row[column] for row in table.rows] == ["1.00×", "1.11×", "1.49×"]
-    assert "6.686 in per_loop-rmsnorm (at 0.0005; 1.49× at 0.004)" in rates.rates_sentence(results)
+    assert "is 6.686 in per_loop-rmsnorm (at 0.0005)." in rates.rates_sentence(results)
     assert len(rates.rates_figure(results).axes[0].lines) == 1
 
 
@@ -42,9 +42,21 @@ def test_what_diverged_is_never_the_best_and_is_not_drawn(study):
     results = at(study, {None: 2.0, 0.0005: math.nan})
     (names,) = rates.conditions_at_rates(results).values()
     assert rates.best_rate(results, names) == 0.002
-    assert "(at 0.002; diverged at 0.0005)" in rates.rates_sentence(results)
     assert "diverged" in rates.rates(results).rows[0]
     assert len(rates.rates_figure(results).axes[0].lines[0].get_xdata()) == 1
+
+
+def test_the_highest_rate_has_its_price_by_what_the_audit_says_of_the_scale(study, records):
+    results = at(study, {None: 2.0, 0.0005: 1.9, 0.004: 2.3})
+    audited = {
+        name: replace(c, runs=tuple(replace(run, measured=records["per_loop-rmsnorm"]) for run in c.runs))
+        for name, c in results.conditions.items()
+    }
+    results = replace(results, conditions=audited)
+    assert rates.cost_of_the_highest_rate(results) == {"blind_spot": [pytest.approx(0.4)]}
+    assert rates.rates_sentence(results).endswith(
+        "; at the highest, over that, it is 1.49× where scale is a blind spot."
+    )
 
 
 def test_one_rate_makes_no_table(study):

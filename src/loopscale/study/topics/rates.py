@@ -1,19 +1,22 @@
 """Learning rates: what each condition reaches at each of its rates, so that none wins by the one rate of a study."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from loopscale.display import Column, Table, draw_label, mean_and_spread, number, styled
 
-from ..cells import count_of, seeds_said
+from ..cells import agreed, count_of, seeds_said
 from ..grid import condition_styles, split_rate
 from ..results import ConditionResult, Results, Run
 from ..topic import TIMES, Drawing, Topic, ratio_of_perplexities
+from .audit import scale_verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+VERDICTS = {"blind_spot": "a blind spot", "visible": "visible", "removed": "removed"}  # in words
 
 AtRates = Mapping[float, str]  # names of what was trained at each rate, in their order
 
@@ -42,7 +45,9 @@ def rates(results: Results) -> Table | None:
         for rate, name in names.items():
             condition = results.conditions[name]
             over = _over(_loss(condition) - least)
-            rows.append((stem, f"{rate:g}", *_exits(results, condition), over, count_of(condition.runs)))
+            rows.append(
+                (stem, f"{rate:g}", *_exits(results, condition), over, _verdict(condition), count_of(condition.runs))
+            )
     if not rows:
         return None
     headings = ("exit 1", f"exit {results.num_loops}", "final norm", "over its best")
@@ -55,6 +60,7 @@ def rates(results: Results) -> Table | None:
             Column("condition"),
             Column("rate", numeric=True),
             *(Column(heading, numeric=True) for heading in headings),
+            Column("scale"),
             Column("seeds"),
         ),
         rows=tuple(rows),
@@ -82,15 +88,45 @@ def rates_figure(results: Results) -> "Figure | None":
 
 
 def rates_sentence(results: Results) -> str | None:
-    """Say what each condition reaches at its best rate, and what its worst one costs it."""
+    """Say what each condition reaches at its best rate, and what the highest costs by the verdict on scale."""
     said = []
     for stem, names in conditions_at_rates(results).items():
-        best, losses = best_rate(results, names), {rate: _loss(results.conditions[n]) for rate, n in names.items()}
-        worst = max(losses, key=losses.__getitem__)
+        best = best_rate(results, names)
         reached = number(fmean(run.perplexity[-1] for run in results.runs(names[best])))
-        cost = _over(losses[worst] - losses[best])
-        said.append(f"{reached} in {stem} (at {best:g}; {cost} at {worst:g})")
-    return f"The learning rates: last-exit perplexity at the best of them is {', '.join(said)}." if said else None
+        said.append(f"{reached} in {stem} (at {best:g})")
+    if not said:
+        return None
+    costs = cost_of_the_highest_rate(results).items()
+    words = ", ".join(f"{spread_in_words(nats)} where scale is {VERDICTS[verdict]}" for verdict, nats in costs)
+    said_of_cost = f"; at the highest, over that, it is {words}" if words else ""
+    return f"The learning rates: last-exit perplexity at the best of them is {', '.join(said)}{said_of_cost}."
+
+
+def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
+    """Return what the highest rate costs each condition over its best, in nats, by the audit's verdict on scale there.
+
+    Every condition that was trained at the highest rate of all counts, once its runs agree on the verdict.
+    """
+    found = conditions_at_rates(results)
+    highest = max((rate for names in found.values() for rate in names), default=0.0)
+    costs: dict[str, list[float]] = {}
+    for names in found.values():
+        if highest in names:
+            condition = results.conditions[names[highest]]
+            verdicts = {scale_verdict(run) for run in condition.runs}
+            if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS:
+                least = _loss(results.conditions[names[best_rate(results, names)]])
+                costs.setdefault(verdict, []).append(_loss(condition) - least)
+    return {verdict: costs[verdict] for verdict in VERDICTS if verdict in costs}
+
+
+def spread_in_words(nats: Sequence[float]) -> str:
+    """Return the least and the greatest of some differences of losses, as ratios of perplexities."""
+    return " to ".join(dict.fromkeys((_over(min(nats)), _over(max(nats)))))
+
+
+def _verdict(condition: ConditionResult) -> str:
+    return agreed([(scale_verdict(run) or "–").replace("_", " ") for run in condition.runs])
 
 
 def _over(nats: float) -> str:

@@ -1,0 +1,144 @@
+"""A committed study, as the page of findings asks it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loopscale.display import Table, mean_and_spread, to_markdown
+from loopscale.study import TOPICS, Judgement, Results, Run
+from loopscale.study.grid import split_rate
+from loopscale.study.report import claim_interval, claim_value
+from loopscale.study.topics import disputed, halting, looping, ranking, rates, worth
+
+
+class Study:
+    """A committed study, as the page asks it: every answer is a link."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        self.folder, self.name, self.results = folder, folder.name, results
+        self.claims = {claim.id: claim for claim in results.claims}
+
+    def link(self, text: str, table: str) -> str:
+        """Return the text as a link to one of its tables."""
+        return f"[{text}](../results/{self.name}/tables/{table}.md)"
+
+    def figure(self, name: str) -> str:
+        """Return the path of one of its figures."""
+        return f"../results/{self.name}/figures/{name}.svg"
+
+    @property
+    def is_of_ways(self) -> bool:
+        """Whether it compares ways to control the scale, and not the conditions of the paper."""
+        return bool(ranking.entries(self.results))
+
+    @property
+    def rates(self) -> list[float]:
+        """Return the learning rates of its runs, in order."""
+        usual = float(self.results.config["train"]["learning_rate"])
+        own = (split_rate(name)[1] for name, condition in self.results.conditions.items() if condition.runs)
+        return sorted({usual if rate is None else rate for rate in own})
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """Return what makes two studies comparable: preset, corpus, init, learning rates, steps and grid."""
+        steps = sorted({run.steps for run in self.results.all_runs})
+        return (
+            self.results.preset,
+            str(self.results.corpus["name"]),
+            str(self.results.config["model"].get("init", "torch_default")),
+            ", ".join(f"{rate:g}" for rate in self.rates),
+            " to ".join(map(str, dict.fromkeys((steps[0], steps[-1])))),
+            "ways" if self.is_of_ways else "paper",
+        )
+
+    def what(self) -> list[str]:
+        """Return the cells of the table of studies: name, setting, seeds and number of models."""
+        seeds = ", ".join(map(str, self.results.seeds))
+        link = f"[{self.name}](../results/{self.name})"
+        return [link, *self.setting, seeds, str(len(self.results.all_runs))]
+
+    @property
+    def seeds_in_words(self) -> str:
+        """Return how many seeds it has."""
+        count = len(self.results.seeds)
+        return f"{count} seed{'s' if count > 1 else ''}"
+
+    def price(self, verdict: str) -> str:
+        """Return what the highest learning rate costs the conditions of one verdict on scale, least to greatest."""
+        nats = rates.cost_of_the_highest_rate(self.results).get(verdict)
+        return self.link(rates.spread_in_words(nats), "rates") if nats else "–"
+
+    def effects(self) -> list[list[str]]:
+        """Return the rows of the disputed question: what is compared, then exits 1, K, 2K, 4K and 16K, and seeds."""
+        K = self.results.num_loops
+        return [
+            [
+                self.link(effect.with_norm, "inter-loop-norm"),
+                *(disputed.difference(effect.nats.get(k, ())) for k in (1, K, 2 * K, 4 * K, 16 * K)),
+                str(effect.seeds),
+            ]
+            for effect in disputed.norm_effects(self.results)
+        ]
+
+    def claim(self, id: str) -> str:
+        """Return a claim's value with its interval and verdict."""
+        claim = self.claims[id]
+        around = claim_interval(claim) if claim.n > 1 else "(one seed)"
+        return self.link(f"{claim_value(claim)} {around}: {claim.verdict}", "claims")
+
+    def judged(self, verdict: str) -> list[Judgement]:
+        """Return the claims with a verdict."""
+        return [claim for claim in self.results.claims if claim.verdict == verdict]
+
+    def cost(self, condition: str) -> str:
+        """Return what a remedy costs at the last exit."""
+        return self.link(worth.remedy_cost(self.results, condition) or "–", "table-1")
+
+    def over(self, condition: str, figure: Callable[[Run], float], table: str) -> str:
+        """Return a figure over the seeds."""
+        return self.link(mean_and_spread([figure(run) for run in self.results.runs(condition)]), table)
+
+    def perplexity(self, condition: str, k: int) -> str:
+        """Return the perplexity of exit k, the last one for 0."""
+        return self.over(condition, lambda run: run.perplexity[k - 1], "table-1")
+
+    def far(self, condition: str) -> str:
+        """Return the perplexity of the deepest exit of the curve, past the trained depth."""
+        values = [run.perplexity_by_depth[-1] for run in self.results.runs(condition)]
+        return f"[{mean_and_spread(values)}]({self.figure('perplexity-by-depth')})"
+
+    def norm(self, condition: str) -> str:
+        """Return the final norm."""
+        return self.over(condition, lambda run: run.norm[-1], "table-1")
+
+    def gain(self, condition: str) -> str:
+        """Return the depth gain."""
+        return self.over(condition, looping.depth_gain, "looping")
+
+    def conditions(self, *names: str) -> list[str]:
+        """Return those of the conditions that it has."""
+        return [name for name in names if self.results.runs(name)]
+
+    def tables(self) -> list[str]:
+        """Return the names of its tables."""
+        return [path.stem for path in (self.folder / "tables").glob("*.md")]
+
+    def table(self, name: str) -> str:
+        """Return one of its tables as Markdown, without heading and caption."""
+        built = (build(self.results) for topic in TOPICS for build in topic.tables)
+        found: Table = next(table for table in built if table is not None and table.name == name)
+        return "\n".join(line for line in to_markdown(found).splitlines() if line.startswith("|"))
+
+
+TABLE_OF = {"ranking": "control"}  # of a sentence, where it has another name
+
+
+def said(study: Study, what: str) -> str:
+    """Return a sentence of the report, as a link to its table."""
+    sentences: dict[str, Callable[[Results], Any]] = {
+        "looping": looping.looping_sentence,
+        "halting": halting.halting_sentence,
+        "ranking": ranking.ranking_sentence,
+        "rates": rates.rates_sentence,
+    }
+    return study.link(sentences[what](study.results) or "–", TABLE_OF.get(what, what))

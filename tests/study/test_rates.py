@@ -35,7 +35,8 @@ def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
     column = [c.heading for c in table.columns].index("over its best")
     assert [row[column] for row in table.rows] == ["1.00×", "1.11×", "1.49×"]
     assert "is 6.686 in per_loop-rmsnorm (at 0.0005)." in rates.rates_sentence(results)
-    assert len(rates.rates_figure(results).axes[0].lines) == 1
+    (series,) = rates.rates_chart(results).series
+    assert (series.name, series.x) == ("per_loop-rmsnorm", (0.0005, 0.002, 0.004))
 
 
 def test_what_diverged_is_never_the_best_and_is_not_drawn(study):
@@ -43,7 +44,7 @@ def test_what_diverged_is_never_the_best_and_is_not_drawn(study):
     (names,) = rates.conditions_at_rates(results).values()
     assert rates.best_rate(results, names) == 0.002
     assert "diverged" in rates.rates(results).rows[0]
-    assert len(rates.rates_figure(results).axes[0].lines[0].get_xdata()) == 1
+    assert math.isnan(rates.rates_chart(results).series[0].y[0])
 
 
 def test_the_highest_rate_has_its_price_by_what_the_audit_says_of_the_scale(study, records):
@@ -61,7 +62,7 @@ def test_the_highest_rate_has_its_price_by_what_the_audit_says_of_the_scale(stud
 
 def test_one_rate_makes_no_table(study):
     results = at(study, {None: 2.0})
-    assert rates.rates(results) is rates.rates_figure(results) is rates.rates_sentence(results) is None
+    assert rates.rates(results) is rates.rates_chart(results) is rates.rates_sentence(results) is None
 
 
 def test_conditions_are_named_at_rates_and_all_at_once():

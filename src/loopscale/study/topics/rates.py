@@ -3,19 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from loopscale.display import Column, Table, draw_label, mean_and_spread, number, styled
+from loopscale.display import Axis, Chart, Column, Panel, Series, Table, mean_and_spread, number, readable_top
 
 from ..cells import agreed, count_of, seeds_said
 from ..grid import condition_styles, split_rate
-from ..results import ConditionResult, Results, Run
+from ..results import ConditionResult, Results
 from ..topic import TIMES, Drawing, Topic, ratio_of_perplexities
 from .audit import scale_verdict
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+FAR = 4.0  # times the lowest perplexities, one leaves the picture
 VERDICTS = {"blind_spot": "a blind spot", "visible": "visible", "removed": "removed"}  # in words
 
 AtRates = Mapping[float, str]  # names of what was trained at each rate, in their order
@@ -67,24 +64,17 @@ def rates(results: Results) -> Table | None:
     )
 
 
-@styled
-def rates_figure(results: Results) -> "Figure | None":
+def rates_chart(results: Results) -> Chart | None:
     """Draw the last exit's perplexity against the learning rate, a line per condition, means over seeds."""
-    from matplotlib.figure import Figure
-
-    found, styles = conditions_at_rates(results), condition_styles(results)
-    if not found:
+    styles, series = condition_styles(results), []
+    for stem, names in conditions_at_rates(results).items():
+        runs = [results.conditions[name].runs for name in names.values()]
+        means = tuple(fmean(math.nan if run.diverged else run.perplexity[-1] for run in own) for own in runs)
+        series.append(Series(stem, tuple(names), means, styles[next(iter(names.values()))], marker="o"))
+    if not series:
         return None
-    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for stem, names in found.items():
-        runs = {rate: results.conditions[name].runs for rate, name in names.items()}
-        points = {rate: fmean(run.perplexity[-1] for run in own) for rate, own in runs.items() if _whole(own)}
-        axes.plot([*points], [*points.values()], label=draw_label(stem), **styles[next(iter(names.values()))].line)
-    axes.set(xlabel="learning rate (log scale)", ylabel=f"perplexity of exit {results.num_loops}", xscale="log")
-    axes.grid(axis="y")
-    figure.legend(loc="outside right upper", frameon=False, handlelength=2.8, labelspacing=0.7)
-    return figure
+    y = Axis(f"perplexity of exit {results.num_loops}", end=readable_top([line.y for line in series], FAR))
+    return Chart((Panel(Axis("learning rate", log=True), y, tuple(series), across=True),))
 
 
 def rates_sentence(results: Results) -> str | None:
@@ -142,10 +132,6 @@ def _exits(results: Results, condition: ConditionResult) -> list[str]:
     return [mean_and_spread(list(values)) for values in zip(*columns, strict=True)]
 
 
-def _whole(runs: tuple[Run, ...]) -> bool:
-    return not any(run.diverged for run in runs)
-
-
 TOPIC: Topic[None] = Topic(
     name="rates",
     heading="Table 1",
@@ -155,8 +141,8 @@ TOPIC: Topic[None] = Topic(
         Drawing(
             name="rates",
             title="What the learning rate costs each condition",
-            caption="Perplexity of the last exit by learning rate, means over seeds; what diverged is left out.",
-            draw=rates_figure,
+            caption="Perplexity of the last exit by learning rate, means over seeds.",
+            draw=rates_chart,
         ),
     ),
     sentence=rates_sentence,

@@ -8,7 +8,8 @@ from loopscale.display import Table, mean_and_spread, to_markdown
 from loopscale.study import TOPICS, Judgement, Results, Run
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
-from loopscale.study.topics import disputed, halting, looping, ranking, rates, worth
+from loopscale.study.topics import halting, looping, rates, worth
+from loopscale.study.topics.ways import disputed, ranking
 
 
 class Study:

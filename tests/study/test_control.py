@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from loopscale.study.topics import control
+from loopscale.study.topics.ways import control
 from tests.helpers import tiny_model
 
 

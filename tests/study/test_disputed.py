@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from loopscale.study.topics import disputed
-from loopscale.study.topics.control import TOPIC as CONTROL
+from loopscale.study.topics.ways import disputed
+from loopscale.study.topics.ways.control import TOPIC as CONTROL
 
 
 def cell(table, row, heading):

@@ -1,4 +1,4 @@
-from loopscale.study.topics import ranking
+from loopscale.study.topics.ways import ranking
 from tests.study.conftest import RUNS
 
 

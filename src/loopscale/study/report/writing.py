@@ -12,7 +12,8 @@ from loopscale.storage import check_writable
 
 from ..document import load, save
 from ..results import RESULTS_FILE, Results
-from ..topics import TOPICS, ranking
+from ..topics import TOPICS
+from ..topics.ways import ranking
 from .advising import advice
 from .claims import answer, claims_table
 from .merging import left_out, merged, parts_of

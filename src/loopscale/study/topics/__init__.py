@@ -1,7 +1,8 @@
 """Topics of the report, in the order of their claims. A further subject is one module and its line here."""
 
 from ..topic import Topic
-from . import audit, control, depth, disputed, exits, growth, halting, looping, norms, ranking, rates, training, worth
+from . import audit, depth, exits, growth, halting, looping, norms, rates, training, worth
+from .ways import control, disputed, ranking
 
 TOPICS: tuple[Topic, ...] = (
     norms.TOPIC,

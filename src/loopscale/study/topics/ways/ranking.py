@@ -14,16 +14,16 @@ from loopscale.audit import static_verdict
 from loopscale.display import Column, Table, number, percent
 from loopscale.model import LoopedConfig
 
-from ..cells import agreed, columns_of_conditions, count_of, over_seeds, seeds_said
-from ..grid import RATE, SCALE_CONTROL, TRAINING, split_rate
-from ..results import Results, Run
-from ..topic import Topic, finite, ratio_of_perplexities
-from .audit import TOPIC as AUDIT
-from .audit import scale_verdict
+from ...cells import agreed, columns_of_conditions, count_of, over_seeds, seeds_said
+from ...grid import RATE, SCALE_CONTROL, TRAINING, split_rate
+from ...results import Results, Run
+from ...topic import Topic, finite, ratio_of_perplexities
+from ..audit import TOPIC as AUDIT
+from ..audit import scale_verdict
+from ..depth import exit_of
+from ..looping import depth_gain
 from .control import FAR, ControlRecord
 from .control import TOPIC as CONTROL
-from .depth import exit_of
-from .looping import depth_gain
 
 BLIND = "none"
 

@@ -10,11 +10,11 @@ from typing import final
 from loopscale.display import Table, signed
 from loopscale.evaluate.statistics import interval_over_seeds
 
-from ..cells import columns_of_conditions
-from ..results import Results, Run
-from ..topic import Topic, finite
+from ...cells import columns_of_conditions
+from ...results import Results, Run
+from ...topic import Topic, finite
+from ..exits import PLAIN
 from .control import TOPIC as CONTROL
-from .exits import PLAIN
 from .ranking import BLIND, entries
 
 # without an inter-loop norm, with it

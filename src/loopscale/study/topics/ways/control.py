@@ -17,8 +17,8 @@ from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import evaluating, run_loops
 from loopscale.storage import from_json, plain
 
-from ..topic import Topic, ratio_of_perplexities, valid_batches
-from .looping import useful_band
+from ...topic import Topic, ratio_of_perplexities, valid_batches
+from ..looping import useful_band
 
 BATCHES = 1
 BATCH_SIZE = 8

@@ -1,6 +1,7 @@
 """What training knows of its tokens, where inference reads it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
+from loopscale.audit import measured
+from loopscale.data import batches
 from loopscale.data.encoding import end_of_text, vocabulary_size
 from loopscale.data.tokenization import fingerprint
+from loopscale.model_card import Known
 from loopscale.train import load_run_data, train
 
 TEXTS = ["a", "line 3: the loops", "Āÿ ÿĀ"]
@@ -81,3 +85,17 @@ def test_a_mask_is_found_where_bytes_are_padded_without_one(bytes_run):
     padded = tokenizer(TEXTS[:2], padding=True, return_tensors="pt")
     asked = {"max_new_tokens": 4, "do_sample": False}
     assert torch.equal(model.generate(padded.input_ids, **asked), model.generate(**padded, **asked))
+
+
+def test_exits_and_verdicts_stand_on_the_card_of_what_was_measured(bytes_run):
+    trained = train(bytes_run, quiet=True)  # it was trained before
+    before = (bytes_run.folder / "README.md").read_text()
+    assert f"SHA-256 of its content {trained.data.corpus.sha256}" in before
+    assert "Worked out from the configuration" in before and "**blind spot**" in before
+    windows = list(batches(trained.data.valid, 2, limit=2))
+    trained.model.write_card(bytes_run.folder, measured(trained.model, windows, Known(corpus="mine")))
+    after = (bytes_run.folder / "README.md").read_text()
+    assert "Measured by `loopscale audit`" in after and "trained on the text mine" in after
+    exits = re.findall(r"^\| (\d+) \| (.+) \|$", after, re.MULTILINE)
+    assert [int(exit) for exit, _ in exits] == list(range(1, trained.model.num_loops + 1))
+    assert "perplexity of its exits" not in after.partition("## Not known here")[2]

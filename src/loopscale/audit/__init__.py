@@ -5,6 +5,7 @@ from loopscale.audit.coordinates import Coordinate, direction, mean, scale, unem
 from loopscale.audit.findings import AuditReport, CoordinateReport, ScaleStats
 from loopscale.audit.interventions import Interventions, intervene
 from loopscale.audit.loop_steps import LoopCurves, PowerLaw, loop_curves
+from loopscale.audit.measured_card import measured, stated
 from loopscale.audit.measurement.checks import check_verbs
 from loopscale.audit.procedure import audit
 from loopscale.audit.static import static_verdict, static_warning
@@ -32,8 +33,10 @@ __all__ = [
     "intervene",
     "loop_curves",
     "mean",
+    "measured",
     "scale",
     "search",
+    "stated",
     "static_verdict",
     "static_warning",
     "unembedding_null",

@@ -31,12 +31,21 @@ from loopscale.evaluate import (
     describe_depth,
     differences,
     frontier,
+    measure_precisions,
     measure_speeds,
     rule_named,
     run_halting,
     token_flops,
 )
-from loopscale.evaluate.display import depth_chart, depth_table, difference_table, frontier_chart, frontier_table
+from loopscale.evaluate.display import (
+    depth_chart,
+    depth_table,
+    difference_table,
+    frontier_chart,
+    frontier_table,
+    precision_table,
+)
+from loopscale.evaluate.fewer_bits import precision_named
 from loopscale.evaluate.pareto import points_table
 from loopscale.halting.calibrated import fingerprint
 from loopscale.halting.display import halting_chart, halting_table, halting_time_table
@@ -58,6 +67,7 @@ def run(args: Namespace) -> int:
     out = console()
     halting = halting_asked(args)
     wanted = windows_wanted(args)
+    precisions = [precision_named(name) for name in args.precision]
     sizes = sorted(set(args.speed_batch_sizes))
     if sizes[0] < 1 or args.repeats < 1:
         raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
@@ -83,6 +93,10 @@ def run(args: Namespace) -> int:
             measured[label] = Measured(curve, flops, own[max(own)])
             description["depth"][reading] = describe_depth(measured[label])
             out.print(depth_table(label, measured[label], own), "")
+        if precisions:
+            reports = measure_precisions(subject.model, subject.windows, precisions)
+            description["precision"] = plain(reports)
+            out.print(precision_table(f"{subject.label}, in other precisions", reports), "")
         found["models"][subject.label] = description
     if len({tuple(subject.facts[key] for key in SAME) for subject in subjects}) > 1:
         out.print(OTHER_TEXTS, "", sep="\n", soft_wrap=True)

@@ -173,6 +173,9 @@ def evaluate(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("--max_loops", type=int | None, help="depth of the curve (default: 3 times the trained depth)")
     parser.add_argument("--speed_batch_sizes", type=int, nargs="+", default=[1, 32], help="where exits are timed")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing; the median counts")
+    parser.add_argument(
+        "--precision", type=str, nargs="+", default=[], help="also in bfloat16 (bf16), float16 (fp16), int8, int4"
+    )
     parser.add_argument("--halting", type=str, nargs="+", default=[], help=f"rules, or all: {RULES}")
     parser.add_argument("--level", type=str | None, help="what stops: sequence, token or both (the default)")
     parser.add_argument("--relative_perplexity", type=float | None, help="target, against full depth (default: 1.01)")

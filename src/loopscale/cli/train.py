@@ -5,12 +5,17 @@ from dataclasses import replace
 
 from jsonargparse import Namespace
 
+from loopscale.audit import measured
 from loopscale.cli.run_options import PARTS
+from loopscale.data import batches
 from loopscale.display import console
 from loopscale.errors import InputError
 from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, train
 from loopscale.train.checkpoints import last_checkpoint
+from loopscale.train.run import known_of
+from loopscale.train.run_folder import read_record_of_run
 
+CARD_ROWS, CARD_BATCHES = 4, 4  # windows of held-out text that a model card tells of
 EXAMPLES = {"model": "{readout: raw}", "data": "{corpus: stdlib}", "train": "{seed: 1}"}
 
 
@@ -33,12 +38,21 @@ def run(args: Namespace) -> int:
     if trained.earlier:
         out.print(f"nothing to do: {config.out} was trained before, for {trained.steps} steps", soft_wrap=True)
     else:
+        _write_measured_card(config, trained)
         out.print(
             f"trained {trained.steps} steps in {trained.seconds:.0f} s; the model is in {config.out}", soft_wrap=True
         )
     for line in last_words(config, trained):
         out.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _write_measured_card(config: RunConfig, trained: Trained) -> None:
+    """Measure what a model card tells of exits and state; where several processes train, it tells the configuration."""
+    windows = list(batches(trained.data.valid, CARD_ROWS, limit=CARD_BATCHES))
+    if windows and os.environ.get("WORLD_SIZE", "1") == "1":
+        known = known_of(read_record_of_run(config.folder), trained.steps)
+        trained.model.write_card(config.folder, measured(trained.model, windows, known))
 
 
 def run_config(args: Namespace, out: str) -> RunConfig:

@@ -1,6 +1,7 @@
 """Conversion of a checkpoint made elsewhere to a folder of ours, and of ours to other forms, whole or not at all."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,9 @@ from loopscale.convert.parcae import from_parcae, to_parcae
 from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_checkpoint
 from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
-from loopscale.model import LoopedForCausalLM
+from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.size import require_room
+from loopscale.model_card import CARD, Known, named
 from loopscale.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -191,12 +193,22 @@ def convert_checkpoint(
     if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
         logger.warning("weights of '%s' are not finite (%s): nothing it computes will be", source, broken[0])
     with written_whole(destination) as folder:
-        if auto_map:
-            model.save_pretrained(folder, auto_map=True)
+        if to == "native":
+            model.save_pretrained(folder, auto_map=auto_map or None)
+            _write_card(model, source, folder)
         else:
             TARGETS[to](model, folder)
         write_tokenizer(source, folder, model.config.vocab_size)
     return destination
+
+
+def _write_card(model: LoopedForCausalLM, source: str, folder: Path) -> None:
+    """Write the model card: that of a folder of ours goes with its weights."""
+    there = Path(source) / CARD
+    if there.is_file() and kind_of_config(read_config(Path(source))) == LoopedConfig.model_type:
+        shutil.copyfile(there, folder / CARD)
+    else:
+        model.write_card(folder, Known(made_from=named(source)))
 
 
 def write_native(model: LoopedForCausalLM, folder: Path) -> None:

@@ -17,7 +17,7 @@ from loopscale.display.plotting import plot, write_chart
 from loopscale.display.progress import Track, progress_bar, tracker, untracked
 from loopscale.display.table import Column, Table, to_html, to_markdown, to_rich
 from loopscale.display.terminal import console, inert_logs
-from loopscale.display.text import file_name, inert, spelled
+from loopscale.display.text import file_name, in_markdown, inert, spelled
 
 __all__ = [
     "DASHED",
@@ -39,6 +39,7 @@ __all__ = [
     "file_name",
     "fixed",
     "fresh_styles",
+    "in_markdown",
     "inert",
     "inert_logs",
     "mean_and_spread",

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from loopscale.display.numbers import NOT_FINITE, NOTHING
-from loopscale.display.text import inert
+from loopscale.display.text import in_markdown, inert
 
 GAP, EDGES = 2, 2  # columns of a terminal between two cells, and at the ends of a row
 NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", re.ASCII)
@@ -56,7 +56,7 @@ def to_markdown(table: Table) -> str:
     """Return the table as a Markdown document: title, caption, rows."""
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [_line([column.heading for column in table.columns]), _line(rules), *map(_line, table.rows)]
-    title, caption = (_markdown(text) for text in (table.title, table.caption))
+    title, caption = (in_markdown(text) for text in (table.title, table.caption))
     return "\n".join([f"# {title}", *(["", caption] if caption else []), "", *rows, ""])
 
 
@@ -164,9 +164,4 @@ def _cell(tag: str, facts: str, text: str) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_markdown(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _markdown(text: str) -> str:
-    """Return text in which Markdown finds no tag, link, picture or code."""
-    return inert(text).replace("<", "&lt;").replace("](", "]\\(").replace("`", "\\`")
+    return f"| {' | '.join(in_markdown(cell).replace('|', chr(92) + '|') for cell in cells)} |"

@@ -26,6 +26,11 @@ def spelled(text: Any) -> Any:
     return "".join(_escape(c) if _acts(c) and c not in "\n\t" else c for c in text)
 
 
+def in_markdown(text: object) -> str:
+    """Return `text` so that Markdown finds no tag, link, picture or code in it."""
+    return inert(text).replace("<", "&lt;").replace("](", "]\\(").replace("`", "\\`")
+
+
 def file_name(text: object) -> str:
     """Return `text` as the name of a file that no system refuses and that leads nowhere else."""
     kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in str(text)).strip(".")

@@ -13,6 +13,7 @@ from loopscale.evaluate.cost import (
 )
 from loopscale.evaluate.curve import DepthCurve, DepthReport, ExitPoint, SafeRange, depth_curve, depth_curves
 from loopscale.evaluate.depth_report import describe_depth, measure_depth, run_depth
+from loopscale.evaluate.fewer_bits import PRECISIONS, PrecisionReport, available, in_precision, measure_precisions
 from loopscale.evaluate.pareto import (
     Difference,
     FrontierPoint,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "PRECISIONS",
     "RULES",
     "Batch",
     "CalibratedRule",
@@ -78,11 +80,13 @@ __all__ = [
     "MeanLoops",
     "Measured",
     "OraclePoint",
+    "PrecisionReport",
     "RelativePerplexity",
     "SafeRange",
     "Speed",
     "Target",
     "TokenFlops",
+    "available",
     "calibrate",
     "counted_flops",
     "depth_curve",
@@ -95,9 +99,11 @@ __all__ = [
     "frontier",
     "halted_exits",
     "halted_logits",
+    "in_precision",
     "interpolated",
     "is_gated",
     "measure_depth",
+    "measure_precisions",
     "measure_speed",
     "measure_speeds",
     "oracle",

@@ -21,6 +21,7 @@ from loopscale.display import (
 from loopscale.display.figure import MARKS
 from loopscale.evaluate.cost import Speed
 from loopscale.evaluate.curve import DepthCurve, SafeRange
+from loopscale.evaluate.fewer_bits import PrecisionReport
 from loopscale.evaluate.pareto import Cost, Difference, FrontierPoint, Measured, dominated
 
 CUT = 10.0  # times the best perplexity; what lies beyond leaves the picture
@@ -48,6 +49,32 @@ def depth_table(title: str, measured: Measured, speeds: Mapping[int, Sequence[Sp
         caption=f"{safe_sentence(curve)}{' tok/s @B: at batch B.' if speeds else ''}",
         columns=_numeric(
             "exit", "perplexity", "± se", "bits/byte", "norm", "MFLOP/tok", *(f"tok/s @{size}" for size in speeds)
+        ),
+        rows=tuple(rows),
+    )
+
+
+def precision_table(title: str, reports: Sequence[PrecisionReport]) -> Table:
+    """Return what the exits lose in each precision, and how far the states go astray."""
+    exits = range(1, len(reports[0].perplexity) + 1)
+    rows = (
+        (
+            r.precision,
+            *map(number, r.perplexity),
+            number(r.relative_perplexity[-1]),
+            *(number(error, 2) for error in r.state_error),
+            str(max(r.not_finite)),
+        )
+        for r in reports
+    )
+    return Table(
+        name="precision",
+        title=title,
+        caption="perplexity of each exit (ppl), that of the last over float32's (ratio), mean relative error of each "
+        "loop's state (err), and tokens whose state overflows, at most, in a loop.",
+        columns=(
+            Column("precision"),
+            *_numeric(*(f"ppl {k}" for k in exits), "ratio", *(f"err {k}" for k in exits), "overflow"),
         ),
         rows=tuple(rows),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+GENERIC = "This model card has been automatically generated"  # by transformers
 MODULE = "modeling_loopscale"
 AUTO_MAP: Mapping[str, str] = {
     "AutoConfig": f"{MODULE}.LoopedConfig",
@@ -60,3 +61,16 @@ class RemoteCode(Importable, PreTrainedModel):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{MODULE}.py").write_text(CODE, encoding="utf-8")
         super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.write_card(Path(save_directory))
+
+    def write_card(self, folder: Path) -> None:
+        """Write a model card into a folder that was saved."""
+
+    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+        """Put our card in the place of the one about nothing that transformers makes where a repository has none."""
+        card = Path(working_dir) / "README.md"
+        if card.is_file() and GENERIC in card.read_text(encoding="utf-8"):
+            card.unlink()
+            self.write_card(card.parent)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)

@@ -6,6 +6,7 @@ Letters: B batch, T tokens, D hidden.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from loopscale.model.config import LoopedConfig
 from loopscale.model.outputs import Recorder
 from loopscale.model.parts import CARRIES, INJECTIONS, RELAXATIONS, IdentityLinear, Part, build_part
 from loopscale.model.parts.initial import INITIAL_STATES, Noise
+from loopscale.model_card import Known, card_of, write_card
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
 
 
@@ -43,6 +45,10 @@ class LoopedPreTrainedModel(RemoteCode, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def write_card(self, folder: Path, known: Known | None = None) -> None:
+        """Write README.md into a folder of this model, unless somebody's own is there: what is `known`, what is not."""
+        write_card(folder, card_of(self.config, self.num_parameters(), known))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from loopscale.data import Data
 from loopscale.display import inert, inert_logs
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
+from loopscale.model_card import Known
 from loopscale.storage import plain, read_json, write_json
 from loopscale.system.allocator import keep_freed_memory
 from loopscale.train import Trained, read_run, train
-from loopscale.train.run_folder import only_one
+from loopscale.train.run import known_of
+from loopscale.train.run_folder import only_one, read_record_of_run
 
 from .executors.job import FAILURE_FILE, RESULT_FILE, STOPPED, Failure
 from .results import Failed
@@ -92,13 +95,27 @@ def main(folder: Path) -> int:
     if trained is None:
         return STOPPED
     write_json(folder / PROGRESS_FILE, {"state": "measuring", "step": trained.steps, "steps": trained.steps})
-    write_json(folder / RESULT_FILE, {"seed": config.train.seed, **_measured(trained), **_facts(trained)})
+    found = _measured(trained)
+    write_json(folder / RESULT_FILE, {"seed": config.train.seed, **found, **_facts(trained)})
+    if trained.diverged is None:
+        trained.model.write_card(folder, _known(folder, trained, found))
     return 0
 
 
 def _measured(trained: Trained) -> Mapping[str, Any]:
     why = trained.diverged
     return plain(measure(trained.model, trained.data) if why is None else lost_run(trained.model, why))
+
+
+def _known(folder: Path, trained: Trained, found: Mapping[str, Any]) -> Known:
+    """Return what the model card tells: what the study found."""
+    return replace(
+        known_of(read_record_of_run(folder), trained.steps),
+        perplexity=tuple(math.nan if value is None else value for value in found["perplexity"]),
+        measured_on=f"{found['tokens']:,} tokens of its valid split",
+        verdicts=(found["audit"] or {}).get("verdicts", {}),
+        audited=True,
+    )
 
 
 def _facts(trained: Trained) -> dict[str, Any]:

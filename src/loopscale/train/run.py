@@ -12,12 +12,13 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from loopscale.audit import ScaleMonitor, static_warning
+from loopscale.audit import ScaleMonitor, stated, static_warning
 from loopscale.data import Data, collate, load_data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.size import amount, memory, require_room
+from loopscale.model_card import Known, named
 from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings
 from loopscale.system.lock import require_held
@@ -183,7 +184,7 @@ def _train(
     if args.should_save:
         done = {"steps": steps, "seconds": watch.seconds, "history": history}
         if diverged is None:
-            _write_model(model, whole, data, folder, record)
+            _write_model(model, whole, data, folder, record, steps)
             write_json(folder / DONE_FILE, done)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         else:
@@ -204,15 +205,30 @@ def _write_record(config: RunConfig, data: Data, args: TrainingArguments, given:
 
 
 def _write_model(
-    model: LoopedForCausalLM, whole: dict[str, Any] | None, data: Data, folder: Path, record: RunRecord | None
+    model: LoopedForCausalLM,
+    whole: dict[str, Any] | None,
+    data: Data,
+    folder: Path,
+    record: RunRecord | None,
+    steps: int,
 ) -> None:
-    """Write model and tokenizer, and the list of what a whole folder holds."""
+    """Write model, card and tokenizer, and the list of what a whole folder holds."""
     require_held(folder / CHECKPOINTS)
     with told_when_full(folder, "the model"):
         model.save_pretrained(folder, state_dict=whole)
+        model.write_card(folder, stated(model.config, known_of(record, steps)))
         inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)
         weights = [path.name for path in sorted(folder.glob("model*.safetensors"))]
         write_manifest(folder, record.id if record else None, [*weights, "tokenizer.json"])  # settings may be edited
+
+
+def known_of(record: RunRecord | None, steps: int) -> Known:
+    """Return what a model card can say of a run."""
+    corpus = {} if record is None else record.corpus or {}
+    begun = None if record is None else (record.init_from or {}).get("path")
+    return Known(
+        corpus.get("name"), corpus.get("sha256"), steps, None if begun is None else f"the weights of {named(begun)}"
+    )
 
 
 def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained:

@@ -4,7 +4,6 @@ Ways are compared at equal tokens, equal depth and nearly equal parameters, each
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loopscale.data import Data
-from loopscale.evaluate import depth_curve
+from loopscale.evaluate import available, depth_curve, in_precision
 from loopscale.model import LoopedForCausalLM
 from loopscale.stepping import evaluating, run_loops
 from loopscale.storage import from_json, plain
@@ -26,6 +25,8 @@ FEW = 2  # windows show how far a loop moves the state
 FAR = (2, 4, 16)  # times the trained depth
 STEADY = 1.1  # a norm that changes by no more over the last half of the loops does not drift
 SETTLED = 0.01  # change of the state in the last loop, relative to it, of one that settles
+
+MEASURED_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 Dynamics = Literal["settling", "marginal", "drifting"]
 
@@ -48,8 +49,8 @@ class ControlRecord:
 
     band: first and last exit, of all up to the farthest, around the best one and within 1% of it; depth_gain: exit 1's
     perplexity over the best exit's; last_change: mean relative change of the state in the farthest loop; precisions:
-    perplexity of exits 1..K on the first batch in `float32`, pure `bfloat16` and `float16`, and `int8` weights
-    (rounded to 255 levels by row).
+    perplexity of exits 1..K on the first batch in `float32`, pure `bfloat16` and `float16`, and `int8` weights,
+    these where torchao is installed (records of before rounded all matrices to 255 levels by row).
     """
 
     tokens: int
@@ -76,7 +77,8 @@ def measure_control(model: LoopedForCausalLM, data: Data) -> ControlRecord:
         dynamics=dynamics_of(curve[len(curve) // 2 - 1].norm, curve[-1].norm, change),
         precisions={
             name: tuple(point.perplexity for point in depth_curve(changed, windows[:1], K))
-            for name, changed in in_precisions(model).items()
+            for name in available(MEASURED_PRECISIONS)
+            for changed in (in_precision(model, name),)
         },
     )
     return from_json(plain(record), ControlRecord, "the control of scale")
@@ -96,18 +98,6 @@ def dynamics_of(norm_halfway: float, norm_last: float, change: float) -> Dynamic
     if not 1 / STEADY <= norm_last / norm_halfway <= STEADY:
         return "drifting"
     return "settling" if change <= SETTLED else "marginal"
-
-
-def in_precisions(model: LoopedForCausalLM) -> dict[str, LoopedForCausalLM]:
-    """Return copies of a model in other precisions, the model itself first."""
-    rounded = deepcopy(model)
-    with torch.no_grad():
-        for weight in rounded.parameters():
-            if weight.dim() > 1:
-                step = weight.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny) / 127
-                weight.copy_((weight / step).round() * step)
-    halves = {name: deepcopy(model).to(getattr(torch, name)) for name in ("bfloat16", "float16")}
-    return {"float32": model, **halves, "int8": rounded}
 
 
 TOPIC: Topic[ControlRecord] = Topic(

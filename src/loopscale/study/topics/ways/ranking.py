@@ -211,7 +211,9 @@ def _far(run: Run, place: int, figure: str) -> float | None:
 
 def _precision(run: Run, to: str) -> float | None:
     record = CONTROL.of(run)
-    return None if record is None else finite(record.precisions[to][-1] / record.precisions["float32"][-1])
+    if record is None or to not in record.precisions:
+        return None
+    return finite(record.precisions[to][-1] / record.precisions["float32"][-1])
 
 
 def _megaflops(run: Run, k: int) -> float | None:

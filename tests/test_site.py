@@ -58,6 +58,7 @@ def test_the_pages_keep_their_links_and_hold_the_reference(tmp_path, monkeypatch
     )
     assert "what lens says" in (tmp_path / "pages" / "reference" / "commands.md").read_text(encoding="utf-8")
     assert list(Path(tmp_path / "pages" / "examples").glob("*.md"))
+    assert "[Footguns](footguns.md)" in (tmp_path / "pages" / "docs" / "start.md").read_text(encoding="utf-8")
 
 
 def test_formulas_become_mathml():

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "site"
 TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"]
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[)#])")
+NAMED = re.compile(r"\[([\w./-]+\.md)\]\(([^)#\s]+\.md)")  # links called as their file: on the site as their page
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
@@ -104,7 +105,14 @@ def _index_folders(folder: Path) -> None:
 
 def _lead_to_pages(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    text = NAMED.sub(lambda link: f"[{_title(page.parent / link[2]) or link[1]}]({link[2]}", text)
     page.write_text(LINK.sub(lambda link: _to_page(page, link[0]), text), encoding="utf-8")
+
+
+def _title(page: Path) -> str | None:
+    """Return the heading of a page."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), None)
 
 
 def _to_page(page: Path, link: str) -> str:

@@ -144,6 +144,16 @@ def test_one_batch_in_place_of_many_is_refused(batches):
             measure(tiny_model(), batches)
 
 
+@pytest.mark.parametrize("token", [-1, 31])
+def test_a_token_that_the_model_does_not_know_is_told(token):
+    batch = torch.zeros(2, 9, dtype=torch.long)
+    for place in (3, 8):  # read, and a label alone
+        batch[1, place] = token
+        with pytest.raises(InputError, match=f"ids from .*{token}.*, and the model knows those from 0 to 30"):
+            depth_curve(tiny_model(vocab_size=31), [batch], 2)
+        batch[1, place] = 0
+
+
 def test_no_label_that_counts_is_told():
     for measure in (audit, depth_curve):
         with pytest.raises(InputError, match="no label of the 1 batches counts"):

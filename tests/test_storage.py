@@ -134,6 +134,15 @@ def test_a_file_is_strict_and_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_a_sealed_document_tells_a_changed_digit(tmp_path):
+    path, value = tmp_path / "a.json", {"loss": [1.25, math.nan], "name": "\ud83d é"}
+    write_json(path, value, sealed=True)
+    assert read_json(path, dict[str, Any]) == plain(value)
+    path.write_text(path.read_text().replace("1.25", "1.24"))
+    with pytest.raises(InputError, match=r"a\.json is not as it was written"):
+        read_json(path, dict[str, Any])
+
+
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

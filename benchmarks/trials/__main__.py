@@ -9,7 +9,7 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 os.environ |= {"CUDA_VISIBLE_DEVICES": ""}  # what is tried is files and processes: a GPU would only be waited for
 
-NAMES = ("kills", "damage", "hostile", "full", "second")
+NAMES = {name: name for name in ("kills", "damage", "hostile", "full", "second")} | {"random": "random_input"}
 
 parser = argparse.ArgumentParser(prog="benchmarks.trials", description=__doc__)
 parser.add_argument("trial", choices=NAMES)
@@ -23,6 +23,6 @@ args = parser.parse_args()
 
 from benchmarks.trials.runner import Order, run  # noqa: E402 (torch reads the environment above)
 
-trial = import_module(f"benchmarks.trials.{args.trial}")
+trial = import_module(f"benchmarks.trials.{NAMES[args.trial]}")
 order = Order(args.trial, args.number, args.seed, args.processes, args.minutes)
 sys.exit(1 if run(trial, order, args.out.absolute(), args.place and args.place.absolute()) else 0)

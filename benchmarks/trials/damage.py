@@ -6,6 +6,7 @@ weights.
 """
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -19,7 +20,7 @@ from transformers import TrainerCallback
 
 from benchmarks.trials.forks import REFUSED, forked
 from benchmarks.trials.runner import Case, Record
-from benchmarks.trials.subjects import tiny_run
+from benchmarks.trials.subjects import tiny_run, without_clocks
 from loopscale.load import load_model
 from loopscale.train import RunConfig, train
 
@@ -134,7 +135,7 @@ def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
         shutil.copytree(run.folder, finished)
         shutil.rmtree(run.folder)
         bases[name] = {"stopped": stopped, "finished": finished}
-    whole = _weights(bases["run"]["finished"])
+    whole = outcome(bases["run"]["finished"])
     states: list[tuple[Path, Path, str, Damage]] = []
     for kind, base in bases["run"].items():
         theirs: Damage = partial(_of_another, other=bases["another"][kind], base=run.folder)
@@ -158,7 +159,7 @@ def _kind(base: Path) -> str:
 
 
 def _tried(
-    run: RunConfig, base: Path, name: Path, damage: Damage, draw: random.Random, whole: str, log: Path
+    run: RunConfig, base: Path, name: Path, damage: Damage, draw: random.Random, whole: tuple[str, ...], log: Path
 ) -> Record:
     """Damage one place of a copy and go on there."""
     if run.folder.is_symlink() or run.folder.exists():
@@ -168,7 +169,7 @@ def _tried(
     ended = forked(partial(_resumed, run, _kind(base) == "finished"), log, limit=300)
     if ended.status == 0:
         kind = "gone on from the checkpoint before" if "instead" in ended.said else "exact"
-        kind = kind if _weights(run.folder) == whole else "SILENTLY ANOTHER"
+        kind = kind if outcome(run.folder) == whole else "SILENTLY ANOTHER"
     elif ended.status == REFUSED and ended.is_told:
         kind = "one sentence"
     else:
@@ -187,6 +188,8 @@ def _resumed(run: RunConfig, is_finished: bool) -> int | None:
     return None if trained is not None else 1
 
 
-def _weights(folder: Path) -> str:
-    path = folder / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def outcome(folder: Path) -> tuple[str, ...]:
+    """Return what a finished run is: its weights, and its configuration and history without clocks."""
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    said = [json.loads((folder / name).read_text()) for name in ("config.json", "training.json")]
+    return weights, *(json.dumps(without_clocks(document), sort_keys=True) for document in said)

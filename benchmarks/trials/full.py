@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from benchmarks.trials.damage import _weights
+from benchmarks.trials.damage import outcome
 from benchmarks.trials.forks import forked
 from benchmarks.trials.runner import Case, Record
 from benchmarks.trials.subjects import tiny_run
@@ -43,7 +43,7 @@ def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
     run = tiny_run(place, evaluate_every=0, monitor_every=0)
     ended = forked(lambda: int(train(run, quiet=True) is None), log)
     assert ended.status == 0, ended.said
-    whole, on_disk = _weights(run.folder), replace(run, out=str(disk / "inner" / "run"))
+    whole, on_disk = outcome(run.folder), replace(run, out=str(disk / "inner" / "run"))
     lost: list[tuple[str, Any, int]] = [
         ("read-only", At(4, lambda: _read_only(disk)), 4000),
         ("parent renamed", At(4, lambda: (disk / "inner").rename(disk / "renamed")), 4000),
@@ -63,7 +63,13 @@ def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
 
 
 def _disk(
-    name: str, run: RunConfig, disk: Path, callback: TrainerCallback | None, size: int, whole: str, log: Path
+    name: str,
+    run: RunConfig,
+    disk: Path,
+    callback: TrainerCallback | None,
+    size: int,
+    whole: tuple[str, ...],
+    log: Path,
 ) -> Record:
     """Train where the disk fills or is lost, then go on there once that is mended."""
     _mount(disk, f"size={size}k")
@@ -75,7 +81,7 @@ def _disk(
         shutil.rmtree(disk / "inner", ignore_errors=True)
         (disk / "renamed").rename(disk / "inner")
     second = forked(partial(_train, run, None), log)
-    is_exact = second.status == 0 and _weights(run.folder) == whole
+    is_exact = second.status == 0 and outcome(run.folder) == whole
     subprocess.run(["umount", str(disk)], check=True)
     is_done = first.status == 0 and callback is None
     kind = "done" if is_done else "one sentence" if first.is_refused and first.is_told else "NOT TOLD"

@@ -19,7 +19,7 @@ from benchmarks.trials.subjects import tiny_run
 from loopscale.cli.main import main as command
 from loopscale.train import train
 
-SECONDS = 60  # of a case on a busy machine
+SECONDS, SOON = 300, 60  # of a case on a busy machine, and of one that is refused
 HUGE = 10**9
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -76,6 +76,7 @@ def _tried(name: str, act: Act, place: Path, log: Path) -> Record:
     orders = orders_in(ended.said, place)
     told = ended.is_told and (ended.status == REFUSED or not name.startswith(("size", "code", "file")))
     kind = "done" if told and ended.status != REFUSED else "one sentence" if told else "NOT TOLD"
+    kind = "TOO LATE" if kind == "one sentence" and ended.seconds > SOON else kind
     kind = "RAN CODE" if ran else "OBEYED" if orders else kind
     found = {"orders": orders} if orders else {}
     return {"kind": kind, "bad": kind.isupper(), "status": ended.status, "said": ended.said.strip()[-600:], **found}

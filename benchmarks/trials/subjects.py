@@ -18,7 +18,8 @@ from loopscale.study.executors import LocalExecutor
 from loopscale.study.reproduce import reproduce
 from loopscale.train import DataConfig, RunConfig, TrainConfig, train
 
-CLOCK = re.compile(r"runtime|seconds?\b|_per_second|speed|throughput|latency|time_saving|frontier|^id$|^environment$")
+CLOCKS = ("runtime", r"seconds?\b", "_per_second", "speed", "throughput", "latency", "time_saving", "frontier")
+CLOCK = re.compile("|".join((*CLOCKS, "^id$", "^environment$", "^seal$")))
 MODEL = {
     "hidden_size": 16,
     "num_stack_layers": 2,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from loopscale.errors import InputError
+from loopscale.facts import facts_of
 from loopscale.hf import execution_device
 from loopscale.objective import IGNORED
 from loopscale.stepping import Looped, Tokens
@@ -57,9 +58,11 @@ def windows_of(model: Looped, batches: Batches, padding: int | None = None) -> I
         # a bare tensor would be taken apart into rows
         raise InputError(f"batches must be a list or another iterable of batches, got {_found(batches)}: give [batch].")
     device = device_of(model)
+    known = facts_of(model).vocab_size
     found, tokens = 0, 0
     for batch in batches:
         window = read_batch(batch, padding)
+        _require_known(window, known)
         found, tokens = found + 1, tokens + int(window.counted.sum())
         yield Window(*(part.to(device) for part in window))
     if not tokens:
@@ -147,6 +150,17 @@ def _told(ids: Tensor, padding: int | None) -> Real | None:
         return None
     fill = (ids == padding) | (ids == IGNORED)
     return ~(_leading(fill) | _trailing(fill))
+
+
+def _require_known(window: Window, vocab_size: int | None) -> None:
+    """Raise `InputError` for a token, or a label that counts, which no model or not this one knows."""
+    for ids in (window.inputs, window.labels[window.counted]):
+        if ids.numel() and (int(ids.min()) < 0 or (vocab_size is not None and int(ids.max()) >= vocab_size)):
+            last = "" if vocab_size is None else f" to {vocab_size - 1}"
+            raise InputError(
+                f"a batch has ids from {int(ids.min())} to {int(ids.max())}, and the model knows those from 0{last}: "
+                "tokenize the text with the tokenizer of this model."
+            )
 
 
 def _ends(mask: Real) -> tuple[Tensor, Tensor]:

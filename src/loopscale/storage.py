@@ -4,6 +4,7 @@ One reader, so that a damaged or foreign file is one sentence wherever it is met
 not finite is `null` everywhere, because JSON has no other word for it.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ T = TypeVar("T")
 #: Metadata of the dataclass field that takes the keys which the class does not know.
 REST: Mapping[str, Any] = {"rest": True}
 REMEDY = "give a file that loopscale wrote"
+SEAL = "seal"  # the SHA-256 of a document's other values
 STAGED = re.compile(r"\..+\.json\.\d+")
 DEEPEST = 200  # levels of lists and objects
 
@@ -37,11 +39,8 @@ EXPECTED = {
     "int_type": "a whole number",
     "string_type": "text",
     "bool_type": "true or false",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "an object with named values",
-    "mapping_type": "an object with named values",
-    "dataclass_type": "an object with named values",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "dataclass_type"), "an object with named values"),
 }
 
 
@@ -65,11 +64,13 @@ def to_json(value: Any, indent: int | None = 1) -> str:
     return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, sealed: bool = False) -> None:
     """Write a value as strict JSON; a killed process leaves the file that was there.
 
-    Raises `InputError` where the place cannot be written or is full.
+    An object that is `sealed` carries a hash of itself, so that a changed digit is told when it is read. Raises
+    `InputError` where the place cannot be written or is full.
     """
+    value = {**plain(value), SEAL: _seal(value)} if sealed else value
     content = (to_json(value) + "\n").encode("utf-8", "backslashreplace")  # half of a surrogate pair: JSON's own escape
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -119,7 +120,14 @@ def read_json(path: Path, kind: type[T] | GenericAlias, remedy: str = REMEDY) ->
 
     Raises `InputError`: one sentence with the file, the place in it, what was expected there, and the remedy.
     """
-    return from_json(parse_json(_text(path, remedy), str(path), remedy), kind, str(path), remedy)
+    document = parse_json(_text(path, remedy), str(path), remedy)
+    if isinstance(document, dict) and SEAL in document and document.pop(SEAL) != _seal(document):
+        raise InputError(f"{path} is not as it was written: {remedy}, or remove its '{SEAL}' if the change is meant.")
+    return from_json(document, kind, str(path), remedy)
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(document, None).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse_json(text: str, where: str, remedy: str = REMEDY) -> Any:
@@ -255,7 +263,7 @@ def _as_stored(schema: Any) -> Any:
     known = {key: part if key in ("keys_schema", "metadata") else _as_stored(part) for key, part in schema.items()}
     match schema.get("type"):
         case "float":
-            return _before(_nan_for_null, {**known, "strict": True})
+            return _before(lambda value: math.nan if value is None else value, {**known, "strict": True})
         case "int" | "str" | "bool":
             return {**known, "strict": True}
         case "dataclass-args":
@@ -268,10 +276,6 @@ def _as_stored(schema: Any) -> Any:
 
 def _before(function: Any, schema: Any) -> dict[str, Any]:
     return {"type": "function-before", "function": {"type": "no-info", "function": function}, "schema": schema}
-
-
-def _nan_for_null(value: Any) -> Any:
-    return math.nan if value is None else value
 
 
 def _with_rest(document: Any, own: set[str], name: str) -> Any:

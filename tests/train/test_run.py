@@ -204,12 +204,20 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(run_config):
     assert torch.equal(weights(resumed), weights(train(run_config("whole"), quiet=True)))
 
 
-@pytest.mark.parametrize("name", ["training.json", "model.safetensors"])
-def test_a_damaged_finished_run_is_told(run_config, name):
+def test_a_damaged_finished_run_is_told(run_config):
     config = run_config()
     train(config, quiet=True)
-    Path(config.out, name).write_bytes(b"{")
-    with pytest.raises(InputError, match="to train anew"):
+    for name in ("training.json", "model.safetensors", "config.json", "tokenizer.json"):
+        path = Path(config.out, name)
+        whole = path.read_bytes()
+        for content in (b"{", whole.replace(b"1", b"2", 1)):
+            path.write_bytes(content)
+            with pytest.raises(InputError, match="to train anew"):
+                train(config, quiet=True)
+        path.write_bytes(whole)
+    Path(config.out, "config.json").unlink()
+    Path(config.out, "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"lacks config\.json"):
         train(config, quiet=True)
 
 

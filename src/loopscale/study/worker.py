@@ -96,9 +96,9 @@ def main(folder: Path) -> int:
         return STOPPED
     write_json(folder / PROGRESS_FILE, {"state": "measuring", "step": trained.steps, "steps": trained.steps})
     found = _measured(trained)
-    write_json(folder / RESULT_FILE, {"seed": config.train.seed, **found, **_facts(trained)})
     if trained.diverged is None:
         trained.model.write_card(folder, _known(folder, trained, found))
+    write_json(folder / RESULT_FILE, {"seed": config.train.seed, **found, **_facts(trained)}, sealed=True)  # the mark
     return 0
 
 

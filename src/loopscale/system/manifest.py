@@ -17,7 +17,7 @@ from loopscale.errors import InputError
 from loopscale.storage import read_json, write_json
 
 MANIFEST = "manifest.json"
-OF_WRITING = ("PytorchStreamWriter", "No space left", "unexpected pos")
+OF_WRITING = ("PytorchStreamWriter", "No space left", "unexpected pos", "iostream error")
 UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # file systems that cannot wait for the disk
 
 

@@ -44,6 +44,7 @@ from loopscale.train.run_folder import read_record_of_run as record_of
 from loopscale.train.trainer import Diverged, LoopedTrainer
 
 logger = logging.getLogger(__name__)
+OF_A_MODEL = ("model*.safetensors", "config.json", "generation_config.json", "tokenizer*.json")  # what we write of it
 
 WORKER = 50_000_000  # bytes of a process that loads data, at least
 
@@ -185,11 +186,11 @@ def _train(
         done = {"steps": steps, "seconds": watch.seconds, "history": history}
         if diverged is None:
             _write_model(model, whole, data, folder, record, steps)
-            write_json(folder / DONE_FILE, done)
+            write_json(folder / DONE_FILE, done, sealed=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         else:
             keep_batch(trainer, diverged, folder)
-            write_json(folder / DONE_FILE, {**done, "diverged": diverged.to_dict()})
+            write_json(folder / DONE_FILE, {**done, "diverged": diverged.to_dict()}, sealed=True)
     return Trained(model.eval(), data, steps, watch.seconds, history, None if diverged is None else str(diverged))
 
 
@@ -218,8 +219,8 @@ def _write_model(
         model.save_pretrained(folder, state_dict=whole)
         model.write_card(folder, stated(model.config, known_of(record, steps)))
         inference_tokenizer(data.tokenizer, model.config.max_position_embeddings).save_pretrained(folder)
-        weights = [path.name for path in sorted(folder.glob("model*.safetensors"))]
-        write_manifest(folder, record.id if record else None, [*weights, "tokenizer.json"])  # settings may be edited
+        names = [path.name for pattern in OF_A_MODEL for path in sorted(folder.glob(pattern))]
+        write_manifest(folder, record.id if record else None, names)
 
 
 def known_of(record: RunRecord | None, steps: int) -> Known:
@@ -237,7 +238,7 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
     source: Path | None = folder
     if record.diverged is not None:
         source = good_checkpoint(folder)
-    elif (complaint := damage(folder)) is not None:
+    elif complaint := damage(folder) or ("" if (folder / "config.json").is_file() else "lacks config.json"):
         raise InputError(f"{folder} {complaint}: bring the file back, or remove the folder to train anew.")
     lost = record.diverged
     diverged = None if lost is None else str(Diverged(lost.step, lost.what, lost.where))

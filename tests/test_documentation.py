@@ -11,6 +11,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from benchmarks.trials.table import BEGIN, END, table
 from tests.helpers import made_once, shapes_unchecked
 from tests.workplace import ROOT, build, names, run_block
 
@@ -54,6 +55,11 @@ def test_every_block_runs(page, workplace, tmp_path, monkeypatch):
 def test_every_block_has_a_language(page):
     fences = re.findall(r"^```(.*)$", Path(ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     assert LANGUAGES.issuperset(fences[::2]), page
+
+
+def test_the_figures_of_the_trials_are_those_that_are_kept():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert f"{BEGIN}{table()}{END}" in page, "python -m benchmarks.trials.table writes them anew"
 
 
 def test_every_room_is_in_the_plan_of_the_house():

@@ -22,10 +22,12 @@ from benchmarks.trials.forks import forked
 from benchmarks.trials.names import prepare
 from benchmarks.trials.runner import Case, Record
 from benchmarks.trials.subjects import tiny_run
+from loopscale.audit import audit
 from loopscale.cli.main import main as command
 from loopscale.cli.options import parser_of
 from loopscale.data import load_data
-from loopscale.evaluate import CalibratedRule
+from loopscale.decode import full_depth_generate
+from loopscale.evaluate import CalibratedRule, depth_curve
 from loopscale.load import load_model, load_tokenizer_of
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.size import require_room
@@ -183,9 +185,10 @@ def _tokens(draw: random.Random, base: Base) -> None:
 def _ids(draw: random.Random, base: Base) -> None:
     model = load_model(str(base.place / "finished"))
     assert isinstance(model, LoopedForCausalLM)
-    shape = draw.choice([(1, 0), (0, 3), (1, 47), (2, 3), (1, 60)])
-    ids = torch.tensor([draw.choice((0, 1, 255, 256, -1)) for _ in range(shape[0] * shape[1])]).reshape(shape)
-    model.generate(ids.long(), max_new_tokens=draw.choice((1, 2)), do_sample=False)
+    rows, width = draw.choice([(1, 0), (0, 3), (1, 47), (2, 3), (1, 60)])
+    ids = torch.tensor([draw.choice((0, 1, 255, 256, -1, -100)) for _ in range(rows * width)]).reshape(rows, width)
+    measure = draw.choice((lambda: depth_curve(model, [ids.long()], 3), lambda: audit(model, [ids.long()])))
+    draw.choice((measure, lambda: full_depth_generate(model, ids.long(), draw.choice((0, 1, 2)))))()
 
 
 def _checkpoint(draw: random.Random, base: Base) -> int:

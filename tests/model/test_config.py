@@ -60,6 +60,12 @@ def test_json_writes_one_for_one_point_zero_and_wrong_values_are_told():
         LoopedConfig.from_dict({"readout": "rawr"})
 
 
+@pytest.mark.parametrize("odd", [{"rms_norm_eps": 10**400}, {"loop_weights": 5}, {"dtype": [1]}, {"id2label": 5}])
+def test_values_that_transformers_trips_over_are_told(odd):
+    with pytest.raises(InputError, match="not a loopscale model's configuration"):
+        LoopedConfig.from_dict(odd)
+
+
 def test_a_round_trip_keeps_every_field(tmp_path):
     config = LoopedConfig(num_loops=6, readout="raw", loop_weights=[1.0] * 6, supervision="exit_gate")
     config.save_pretrained(tmp_path)

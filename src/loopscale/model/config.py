@@ -1,5 +1,7 @@
 """Configuration of the looped model: sizes, and what fills the slots of its loop."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
 from typing import Any, Literal, no_type_check
@@ -16,7 +18,19 @@ from loopscale.model.slots import Slots
 from loopscale.model.validity import check_config, check_default_head
 from loopscale.objective import SUPERVISIONS
 
+OF_ODD_VALUES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what transformers makes of them
 PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
+
+
+@contextmanager
+def odd_values_told() -> Iterator[None]:
+    """Raise `InputError` where transformers makes something else of values that are none of a configuration."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (StrictDataclassError, *OF_ODD_VALUES) as error:
+        raise InputError(f"not a loopscale model's configuration: {error.__cause__ or error}.") from error
 
 
 @strict
@@ -211,13 +225,13 @@ class LoopedConfig(Importable, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Read a mapping as JSON and YAML have it, 1 for 1.0 included. Raises `InputError` for wrong values."""
         floats = {f.name for f in fields(cls) if f.type is float}
-        values: dict[str, Any] = {k: float(v) if k in floats and type(v) is int else v for k, v in config_dict.items()}
-        if values.get("loop_weights"):
-            values["loop_weights"] = [float(w) if type(w) is int else w for w in values["loop_weights"]]
-        try:
+        with odd_values_told():
+            values: dict[str, Any] = {
+                k: float(v) if k in floats and type(v) is int else v for k, v in config_dict.items()
+            }
+            if values.get("loop_weights"):
+                values["loop_weights"] = [float(w) if type(w) is int else w for w in values["loop_weights"]]
             return super().from_dict(values, **kwargs)
-        except StrictDataclassError as error:
-            raise InputError(f"not a loopscale model's configuration: {error.__cause__ or error}.") from error
 
     def validate_rope(self) -> None:
         """Leave models without RoPE alone, whatever their head size."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from loopscale.errors import InputError, unknown
 from loopscale.model import PRESETS, LoopedConfig
+from loopscale.model.config import odd_values_told
 from loopscale.objective import Supervision, build_supervision
 from loopscale.storage import from_json
 from loopscale.train.depth_schedules import DepthSchedule, build_schedule
@@ -166,7 +167,8 @@ class RunConfig:
     def model_config(self, vocab_size: int | None) -> LoopedConfig:
         """Return the model's configuration; `vocab_size` (a fitted tokenizer's) takes precedence if given."""
         size = {} if vocab_size is None else {"vocab_size": vocab_size}
-        return LoopedConfig(**{**self.model, **size, "trained_loops": None})
+        with odd_values_told():
+            return LoopedConfig(**{**self.model, **size, "trained_loops": None})
 
     @property
     def schedule(self) -> DepthSchedule:

@@ -44,6 +44,18 @@ def rope_beyond(config: LoopedConfig) -> list[str]:
     return [f"rope_parameters={rope}"] if scaled else []
 
 
+def family_beyond(config: LoopedConfig) -> list[str]:
+    """Return, in words, what families with a prelude, a core and a coda lack: other heads, or no layers around."""
+    assert config.head_dim is not None  # the config fills it
+    found = []
+    if config.num_key_value_heads != config.num_attention_heads:
+        found.append(f"num_key_value_heads={config.num_key_value_heads}")
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        found.append(f"head_dim={config.head_dim}")
+    found += [f"{name}=0" for name in ("num_prelude_layers", "num_coda_layers") if not getattr(config, name)]
+    return found + rope_beyond(config)
+
+
 def require_placed(state: Mapping[str, Tensor], placed: Collection[str], unused: tuple[str, ...], form: str) -> None:
     """Raise `InputError` for a weight that has no place in the other form, unless its name begins as one `unused`."""
     shared = {state[name].data_ptr() for name in placed}

@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_names, require_sizes
-from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
+from loopscale.convert.expressible import differing_fields, family_beyond, require_placed, require_same
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
 from loopscale.errors import InputError
@@ -140,17 +140,11 @@ def to_huginn(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]
 def inexpressible(config: LoopedConfig) -> list[str]:
     """Return, in words, what this model has and a Huginn lacks."""
     found = differing_fields(config, ARCHITECTURE, {*SIZES.values(), *TOKENS, *JUDGED, "exit_gate", "exit_threshold"})
-    assert config.head_dim is not None  # the config fills it
-    if config.num_key_value_heads != config.num_attention_heads:
-        found.append(f"num_key_value_heads={config.num_key_value_heads}")
-    if config.head_dim * config.num_attention_heads != config.hidden_size:
-        found.append(f"head_dim={config.head_dim}")
     if not math.isclose(config.embedding_scale, math.sqrt(config.hidden_size), rel_tol=1e-6):
         found.append(f"embedding_scale={config.embedding_scale}")
     if config.initial_state != "zeros":
         found.append(f"initial_state={config.initial_state!r}")
-    found += [f"{name}=0" for name in ("num_prelude_layers", "num_coda_layers") if not getattr(config, name)]
-    return found + rope_beyond(config)
+    return found + family_beyond(config)
 
 
 def config_of(theirs: Mapping[str, Any]) -> LoopedConfig:

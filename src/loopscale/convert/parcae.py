@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopscale.convert.build import build_config, build_model, require_names, require_sizes
-from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
+from loopscale.convert.expressible import differing_fields, family_beyond, require_placed, require_same
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
 from loopscale.errors import InputError
@@ -167,11 +167,6 @@ def to_parcae(model: LoopedForCausalLM) -> tuple[dict[str, Shaped[Tensor, "..."]
 def inexpressible(config: LoopedConfig, dtype: torch.dtype) -> list[str]:
     """Return, in words, what this model has and a Parcae lacks."""
     found = differing_fields(config, ARCHITECTURE, {*SIZES.values(), *JUDGED})
-    assert config.head_dim is not None  # the config fills it
-    if config.num_key_value_heads != config.num_attention_heads:
-        found.append(f"num_key_value_heads={config.num_key_value_heads}")
-    if config.head_dim * config.num_attention_heads != config.hidden_size:
-        found.append(f"head_dim={config.head_dim}")
     if config.qk_norm_eps != torch.finfo(dtype).eps:
         found.append(f"qk_norm_eps={config.qk_norm_eps}")
     if config.initial_state == "embedded":
@@ -179,8 +174,7 @@ def inexpressible(config: LoopedConfig, dtype: torch.dtype) -> list[str]:
     if config.num_stack_layers * (config.num_loops - 1) % 2 or _backprop_depth(config) is None:
         layers = f"{config.num_distinct_layers} layers, {config.num_stack_layers} of them in {config.num_loops} loops"
         found.append(f"value_embeddings where these have them ({layers})")
-    found += [f"{name}=0" for name in ("num_prelude_layers", "num_coda_layers") if not getattr(config, name)]
-    return found + rope_beyond(config)
+    return found + family_beyond(config)
 
 
 def _backprop_depth(config: LoopedConfig) -> int | None:

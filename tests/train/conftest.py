@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,20 @@ def write_text(folder: Path) -> str:
     return str(path)
 
 
-def make_run(folder: Path, out: str = "run", model: dict | None = None, **train) -> RunConfig:
+def write_stream(folder: Path) -> Path:
+    (folder / "stream").mkdir()
+    for i in range(2):
+        rows = [json.dumps({"text": f"shard {i} line {j}: {j * j % 97} loops"}) for j in range(300)]
+        (folder / "stream" / f"part-{i}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder / "stream"
+
+
+def make_run(folder: Path, out: str = "run", model: dict | None = None, data: dict | None = None, **train) -> RunConfig:
     """Make the configuration of a run of a few steps on the text in a folder."""
     sizes = {k: v for k, v in TINY.items() if k != "vocab_size"}
     base = RunConfig(
         model={**sizes, "dropout": 0.1, **(model or {})},
-        data=DataConfig(corpus=str(folder / "text.txt"), sequence_length=16),
+        data=DataConfig(**{"corpus": str(folder / "text.txt"), "sequence_length": 16, **(data or {})}),
         train=TrainConfig(batch_size=4, max_steps=6, log_every=1, save_every=2, precision="float32"),
         out=str(folder / out),
     )

@@ -16,7 +16,7 @@ from loopscale import InputError
 from loopscale.train import TrainConfig, train
 from loopscale.train.checkpoints import last_checkpoint
 from tests.helpers import shapes_unchecked
-from tests.train.conftest import make_run, write_text
+from tests.train.conftest import make_run, write_stream, write_text
 from tests.train.pair import Pair, train_all
 
 # no loss reads the gate; a sampler deals window i to process i % 2, so that two halves of a step are the whole
@@ -42,6 +42,7 @@ WAYS = {"ddp": False, "fsdp": True}
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     write_text(folder)
+    write_stream(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPSCALE_CACHE", str(folder / "cache"))
         yield folder
@@ -104,9 +105,10 @@ def gone_on_with(folder, pair, runs):
 
     def named(name, way="one", batch_size=4):
         way = {"shard": WAYS.get(way, False), "batch_size": 8 if way == "one" else batch_size}
-        return make_run(folder, name, model=PLAIN, max_steps=4, **way)
+        data = {"corpus": str(folder / "stream"), "stream": True} if "stream" in name else {}
+        return make_run(folder, name, model=PLAIN, data=data, max_steps=4, **way)
 
-    stopped = {"ddp to one": "ddp", "fsdp to ddp": "fsdp"}
+    stopped = {"ddp to one": "ddp", "fsdp to ddp": "fsdp", "stopped stream": "ddp"}
     pair.run(train_all, [named(name, way).to_dict() for name, way in stopped.items()], (1, 2, signal.SIGTERM))
     pair.run(train_all, [named("fsdp killed", "fsdp").to_dict()], (1, 3, signal.SIGKILL), statuses=(1, -9))
     with shapes_unchecked():
@@ -117,7 +119,8 @@ def gone_on_with(folder, pair, runs):
             train(named("ddp to one", None), quiet=True)
         for name in ("ddp to one", "fsdp killed"):
             train(named(name), quiet=True)
-    pair.run(train_all, [named("fsdp to ddp", "ddp").to_dict(), named("one to fsdp", "fsdp").to_dict()])
+    ways = {"fsdp to ddp": "ddp", "one to fsdp": "fsdp", "stopped stream": "ddp", "stream in one go": "ddp"}
+    pair.run(train_all, [named(name, way).to_dict() for name, way in ways.items()])
     return named
 
 
@@ -126,6 +129,10 @@ def test_a_checkpoint_is_gone_on_from_by_any_number_of_processes_in_any_way(runs
     if Version(transformers.__version__) < Version("5.24"):
         pytest.skip("transformers loads no optimizer's state into two processes on a CPU: it does from 5.24 on")
     assert_same(runs["plain", "one"], gone_on_with(name))
+
+
+def test_two_processes_that_share_a_stream_go_on_with_their_very_next_windows(gone_on_with):
+    assert_same(gone_on_with("stream in one go"), gone_on_with("stopped stream"), tolerance=1e-6)
 
 
 def test_readings_of_a_model_that_is_shared_out_are_refused():

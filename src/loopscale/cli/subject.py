@@ -25,6 +25,7 @@ from loopscale.data import (
     tokenize,
 )
 from loopscale.data.loading import token_notes
+from loopscale.data.streaming import stream_of
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
@@ -197,6 +198,8 @@ def _notes(run: Provenance | None, told: Mapping[str, Any], corpus: Corpus) -> l
 
 def _corpus(used: Provenance, run: Provenance | None, given: bool) -> Corpus:
     try:
+        if run is not None and run.stream and not given:
+            return stream_of(found_from(run), used.text_field).held_out()
         return load_corpus(used.corpus if given or run is None else found_from(run), text_field=used.text_field)
     except InputError as error:
         if given or run is None:

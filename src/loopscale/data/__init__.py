@@ -2,7 +2,8 @@
 
 from loopscale.data.corpora import CORPORA, Corpus, CorpusId, load_corpus
 from loopscale.data.encoding import encode_prompt, end_of_text, vocabulary_size
-from loopscale.data.loading import Data, load_data
+from loopscale.data.loading import Data, load_data, load_stream
+from loopscale.data.streaming import StreamedWindows
 from loopscale.data.tokenization import load_tokenizer, require_vocabulary, words_tokenizer
 from loopscale.data.tokens import Tokens, tokenize
 from loopscale.data.windows import Windows, batches, collate
@@ -12,6 +13,7 @@ __all__ = [
     "Corpus",
     "CorpusId",
     "Data",
+    "StreamedWindows",
     "Tokens",
     "Windows",
     "batches",
@@ -20,6 +22,7 @@ __all__ = [
     "end_of_text",
     "load_corpus",
     "load_data",
+    "load_stream",
     "load_tokenizer",
     "require_vocabulary",
     "tokenize",

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopscale.data.corpora import CorpusId, Split, load_corpus
 from loopscale.data.encoding import vocabulary_size
+from loopscale.data.streaming import StreamedWindows, stream_of
 from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
 from loopscale.data.tokens import Tokens, tokenize
 from loopscale.data.windows import Windows
@@ -30,7 +31,7 @@ class Data:
     `notes` say what was guessed and left out on the way, a sentence each.
     """
 
-    train: Windows
+    train: Windows | StreamedWindows
     valid: Windows
     tokenizer: PreTrainedTokenizerFast
     corpus: CorpusId
@@ -48,7 +49,10 @@ class Data:
 
     def require_vocabulary(self, vocab_size: int) -> None:
         """Raise an InputError if a model of `vocab_size` cannot read this text."""
-        self.train.tokens.require_vocabulary(vocab_size)
+        if isinstance(self.train, StreamedWindows):
+            require_vocabulary(self.tokenizer, vocab_size)
+        else:
+            self.train.tokens.require_vocabulary(vocab_size)
         self.valid.tokens.require_vocabulary(vocab_size)
 
 
@@ -98,6 +102,35 @@ def load_data(
         for note in notes:
             logger.warning("corpus '%s': %s", text.id.name, note)
     return Data(train, valid, tokenizer, text.id, (*text.notes, *notes))
+
+
+def load_stream(
+    corpus: str,
+    tokenizer: str,
+    *,
+    sequence_length: int,
+    vocab_size: int | None = None,
+    stride: int | None = None,
+    text_field: str | None = None,
+    rank: int = 0,
+    processes: int = 1,
+) -> Data:
+    """Return the same of a text that is read while it is trained on: one process's share, and what is held out.
+
+    Nothing but the held-out tokens is kept on disk. `corpus` is a folder or file here, or a data set of the hub, see
+    `stream_of`; further arguments are those of `load_data` and `StreamedWindows`.
+
+    Raises:
+        InputError: anything wrong with the corpus, the tokenizer or the lengths, in one sentence.
+    """
+    stream = stream_of(corpus, text_field)
+    held = stream.held_out()
+    known = load_tokenizer(tokenizer, held, vocab_size=vocab_size)
+    step = sequence_length if stride is None else stride
+    train = StreamedWindows(stream, known, sequence_length, step, rank, processes)
+    label = f"what is held out of corpus '{stream.id.name}'"
+    valid = Windows(tokenize(held, known, "valid"), sequence_length, sequence_length, label)
+    return Data(train, valid, known, held.id)
 
 
 def token_notes(tokenizer: PreTrainedTokenizerFast, *parts: Tokens) -> list[str]:

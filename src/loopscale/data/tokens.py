@@ -106,7 +106,7 @@ def _encode(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split:
     parts: list[np.ndarray] = []
     spelled: Counter[str] = Counter()
     text_bytes = 0
-    stream = _stream(documents, eos is not None)
+    stream = pieces_of(documents, eos is not None)
     with progress_bar(f"tokenising ({split})", sum(map(len, documents))) as advance:
         while chunk := list(islice(stream, PIECES_AT_ONCE)):
             for ids, (text, ends) in zip(encode(tokenizer, [text for text, _ in chunk]), chunk, strict=True):
@@ -118,7 +118,7 @@ def _encode(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, split:
     return Tokens(np.concatenate(parts), text_bytes, spelled=dict(spelled))
 
 
-def _stream(documents: Sequence[str], has_eos: bool) -> Iterator[tuple[str, bool]]:
+def pieces_of(documents: Sequence[str], has_eos: bool) -> Iterator[tuple[str, bool]]:
     """Yield the pieces of all documents, and with each whether the end-of-text id follows it."""
     for document in documents:
         parts = list(pieces(document if has_eos or document.endswith("\n") else f"{document}\n"))

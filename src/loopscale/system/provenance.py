@@ -28,6 +28,7 @@ class Provenance:
     fit_on: str
     text_field: str | None
     sha256: str | None
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class _Data:
     stride: int | None = None
     fit_on: str = "train"
     text_field: str | None = None
+    stream: bool = False
 
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
@@ -86,6 +88,7 @@ def provenance(name: str) -> Provenance | None:
         data.fit_on,
         data.text_field,
         None if corpus is None else corpus.sha256,
+        data.stream,
     )
 
 

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # in the run's folder
 SUMS_FILE = "loop_sums.json"
+STREAM_FILE = "stream.json"
 STATE_FILE = "trainer_state.json"
 NEEDED = ("optimizer.pt", "scheduler.pt", STATE_FILE)
 PREFIX = "checkpoint-"

@@ -33,6 +33,7 @@ class DataConfig:
         stride: tokens from one training window to the next; the sequence length by default.
         fit_on: splits that `words` is fitted on; the paper's code also fits on validation text (train+valid).
         text_field: field or column of rows that holds the text; found by its usual names by default.
+        stream: read the text while training, for one too large for the disk; files, or OWNER/NAME of the hub.
     """
 
     corpus: str = "stdlib"
@@ -41,6 +42,7 @@ class DataConfig:
     stride: int | None = None
     fit_on: Literal["train", "train+valid"] = "train"
     text_field: str | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ class RunConfig:
         """Check what concerns more than one part."""
         model = self.model_config(None)
         build_schedule(self.train.depth, model, self.train.seed)
+        if self.data.stream:
+            _check_stream(self.data, self.train)
         positions = model.max_position_embeddings
         if self.data.sequence_length > positions:
             raise InputError(
@@ -204,6 +208,16 @@ class RunConfig:
     def with_model(self, **fields_: Any) -> "RunConfig":
         """Return the run with other fields of the model."""
         return replace(self, model={**self.model, **fields_})
+
+
+def _check_stream(data: DataConfig, train: TrainConfig) -> None:
+    """Refuse what needs the whole text before the first step."""
+    if data.tokenizer == "words":
+        raise InputError("data.stream: a vocabulary of words is fitted on the whole text; give another data.tokenizer.")
+    if train.max_steps is None:
+        raise InputError("data.stream: the length of the text is not known before its end; give train.max_steps.")
+    if train.workers:
+        raise InputError("data.stream: where the text stands is known to the process that reads it; leave out workers.")
 
 
 _LAPTOP = (DataConfig(), TrainConfig(learning_rate=1.5e-3, batch_size=8, max_steps=400, save_every=100))

@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from loopscale.audit import ScaleMonitor, stated, static_warning
-from loopscale.data import Data, collate, load_data
+from loopscale.data import Data, StreamedWindows, collate, load_data, load_stream
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.size import amount, memory, require_room
 from loopscale.model_card import Known, named
 from loopscale.storage import parse_json, sweep, write_json
-from loopscale.system.launcher import own_settings
+from loopscale.system.launcher import own_settings, processes_started
 from loopscale.system.lock import require_held
 from loopscale.system.manifest import damage, told_when_full, write_manifest
 from loopscale.system.process import borrowed, compute_in_one_order
@@ -70,6 +70,16 @@ class Trained:
 def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
     """Return the run's corpus, tokenized and cut into windows."""
     words = config.data.tokenizer == "words"
+    if config.data.stream:
+        return load_stream(
+            config.data.corpus,
+            config.data.tokenizer,
+            sequence_length=config.data.sequence_length,
+            stride=config.data.stride,
+            text_field=config.data.text_field,
+            rank=int(os.environ.get("RANK") or 0),
+            processes=processes_started(),
+        )
     return load_data(
         config.data.corpus,
         config.data.tokenizer,
@@ -173,6 +183,8 @@ def _train(
     if checkpoint is not None and (checkpoint / SUMS_FILE).is_file():
         kept = parse_json((checkpoint / SUMS_FILE).read_text(encoding="utf-8"), SUMS_FILE)
         trainer.sums.take_up(kept, args.device)
+    if checkpoint is not None and isinstance(data.train, StreamedWindows):
+        trainer.take_up_stream(checkpoint)
     if shared_out:
         trainer.share_out([*model.model.prelude, *model.model.layers, *model.model.coda])
     with reached_parameters(trainer, parts):
@@ -266,6 +278,8 @@ def _check_room(config: RunConfig, args: TrainingArguments) -> None:
 def _check_windows(config: RunConfig, data: Data, processes: int) -> None:
     """Refuse a text too short for one step."""
     needed = config.train.batch_size * processes
+    if isinstance(data.train, StreamedWindows):
+        return
     if len(data.train) < needed:
         raise InputError(
             f"corpus {data.corpus.name} makes {len(data.train)} training windows of {config.data.sequence_length} "

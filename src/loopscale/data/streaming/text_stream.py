@@ -1,0 +1,135 @@
+"""Source of a stream: documents of a data set of the hub, or of files here, one after the other.
+
+`datasets` reads them: parquet and JSON lines, compressed or not, without a copy on disk.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from loopscale.data import hub
+from loopscale.data.corpora import Corpus, CorpusId
+from loopscale.data.disk_cache import digest
+from loopscale.data.folders import printable, split_by_name, walk
+from loopscale.data.readers import endings, existing
+from loopscale.data.readers.rows import text_column
+from loopscale.errors import InputError
+
+BUILDERS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+HELD_OUT = 100  # one in so many documents is for validation, where nothing says which are
+MOST_VALID = 256  # documents to validate on
+NAMES = 2  # parts of a name on the hub; a third is a configuration of the data set
+
+
+@final
+@dataclass(frozen=True)
+class TextStream:
+    """Streams of `datasets` to train and to validate on, and the column of text; the same stream holds some out."""
+
+    id: CorpusId
+    train: Any
+    valid: Any | None
+    column: str
+
+    def trained_on(self, text: str) -> bool:
+        """Return whether a document is to train on. Its content decides, so that no copy of it stands on both sides."""
+        return bool(text) and (self.valid is not None or zlib.crc32(text.encode()) % HELD_OUT != 0)
+
+    def held_out(self) -> Corpus:
+        """Return a corpus of nothing to train on and the first documents to validate on.
+
+        Raises `InputError` where there are none.
+        """
+        found: list[str] = []
+        for row in self.train if self.valid is None else self.valid:
+            text = row[self.column]
+            if text and (self.valid is not None or not self.trained_on(text)):
+                found.append(text)
+                if len(found) == MOST_VALID:
+                    break
+        if not found:
+            raise InputError(
+                f"corpus '{self.id.name}' has no text to validate on: one in {HELD_OUT} of its documents is held out; "
+                "give a file that is called valid beside the others."
+            )
+        return Corpus(CorpusId(self.id.name, digest(self.id.sha256, *found)), (), tuple(found))
+
+
+def stream_of(name: str, text_field: str | None = None) -> TextStream:
+    """Return the stream of a folder or file here, or of a data set of the hub: OWNER/NAME or OWNER/NAME/CONFIGURATION.
+
+    Raises `InputError` for what is neither, and where no column is the text.
+    """
+    path = existing(name)
+    if path is not None:
+        identity, train, valid = _local(path)
+    else:
+        identity, train, valid = _of_hub(name)
+    first = next(iter(train), None)
+    if first is None:
+        raise InputError(f"corpus '{name}' is empty: give it some text.")
+    return TextStream(identity, train, valid, text_column(list(first), text_field, f"'{name}'"))
+
+
+def _local(path: Path) -> tuple[CorpusId, Any, Any]:
+    from datasets import load_dataset
+
+    found = walk(path if path.is_dir() else path.parent)
+    files = [file for file in found.files if endings(file.name).format in BUILDERS]
+    split = split_by_name(found, files if path.is_dir() else [path])
+    kinds = {BUILDERS.get(endings(file.name).format) for file in (*split.train, *split.valid)}
+    if len(kinds) != 1 or None in kinds:
+        raise InputError(f"'{path}' cannot be streamed: give files of one kind, parquet or JSON lines.")
+    (kind,) = kinds
+
+    def stream(of: Sequence[Path]) -> Any:
+        return load_dataset(kind, data_files=[str(file) for file in of], split="train", streaming=True)
+
+    # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
+    sizes = [part for file in (*split.train, *split.valid) for part in (found.name(file), file.stat().st_size)]
+    identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
+    return identity, stream(split.train), stream(split.valid) if split.valid else None
+
+
+def _of_hub(name: str) -> tuple[CorpusId, Any, Any]:
+    from datasets import load_dataset
+    from huggingface_hub import dataset_info
+
+    parts = name.split("/")
+    if not NAMES <= len(parts) <= NAMES + 1:
+        raise InputError(
+            f"no such file or folder: '{name}', and no name of a data set on the hub (OWNER/NAME or "
+            "OWNER/NAME/CONFIGURATION)."
+        )
+    if why := hub.trouble():
+        raise InputError(f"corpus '{name}' is streamed from the hub, and there is {why}: give files here.")
+    repo, configuration = "/".join(parts[:NAMES]), parts[NAMES] if len(parts) > NAMES else None
+
+    def asked(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except Exception as error:  # the libraries raise whatever they come across
+            said = str(error).strip().split("\n")[0][:200].rstrip(".")
+            raise InputError(f"the hub does not give '{name}' ({type(error).__name__}: {said}).") from error
+
+    revision = asked(lambda: dataset_info(repo).sha)  # the text is that of one day, also when the run goes on
+    splits = asked(lambda: load_dataset(repo, configuration, revision=revision, streaming=True))
+    if "train" not in splits:
+        raise InputError(f"'{name}' has no split to train on: it has {', '.join(splits)}.")
+    valid = next((splits[name] for name in ("validation", "valid", "dev") if name in splits), None)
+    return CorpusId(name, digest("stream", repo, configuration, revision)), splits["train"], valid
+
+
+def share_of(stream: Any, rank: int, processes: int) -> Any:
+    """Return the documents of one process: whole files where their number is a multiple of the processes'."""
+    from datasets.distributed import split_dataset_by_node
+
+    return split_dataset_by_node(stream, rank=rank, world_size=processes)
+
+
+def documents(stream: Any, column: str) -> Iterator[str]:
+    """Yield the texts of a stream from where it stands."""
+    for row in stream:
+        yield row[column] or ""

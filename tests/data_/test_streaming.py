@@ -1,0 +1,89 @@
+"""Streams of files here: each process its share, packed in order, gone on with at the very next window."""
+
+from itertools import islice, takewhile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from loopscale import InputError
+from loopscale.data import StreamedWindows, load_stream
+
+LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for i in range(2):
+        texts = [f"shard {i} text {j} " + "loops of steps " * (j % 5) for j in range(150)]
+        pq.write_table(pa.table({"text": [*texts, None, ""]}), folder / f"part-{i}.parquet", row_group_size=40)
+    return folder
+
+
+def windows(shards, rank=0, processes=1):
+    data = load_stream(str(shards), "bytes", sequence_length=LENGTH, rank=rank, processes=processes)
+    assert isinstance(data.train, StreamedWindows)
+    return data.train
+
+
+def rows(stream, count=None):
+    return [row.tolist() for row in islice(iter(stream), count)]
+
+
+def one_pass(stream):
+    return [row.tolist() for row in takewhile(lambda _: stream.epoch == 0, iter(stream))]
+
+
+def text_of(found):
+    return bytes(token for row in found for token in row[:-1]).decode()
+
+
+def test_a_stream_is_its_documents_in_order_without_those_that_are_held_out(shards):
+    data = load_stream(str(shards), "bytes", sequence_length=LENGTH)
+    told = text_of(one_pass(data.train))
+    held = bytes(data.valid.tokens.ids).decode().splitlines()
+    assert len(held) >= 1 and not any(line in told.splitlines() for line in held)
+    first = [line for i in range(2) for line in told.splitlines() if line.startswith(f"shard {i}")]
+    assert len(first) == 300 - len(held) and told.splitlines()[:3] == first[:3]
+
+
+@pytest.mark.parametrize("after", [1, 37, 399, 1100])
+def test_a_stream_goes_on_with_the_very_next_window(shards, after):
+    stream = windows(shards)
+    going = iter(stream)
+    for _ in range(after):
+        next(going)
+    state = stream.state_dict()
+    again = windows(shards)
+    again.load_state_dict(state)
+    assert rows(again, 50) == [next(going).tolist() for _ in range(50)]
+
+
+def test_processes_share_the_documents(shards):
+    alone = set(text_of(one_pass(windows(shards))).splitlines())
+    parts = [set(text_of(one_pass(windows(shards, rank, 2))).splitlines()) for rank in (0, 1)]
+    assert all(len(part) > 100 for part in parts)
+    assert len(parts[0] & parts[1]) <= 1 and len(alone - parts[0] - parts[1]) <= 2  # the last words fill no window
+
+
+def test_it_begins_anew_after_its_end(shards):
+    stream = windows(shards)
+    first = one_pass(stream)
+    assert rows(windows(shards), 2 * len(first))[: len(first)] == first and stream.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nothing", "no such file or folder: 'nothing', and no name"), ("owner/name", "is streamed from the hub, and")],
+)
+def test_what_cannot_be_streamed_is_one_sentence(name, said):
+    with pytest.raises(InputError, match=said):
+        load_stream(name, "bytes", sequence_length=LENGTH)
+
+
+def test_files_of_several_kinds_are_refused(shards, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.parquet").write_bytes((shards / "part-0.parquet").read_bytes())
+    with pytest.raises(InputError, match="give files of one kind"):
+        load_stream(str(tmp_path), "bytes", sequence_length=LENGTH)

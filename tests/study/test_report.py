@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -48,7 +49,10 @@ def test_everything_is_written(study, tmp_path):
     assert found == {
         "results.json",
         "report.html",
-        *(f"tables/{name}.md" for name in ("table-1", "norms", "claims", "beside-the-paper", "looping")),
+        *(
+            f"tables/{name}.md"
+            for name in ("table-1", "norms", "claims", "beside-the-paper", "looping", "inter-loop-norm")
+        ),
         *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     }
 
@@ -74,7 +78,8 @@ def test_the_page_is_whole_and_needs_nothing_else(study, tmp_path):
 def test_the_page_goes_from_the_answer_to_the_measurements(measured_study, tmp_path):
     results = write_report(measured_study(), tmp_path)
     shown, text = page(tmp_path), (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not shown.open and text.count("<figure ") == sum(len(topic.figures) for topic in TOPICS)
+    drawn = [figure.name for topic in TOPICS for figure in topic.figures if figure.draw(results) is not None]
+    assert not shown.open and text.count("<figure ") == len(drawn) and "rates" not in drawn  # of a single rate
     heads = (
         f"<h1>{advice(results).headline}",
         "Which control?",
@@ -161,3 +166,10 @@ def test_the_report_is_made_anew_from_the_file(study, tmp_path, capsys):
 def test_a_folder_without_results_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="no results at"):
         report_command(tmp_path)
+
+
+def test_a_study_of_another_grid_has_no_empty_claims(study, tmp_path):
+    base = study(conditions=("per_loop-rmsnorm",))
+    results = write_report(replace(base, conditions={"readout=raw": base.conditions["per_loop-rmsnorm"]}), tmp_path)
+    assert results.claims and not (tmp_path / "tables" / "claims.md").exists()
+    assert "not tested here" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -27,9 +27,14 @@ def counts(claims: tuple[Judgement, ...]) -> dict[Outcome, int]:
     return {verdict: verdicts.count(verdict) for verdict in OUTCOMES}
 
 
+def tested(results: Results) -> bool:
+    """Return whether any claim is tested; those of the paper are not by a study of another grid."""
+    return any(claim.verdict != "not tested here" for claim in results.claims)
+
+
 def claims_table(results: Results) -> Table | None:
     """Every claim with its figure, threshold and verdict."""
-    if not results.claims:
+    if not tested(results):
         return None
     return Table(
         name="claims",

@@ -13,7 +13,7 @@ from ..results import Results
 from ..topic import Topic
 from ..topics import TOPICS
 from .advising import advice
-from .claims import claim_interval, claim_value, counts
+from .claims import claim_interval, claim_value, counts, tested
 from .merging import left_out, parts_of
 
 HERE = Path(__file__).parent
@@ -74,6 +74,7 @@ def page(results: Results, sections: Sequence[PageSection]) -> str:
         sentences=[said.partition(": ") for said in sentences(results)],
         sections=sections,
         counts=counts(results.claims),
+        tested=tested(results),
         claim_value=claim_value,
         claim_interval=claim_interval,
         facts=_facts(results),

@@ -52,9 +52,8 @@ def render(console: Console, results: Results, page: Path | None = None) -> None
     Where a study tests no claim at all, as one of another grid, their table is left out.
     """
     results = judged(results)
-    tested = any(claim.verdict != "not tested here" for claim in results.claims)
     first = next(iter(tables_of(ON_PAGE[:1], results)), None)
-    for table in (first, ranking.control(results), claims_table(results) if tested else None):
+    for table in (first, ranking.control(results), claims_table(results)):
         if table is not None:
             console.print(table)
     if page is not None:

@@ -11,20 +11,19 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loopscale.data import StreamedWindows
-from loopscale.errors import InputError
 from loopscale.hf import ShardedTraining, StagedCheckpoints, whole
 from loopscale.objective import Terminal
-from loopscale.storage import read_json, write_json
+from loopscale.storage import write_json
 from loopscale.system.lock import require_held
 from loopscale.system.manifest import told_when_full, write_manifest
 from loopscale.train.checkpoints import STREAM_FILE, SUMS_FILE
 from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
 from loopscale.train.optimizers import MuonAndAdamW
+from loopscale.train.streams import StreamedTraining
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Diverged(Exception):
         return {"step": self.step, "what": self.what, **({"where": self.where} if self.where else {})}
 
 
-class LoopedTrainer(StagedCheckpoints, ShardedTraining, Trainer):
+class LoopedTrainer(StagedCheckpoints, ShardedTraining, StreamedTraining, Trainer):
     """Trains a `LoopedForCausalLM` on batches of `input_ids` and `shift_labels`.
 
     `schedule` gives the loops of every step, those of the model by default; `optimizer` is `adamw` (whichever `args`
@@ -81,7 +80,6 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, Trainer):
         self._pending: tuple[int, Fetch] | None = None
         self._grad_norm: Tensor | None = None
         self._warned = False
-        self._stood: list[Any] = []  # where the streams of all processes stood at the last checkpoint
         self._hear_gradients()
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries
         self.add_callback(_EveryStep(self))
@@ -170,25 +168,6 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, Trainer):
         together = self.accelerator.reduce(together, "mean").cpu()  # one transfer
         return float(together[0]), together[1:].view(self.sums.loops.shape).tolist()
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the batches; of a stream each process has its own, which accelerate would deal out a second time."""
-        if not isinstance(self.train_dataset, StreamedWindows):
-            return super().get_train_dataloader()
-        own = torch.Generator()  # a draw from the run's own at every start would be one too many after a resumption
-        size = self.args.train_batch_size
-        return DataLoader(self.train_dataset, size, collate_fn=self.data_collator, generator=own)
-
-    def take_up_stream(self, checkpoint: Path) -> None:
-        """Go on with the window after the last one of a checkpoint. Raises `InputError` for another way to share."""
-        stood = read_json(checkpoint / STREAM_FILE, list[dict[str, Any]])
-        if len(stood) != self.args.world_size:
-            raise InputError(
-                f"{checkpoint} was written by {len(stood)} processes that shared a stream, and these are "
-                f"{self.args.world_size}: go on with {len(stood)}."
-            )
-        self.args.ignore_data_skip = True  # the stream stands there already
-        self.train_dataset.load_state_dict(stood[self.args.process_index])
-
     def judge_step(self, step: int) -> None:
         """Raise `Diverged` if a step was not finite: this one on a CPU, the one before on an accelerator."""
         flags = self.sums.finite(self._grad_norm)
@@ -212,16 +191,13 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, Trainer):
             require_held(Path(self.args.output_dir))
         self.require_finite()
         self._kept = self.sums.to_dict(self.gathered_sums())
-        if isinstance(self.train_dataset, StreamedWindows):
-            self._stood = [self.train_dataset.state_dict()] * self.args.world_size
-            if self.args.world_size > 1:
-                torch.distributed.all_gather_object(self._stood, self.train_dataset.state_dict())
+        self.stood = self.states_of_stream()
 
     def seal(self, folder: Path) -> None:
         """Add the sums, then the list of what a whole checkpoint holds."""
         write_json(folder / SUMS_FILE, self._kept)
-        if self._stood:
-            write_json(folder / STREAM_FILE, self._stood)
+        if self.stood:
+            write_json(folder / STREAM_FILE, self.stood)
         write_manifest(folder, self.run)
 
     def writing(self, folder: Path) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ MEANINGS = {
     "page": "a page of one file: the package that frames any, and that of a lens",
     "parcae": "a family of models: its live adapter, and its converter",
     "report": "the report of a study",
+    "windows": "windows of tokens that a model trains on: of texts that are held, and of a stream",
 }
 
 

@@ -23,7 +23,7 @@ from loopscale.train.checkpoints import STREAM_FILE, SUMS_FILE
 from loopscale.train.depth_schedules import DepthSchedule, FixedDepth
 from loopscale.train.metrics import LoopSums, token_sums
 from loopscale.train.optimizers import MuonAndAdamW
-from loopscale.train.streams import StreamedTraining
+from loopscale.train.streamed import StreamedTraining
 
 logger = logging.getLogger(__name__)
 

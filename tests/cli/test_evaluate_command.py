@@ -53,6 +53,7 @@ def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
         "true",
     ]
     files = ["--json", str(tmp_path / "found.json"), "--figures", str(out), "--save_rules", str(tmp_path / "rules")]
+    files += ["--report", str(tmp_path / "deep" / "page.html")]
     assert evaluate("runs/a/seed-1", "runs/b/seed-1", *words, *files) == 0
     printed = capsys.readouterr().out
     for sentence in ("a, 24 of", "b (final)", "frontier", "at equal cost", "oracle", "exit_gate", "* trained depth"):
@@ -71,6 +72,9 @@ def test_tables_figures_rules_and_json(evaluate, tmp_path, capsys):
         "halting-a.png",
         "halting-b.png",
     }
+    page = (tmp_path / "deep" / "page.html").read_text(encoding="utf-8")
+    assert page.count("<figure ") == 4 and "is best: a perplexity of" in page and "Halting of b" in page
+    assert page.count("trained ones is the first within 1%") == 3 and "measured on: a" in page
     rules = [CalibratedRule.load(path) for path in (tmp_path / "rules").iterdir()]
     assert len(rules) == 2 * 6 + 2 * 5 + 2  # only one has a gate; a fixed exit has no level
 

@@ -111,3 +111,26 @@ def test_nothing_is_wider_than_the_terminal_and_no_word_is_broken(width, columns
     longest = max(map(len, words))
     if longest + 16 <= width:  # beside the headings there is no room for it otherwise
         assert words <= printed_words
+
+
+WORDS = st.text(st.sampled_from("abc±"), min_size=1, max_size=9)
+CELLS = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
+ROWS = st.integers(1, 7).flatmap(lambda n: st.lists(st.tuples(*[CELLS] * n), min_size=1, max_size=3))
+
+
+@given(ROWS, st.integers(24, 90), st.booleans())
+def test_no_word_is_broken_and_no_line_is_too_long(rows, width, numeric):
+    columns = tuple(Column(f"head{i} of", numeric=numeric) for i in range(len(rows[0])))
+    text = io.StringIO()
+    Console(width=width, file=text).print(Table("t", "", "", columns, tuple(rows)))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert {word for row in rows for cell in row for word in cell.split()} <= set(text.getvalue().split())
+
+
+def test_a_long_name_in_a_narrow_terminal_stands_on_a_line_of_its_own():
+    name = "a-condition-with-a-name-that-is-long@0.003"
+    shown = Table("t", "", "", (Column("condition"), Column("a rather long heading", numeric=True)), ((name, "1"),))
+    text = io.StringIO()
+    Console(width=48, file=text).print(shown)
+    assert name in text.getvalue().split() and "heading: 1" in text.getvalue()

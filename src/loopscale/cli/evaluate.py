@@ -12,7 +12,8 @@ from rich.console import Console
 from loopscale.batches import Batch, inputs_and_labels
 from loopscale.cli.parser import check_outputs
 from loopscale.cli.subject import Subject, labels, measured_subject
-from loopscale.display import console, file_name, tracker, write_chart
+from loopscale.display import Table, console, file_name, tracker, write_chart
+from loopscale.display.page import PageFigure, PagePart, write_html
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import (
     RULES,
@@ -45,6 +46,7 @@ from loopscale.evaluate.display import (
     frontier_table,
     precision_table,
 )
+from loopscale.evaluate.exits_page import exits_page
 from loopscale.evaluate.fewer_bits import precision_named
 from loopscale.evaluate.pareto import points_table
 from loopscale.halting.calibrated import fingerprint
@@ -79,6 +81,7 @@ def run(args: Namespace) -> int:
     speeds = _speeds(subjects, curves, sizes, args.repeats)
     found: dict[str, Any] = {"environment": environment(), "corpus": subjects[0].facts["corpus"], "models": {}}
     measured: dict[str, Measured] = {}
+    shown: dict[str, list[Table]] = {"Every exit": []}
     for subject in subjects:
         own = {size: some[subject.label] for size, some in speeds.items()}
         flops = token_flops(subject.model, subject.inputs[:1])
@@ -92,22 +95,33 @@ def run(args: Namespace) -> int:
             label = subject.label if reading == "trained" else f"{subject.label} ({reading})"
             measured[label] = Measured(curve, flops, own[max(own)])
             description["depth"][reading] = describe_depth(measured[label])
-            out.print(depth_table(label, measured[label], own), "")
+            shown["Every exit"].append(depth_table(label, measured[label], own))
+            out.print(shown["Every exit"][-1], "")
         if precisions:
             reports = measure_precisions(subject.model, subject.windows, precisions)
             description["precision"] = plain(reports)
-            out.print(precision_table(f"{subject.label}, in other precisions", reports), "")
+            in_others = precision_table(f"{subject.label}, in other precisions", reports)
+            shown.setdefault("Other precisions", []).append(in_others)
+            out.print(in_others, "")
         found["models"][subject.label] = description
-    if len({tuple(subject.facts[key] for key in SAME) for subject in subjects}) > 1:
+    alike = len({tuple(subject.facts[key] for key in SAME) for subject in subjects}) == 1
+    if not alike:
         out.print(OTHER_TEXTS, "", sep="\n", soft_wrap=True)
-    found["frontier"] = _frontier(args, measured, out)
+    points = frontier(measured, reference(args))
+    shown["At equal cost"], found["frontier"] = _frontier(points, measured, out)
     if halting is not None:
         for subject in subjects:
             found["models"][subject.label]["halting"] = halting.report(subject, rules[subject.label], out)
     if args.json:
         write_json(Path(args.json), plain(found))
     if args.figures:
-        _figures(Path(args.figures), found, measured, reference(args))
+        _figures(Path(args.figures), found, measured, points)
+    if args.report:
+        parts = [PagePart(heading, tables=tuple(tables)) for heading, tables in shown.items()]
+        texts = {subject.label: subject.facts for subject in subjects}
+        page = exits_page(measured, points, [*parts, *_halting_parts(found)], found["environment"], texts, alike)
+        write_html(Path(args.report), page)
+        out.print(f"wrote {args.report}: open it in a browser", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -143,14 +157,30 @@ def _speeds(
     }
 
 
-def _frontier(args: Namespace, measured: dict[str, Measured], out: Console) -> dict[str, Any]:
-    points = frontier(measured, reference(args))
-    out.print(frontier_table("frontier", points), "")
+def _frontier(
+    points: Sequence[FrontierPoint], measured: dict[str, Measured], out: Console
+) -> tuple[list[Table], dict[str, Any]]:
+    """Print the frontier and who is better at equal cost; return their tables, and what a file keeps of them."""
     base, *others = measured
     found = [d for other in others for kind in ("flops", "seconds") for d in differences(measured, other, base, kind)]
+    tables = [frontier_table("frontier", points)]
     if found:
-        out.print(difference_table("cross-entropy at equal cost (negative: better than the reference)", found), "")
-    return {"points": points_table(points), "differences": [asdict(d) for d in found]}
+        tables.append(difference_table("cross-entropy at equal cost (negative: better than the reference)", found))
+    for table in tables:
+        out.print(table, "")
+    return tables, {"points": points_table(points), "differences": [asdict(d) for d in found]}
+
+
+def _halting_parts(found: dict[str, Any]) -> list[PagePart]:
+    """Return a part of the page for the rules of every model."""
+    parts = []
+    for i, (label, description) in enumerate(found["models"].items()):
+        if (report := description.get("halting")) is not None:
+            caption = "Relative perplexity against selected loops a token, with 95% intervals, and the oracle's bound."
+            figure = PageFigure(f"halting-{i}", f"{label}: rules that stop early", caption, halting_chart(report))
+            tables = halting_table(f"{label}, halting", report), halting_time_table(f"{label}, by the clock", report)
+            parts.append(PagePart(f"Halting of {label}", (figure,), tables))
+    return parts
 
 
 def reference(args: Namespace) -> list[FrontierPoint]:
@@ -159,10 +189,10 @@ def reference(args: Namespace) -> list[FrontierPoint]:
 
 
 def _figures(
-    folder: Path, found: dict[str, Any], measured: dict[str, Measured], published: Sequence[FrontierPoint]
+    folder: Path, found: dict[str, Any], measured: dict[str, Measured], points: Sequence[FrontierPoint]
 ) -> None:
     write_chart(depth_chart({name: one.curve for name, one in measured.items()}), folder / "depth")
-    write_chart(frontier_chart(frontier(measured, published)), folder / "frontier")
+    write_chart(frontier_chart(points), folder / "frontier")
     for label, description in found["models"].items():
         if "halting" in description:
             write_chart(halting_chart(description["halting"]), folder / file_name(f"halting-{label}"))

@@ -184,6 +184,7 @@ def evaluate(parser: Parser, words: Sequence[str]) -> None:
     parser.add_argument("--reference", type=bool, default=False, help="add the paper's 129M exits to the frontier")
     add_model_arguments(parser)
     parser.add_argument("--json", type=str | None, help="write every figure to this file")
+    parser.add_argument("--report", type=str | None, help="write a page of all of it to this file")
     parser.add_argument("--figures", type=str | None, help="draw into this folder")
 
 

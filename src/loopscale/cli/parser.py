@@ -135,11 +135,12 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def check_outputs(args: Namespace, *folders: str) -> None:
-    """Raise `InputError`, before the work, if --json or one of the options that name `folders` cannot be written to."""
-    if args.json is not None:
-        if Path(args.json).is_dir():
-            raise InputError(f"--json {args.json} is a folder: name a file.")
-        check_writable("--json", Path(args.json).parent)
+    """Raise `InputError`, before the work, if --json, --report or one of `folders` cannot be written to."""
+    for name in ("json", "report"):
+        if (path := args.get(name)) is not None:
+            if Path(path).is_dir():
+                raise InputError(f"--{name} {path} is a folder: name a file.")
+            check_writable(f"--{name}", Path(path).parent)
     for name in folders:
         if args[name] is not None:
             check_writable(f"--{name}", Path(args[name]))

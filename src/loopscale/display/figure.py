@@ -120,6 +120,7 @@ def write_figure(figure: "Figure", stem: Path) -> str:
     stem.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in letters that the font lacks
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names leave no room for the curves
         svg = to_svg(figure)
         stem.with_name(f"{stem.name}.svg").write_text(svg, encoding="utf-8")
         FigureCanvasAgg(figure).print_png(stem.with_name(f"{stem.name}.png"))

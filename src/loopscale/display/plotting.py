@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, ROW = 9.2, 4.8, 0.42  # inches
+ENTRY, LETTER = 0.24, 0.09  # inches of a line of the legend, and of a letter of it
+USUAL, LONGEST = 24, 60  # letters of a name that there is room for, and of one that is shown
 WRAPPED = 110  # letters of a line below a figure
 
 
@@ -24,12 +26,15 @@ def plot(chart: Chart) -> "Figure":
     from matplotlib.figure import Figure
 
     rows = max(len(panel.y.names) for panel in chart.panels)
-    figure = Figure(figsize=(WIDTH, 1.2 + ROW * rows if rows else HEIGHT), layout="constrained")
+    longest = max(map(len, chart.legend), default=0)
+    width = WIDTH + LETTER * max(0, min(longest, LONGEST) - USUAL)
+    height = 1.2 + ROW * rows if rows else max(HEIGHT, 0.5 + ENTRY * len(chart.legend))
+    figure = Figure(figsize=(width, height), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(chart.panels), squeeze=False)[0], chart.panels, strict=True):
         _draw(axes, panel)
     found = dict(pair[::-1] for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True))
     if set(chart.legend) - {name for panel in chart.panels for name in panel.y.names} and len(found) > 1:
-        labels = [draw_label(name) for name in chart.legend]
+        labels = [_shown(name) for name in chart.legend]
         looks: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "labelspacing": 0.7}
         figure.legend([found[label] for label in labels], labels, loc="outside right upper", **looks)
     if said := remarks(chart):
@@ -57,7 +62,7 @@ def _axis(axes: "Axes", kind: str, axis: Axis, scale: Scale) -> None:
     axes.set(**{f"{kind}label": f"{axis.label} (log scale)" if axis.log else axis.label})
     axes.set(**{f"{kind}scale": "log" if axis.log else "linear"})
     ticks = axes.xaxis if kind == "x" else axes.yaxis
-    ticks.set_ticks([value for value, _ in scale.ticks], [draw_label(words).strip() for _, words in scale.ticks])
+    ticks.set_ticks([value for value, _ in scale.ticks], [_shown(words).strip() for _, words in scale.ticks])
     ticks.set_ticks([], minor=True)
     axes.set(**{f"{kind}lim": ends})
 
@@ -70,7 +75,7 @@ def _line(axes: "Axes", panel: Panel, series: Series) -> None:
     filled = [i for i, (_, _, state) in enumerate(points) if state == "drawn" and i not in series.hollow]
     looks: dict[str, Any] = {"color": series.style.colour, "marker": series.marker}
     line = "" if series.marks_only else series.style.dashes
-    axes.plot(*_columns(onward), **looks, linestyle=line, markevery=filled, label=draw_label(series.name))
+    axes.plot(*_columns(onward), **looks, linestyle=line, markevery=filled, label=_shown(series.name))
     hollow = [shown[i] for i in sorted(series.hollow)]
     axes.plot(*_columns(hollow), **looks, linestyle="", markerfacecolor="none", label="_hollow")
     if series.reach_y and not series.marks_only:
@@ -115,6 +120,11 @@ def _around(axes: "Axes", panel: Panel) -> None:
             axes.axhline(rule.value, **looks)
             place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
             axes.text(1.0, rule.value, draw_label(rule.words), fontsize="small", **place)
+
+
+def _shown(name: str) -> str:
+    """Return a name as a label, the end of a long one left out."""
+    return draw_label(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
 
 
 def _cut(ends: tuple[float, float], inside: Sequence[float]) -> tuple[float, float]:

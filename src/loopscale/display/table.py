@@ -98,36 +98,54 @@ def to_rich(table: Table, width: int) -> RichTable:
     its verdict. Where even words do not fit beside each other, a row becomes lines of heading and cell.
     """
     shown = [i for i, column in enumerate(table.columns) if width >= WIDE or not column.aside]
+    room = width - GAP * (len(shown) - 1) - EDGES
     words = {i: max(_longest(cell) for cell in _cells(table, i)) for i in shown}
-    whole = {
-        i: max(map(cell_len, _cells(table, i)))
-        for i in (0, len(table.columns) - 1)
-        if i in words and not table.columns[i].sentences
-    }
-    if not _fits(words | whole, width):
-        whole = {}
-    if not _fits(words, width):
-        return _as_lines(table, shown)
+    cells = {i: max(map(cell_len, _cells(table, i))) for i in shown}
+    ends = {0, len(table.columns) - 1} & set(shown)
+    whole = words | {i: cells[i] for i in ends if not table.columns[i].sentences}
+    least = whole if sum(whole.values()) <= room else words
+    if sum(least.values()) > room:
+        return _as_lines(table, shown, width)
+    widths = _spread(least, cells, room)
     rendered = _frame(table)
     for i in shown:
         column = table.columns[i]
         justify: JustifyMethod = "right" if column.numeric else "left"
-        rendered.add_column(Text(column.heading), justify=justify, no_wrap=i in whole, min_width=whole.get(i, words[i]))
+        rendered.add_column(Text(column.heading), justify=justify, width=widths[i])
     for row in table.rows:
         rendered.add_row(*(Text(inert(row[i]), style=_colour(table.columns[i], row[i])) for i in shown))
     return rendered
 
 
-def _as_lines(table: Table, shown: Sequence[int]) -> RichTable:
-    """Return the table with one line for each cell, and a rule between rows."""
+def _spread(least: Mapping[int, int], wanted: Mapping[int, int], room: int) -> dict[int, int]:
+    """Return the widths of columns: at least what each needs, and the rest where most is wanted."""
+    widths = dict(least)
+    for _ in range(room - sum(widths.values())):
+        narrowest = max(widths, key=lambda i: wanted[i] - widths[i])
+        widths[narrowest] += wanted[narrowest] > widths[narrowest]
+    return widths
+
+
+def _as_lines(table: Table, shown: Sequence[int], width: int) -> RichTable:
+    """Return the table with one line for each cell, and a rule between rows.
+
+    Headings stand beside cells, or before them where a word of a cell would have to be broken.
+    """
+    headings = max(cell_len(table.columns[i].heading) for i in shown)
+    beside = headings + max(_longest(cell) for i in shown for cell in _cells(table, i)) + GAP + EDGES <= width
     rendered = _frame(table)
     rendered.show_header = False
-    rendered.add_column(no_wrap=False)
+    if beside:
+        rendered.add_column(width=headings)
     rendered.add_column()
     for row in table.rows:
         for i in shown:
-            cell = Text(inert(row[i]), style=_colour(table.columns[i], row[i]))
-            rendered.add_row(Text(table.columns[i].heading), cell, end_section=i == shown[-1])
+            column, last = table.columns[i], i == shown[-1]
+            cell = Text(inert(row[i]), style=_colour(column, row[i]))
+            if beside:
+                rendered.add_row(Text(column.heading), cell, end_section=last)
+            else:
+                rendered.add_row(Text(f"{column.heading}: ").append_text(cell), end_section=last)
     return rendered
 
 
@@ -149,10 +167,6 @@ def _cells(table: Table, i: int) -> list[str]:
 
 def _longest(text: str) -> int:
     return max((cell_len(word) for word in text.split()), default=1)
-
-
-def _fits(widths: Mapping[int, int], width: int) -> bool:
-    return sum(widths.values()) + GAP * (len(widths) - 1) + EDGES <= width
 
 
 def _colour(column: Column, cell: str) -> str:

@@ -20,6 +20,7 @@ from loopscale.display.page.values import chart_data, in_words, values_table
 from loopscale.display.page.vector import drawn, swatch
 from loopscale.display.table import to_html
 from loopscale.display.text import inert
+from loopscale.errors import InputError
 
 HERE = Path(__file__).parent
 STYLES = ("frame.css", "table.css", "chart.css", "print.css")
@@ -44,6 +45,15 @@ def render(template: str, folder: Path, styles: Sequence[str] = (), scripts: Seq
     script = _source([HERE / name for name in SCRIPTS] + [folder / name for name in scripts])
     shared = {"style": Markup(style), "script": Markup(script), "policy": Markup(_policy(style, script))}
     return _templates(folder).get_template(template).render(**shared, **values)
+
+
+def write_html(path: Path, html: str) -> None:
+    """Write a page to a file. Raises `InputError` where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}.") from error
 
 
 def _templates(folder: Path) -> Environment:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from loopscale.display import page
-from loopscale.errors import InputError
 from loopscale.lens.measure import Lens
 
 HERE = Path(__file__).parent
@@ -25,11 +24,7 @@ def render(lens: Lens, title: str = "") -> str:
 def write_page(lens: Lens, path: str | Path, title: str = "") -> Path:
     """Write the page to a file. Raises `InputError` where it cannot be written."""
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(lens, title), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}.") from error
+    page.write_html(path, render(lens, title))
     return path
 
 

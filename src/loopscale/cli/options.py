@@ -134,10 +134,10 @@ def export(parser: Parser, words: Sequence[str]) -> None:
 def retrofit(parser: Parser, words: Sequence[str]) -> None:
     """Turn a pretrained model into a looped one: layers before the core run once, the core is looped, the rest follows.
 
-    With one loop it is the original, logits and text. Llama, Mistral, Qwen 2 and 3, SmolLM 2 and 3, from a folder, the
-    hub or a GGUF file; what a looped model cannot compute is refused by name. It is healed as any model is trained:
-    loopscale train --init_from OUT. With --scan nothing is written but OUT/scan.json and OUT/scan.md: the perplexity of
-    every core and number of loops before any training; an interrupted scan goes on.
+    With one loop it is the original, logits and text. Llama, Mistral, OLMo 2, Qwen 2 and 3, SmolLM 2 and 3, from a
+    folder, the hub or a GGUF file; what a looped model cannot compute is refused by name. It is healed as any model is
+    trained: loopscale train --init_from OUT. With --scan nothing is written but OUT/scan.json and OUT/scan.md: the
+    perplexity of every core and number of loops before any training; an interrupted scan goes on.
     """
     parser.add_argument("source", type=str, help="folder, hub id or GGUF file of a pretrained model")
     parser.add_argument("out", type=str, help="the folder to write")

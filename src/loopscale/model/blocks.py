@@ -50,9 +50,10 @@ class LoopedAttention(nn.Module):
         self.v_proj = BranchLinear(hidden, kv_size, initial_gain, bias)
         self.o_proj = BranchLinear(q_size, hidden, initial_gain, config.attention_output_bias)
         eps = config.rms_norm_eps if config.qk_norm_eps is None else config.qk_norm_eps
-        self.has_norms = config.qk_norm
+        self.norm_of = None if not config.qk_norm else "projection" if config.qk_norm_whole else "head"
         self.q_norm, self.k_norm = (
-            nn.RMSNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity() for _ in "qk"
+            nn.RMSNorm(size if config.qk_norm_whole else self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
+            for size in (q_size, kv_size)
         )
         self.values = ValueEmbedding(config) if value_embedding else None
 
@@ -66,10 +67,13 @@ class LoopedAttention(nn.Module):
         def heads(y: Tensor) -> Heads:
             return y.view(B, T, -1, self.head_dim).transpose(1, 2)
 
-        q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        q, k, v = self.q_proj(x), self.k_proj(x), heads(self.v_proj(x))
+        if self.norm_of == "projection":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = heads(q), heads(k)
         if self.values is not None:
             v = v + heads(self.values(x, context).to(v.dtype))
-        if self.has_norms:
+        if self.norm_of == "head":
             q, k = self.q_norm(q), self.k_norm(k)
         if q.dtype != v.dtype or k.dtype != v.dtype:  # a norm under autocast may widen
             q, k = q.to(v.dtype), k.to(v.dtype)

@@ -57,6 +57,7 @@ class LoopedConfig(Importable, PreTrainedConfig):
         attention_bias: queries, keys and values have biases.
         attention_output_bias: what attention writes has a bias.
         qk_norm: queries and keys are normalised (RMSNorm) in every head, before RoPE.
+        qk_norm_whole: that norm is over all heads together, before they are cut (OLMo 2).
         qk_norm_eps: epsilon of that norm; that of every norm by default.
         value_embeddings: every other layer, the last included, adds an embedding of its token to the values, by a gate
             per head (Parcae, nanochat).
@@ -120,6 +121,7 @@ class LoopedConfig(Importable, PreTrainedConfig):
     attention_bias: bool = False
     attention_output_bias: bool = False
     qk_norm: bool = False
+    qk_norm_whole: bool = False
     qk_norm_eps: float | None = None
     value_embeddings: bool = False
     mlp: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] = "swiglu"

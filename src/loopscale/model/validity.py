@@ -57,6 +57,8 @@ def _check_losses(config: "LoopedConfig") -> None:
     for name in ("norm_penalty_coef", "entropy_coef", "rms_norm_eps"):
         if not 0 <= getattr(config, name) < math.inf:
             raise InputError(f"{name} is {getattr(config, name)}: give 0 or more.")
+    if config.qk_norm_whole and not config.qk_norm:
+        raise InputError("qk_norm_whole says how queries and keys are normalised, and qk_norm is false: set it too.")
     if config.qk_norm_eps is not None and not 0 <= config.qk_norm_eps < math.inf:
         raise InputError(f"qk_norm_eps is {config.qk_norm_eps}: give 0 or more.")
     if not 0 < config.embedding_scale < math.inf:

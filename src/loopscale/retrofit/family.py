@@ -4,7 +4,7 @@ What a looped model cannot compute is refused by the name of its field, before a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from transformers import PreTrainedConfig
@@ -25,12 +25,19 @@ class Family:
     biases: bool = False  # of queries, keys and values, where no field says
     output_bias: bool = True  # the output has one too, where the others do
     qk_norm: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of `LoopedConfig`, that every model of the kind has
+    names: Mapping[str, str] = field(default_factory=dict)  # parts of a weight's name -> ours
 
 
 # model_type -> what its layers are
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(),
     "mistral": Family(bias_field=None),
+    "olmo2": Family(
+        qk_norm=True,
+        fields={"qk_norm_whole": True, "residual": "post"},
+        names={"post_attention_layernorm": "attention_output_norm", "post_feedforward_layernorm": "mlp_output_norm"},
+    ),
     "qwen2": Family(bias_field=None, biases=True, output_bias=False),
     "qwen3": Family(qk_norm=True),
     "smollm3": Family(),
@@ -85,6 +92,7 @@ def looped_config(theirs: PreTrainedConfig, core: tuple[int, int], num_loops: in
         "attention_bias": biases,
         "attention_output_bias": biases and family.output_bias,
         "qk_norm": family.qk_norm,
+        **family.fields,
         "readout": "rmsnorm",
         "supervision": "terminal",  # the loss that made these weights saw one exit
         "dropout": 0.0,
@@ -110,8 +118,7 @@ def refuse(described: Described) -> None:
         raise InputError(f"this {kind} has layer_types {', '.join(other)}, which a looped model lacks.")
     if kind not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        reason = " (its norms follow the branches)" if kind.startswith("olmo") else ""
-        raise InputError(f"a model of type '{kind}' has no looped form{reason}: retrofit reads {known}.")
+        raise InputError(f"a model of type '{kind}' has no looped form: retrofit reads {known}.")
     rope = described.get("rope_parameters") or {}
     if rope.get("rope_type") not in ROPE_TYPES:
         raise InputError(

@@ -5,6 +5,7 @@ With one loop it is the original, and both are run on a few tokens to make sure 
 Letters: B batch, T tokens, V vocabulary.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -19,7 +20,7 @@ from loopscale.mechanism import Named
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.parts.relaxation import FullStep
 from loopscale.model.slots import check_loops
-from loopscale.retrofit.family import looped_config
+from loopscale.retrofit.family import FAMILIES, looped_config
 from loopscale.retrofit.pretrained import load_pretrained
 from loopscale.retrofit.start import started_parts
 from loopscale.stepping import evaluating
@@ -54,7 +55,8 @@ def retrofit(
     parts = {"injection": injection, "relaxation": relaxation, "recurrence": recurrence}
     config = looped_config(original.config, core, num_loops, **parts)
     at_start = {name: weight.to(original.dtype) for name, weight in started_parts(config).items()}
-    state = {**renamed(original.state_dict(), config), **at_start}
+    names = FAMILIES[original.config.model_type].names
+    state = {**renamed(original.state_dict(), config, names), **at_start}
     looped = build_model(config, state, f"this {original.config.model_type}")
     if original.generation_config is not None:
         looped.generation_config = deepcopy(original.generation_config)
@@ -62,14 +64,17 @@ def retrofit(
     return looped
 
 
-def renamed(weights: dict[str, Tensor], config: LoopedConfig) -> dict[str, Shaped[Tensor, "..."]]:
-    """Return copies of a pretrained model's weights under our names."""
+def renamed(
+    weights: dict[str, Tensor], config: LoopedConfig, names: Mapping[str, str]
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Return copies of a pretrained model's weights under our names; `names` are those of its kind, in ours."""
     first, last = config.num_prelude_layers, config.num_prelude_layers + config.num_stack_layers
     state = {}
     for name, weight in weights.items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        state[our_name(name, first, last)] = weight.detach().clone()
+        *place, module, last_name = our_name(name, first, last).split(".")
+        state[".".join([*place, names.get(module, module), last_name])] = weight.detach().clone()
     return state
 
 

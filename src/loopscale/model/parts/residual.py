@@ -75,6 +75,24 @@ class Sandwich(Residual):
 
 
 @final
+class Post(Residual):
+    """x + N F(x): a branch reads the stream as it is, and writes with the scale of N's weight.
+
+    OLMo 2 (arXiv 2501.00656).
+    """
+
+    effects: ClassVar[Mapping[str, Effect]] = {"scale": Effect.KEEPS, "mean": Effect.KEEPS}
+
+    def __init__(self, sizes: LayerSizes, arguments: Any) -> None:
+        super().__init__(sizes, arguments)
+        self.norms = nn.Identity(), build_norm(sizes.block_norm, sizes)
+
+    def forward(self, x: State, branch: Branch) -> State:
+        """Add the normalised branch."""
+        return x + self.dropped(self.norms[1](branch(x).to(x.dtype)))
+
+
+@final
 class PostAdd(Residual):
     """N2(x + F(N1 x)): the whole stream is normalised after every branch, so that scale leaves the loop.
 
@@ -182,6 +200,7 @@ class DeepNorm(Residual):
 RESIDUALS: dict[str, type[Residual]] = {
     "pre": PreNorm,
     "sandwich": Sandwich,
+    "post": Post,
     "post_add": PostAdd,
     "layer_scale": LayerScale,
     "scaled": Scaled,

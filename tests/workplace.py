@@ -68,7 +68,7 @@ PRETRAINED = {
     **{"vocab_size": 256, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64},
     **{"num_hidden_layers": 3, "max_position_embeddings": 128},
 }
-HOURS = {"reproduce"}  # only parsed: a study has tests of its own
+HOURS = {"reproduce", "plan"}  # only parsed: a study has tests of its own, and so has a plan
 BLIND_SPOT = UNSTEADY = 3
 ELSEWHERE = {
     "curl",

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "say how good every exit is, what it costs, and when to stop early",
     "generate": "write on from a prompt, at any depth, faster by self-speculation",
     "lens": "show a text token by token and loop by loop, as a page",
+    "plan": "say what a training takes of a device, how long it is and what it costs",
     "report": "write tables, figures and the page of a study anew, or of several as one",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE

@@ -113,5 +113,18 @@ def starting(preset: Callable[[Namespace], Mapping[str, Any]]) -> Callable[[Name
     return defaults
 
 
+def of_folder(preset: Callable[[Namespace], Mapping[str, Any]]) -> Callable[[Namespace], Mapping[str, Any]]:
+    """Return defaults that are the preset's, or those of the run or model in the folder that a plan names."""
+
+    def defaults(args: Namespace) -> Mapping[str, Any]:
+        if args.folder is None:
+            return preset(args)
+        from loopscale.plan import run_of_folder
+
+        return _flat(run_of_folder(args.folder, args.preset).to_dict())
+
+    return defaults
+
+
 def _flat(values: Values) -> Mapping[str, Any]:
     return {f"{part}.{key}": value for part in PARTS for key, value in values[part].items()}

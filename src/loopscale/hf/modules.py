@@ -1,10 +1,12 @@
 """Modules of torch as libraries leave them: wrapped, hooked, offloaded, called again in a backward pass."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.utils import logging
 
 
@@ -12,6 +14,29 @@ def does_more_than_its_class(module: nn.Module) -> bool:
     """Return whether hooks, or a forward of its own as accelerate's offloading puts there, go with a module's call."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return "forward" in vars(module) or any(hooks)
+
+
+def holds_numbers_alone(weight: Tensor) -> bool:
+    """Return whether a tensor is torch's own kind, or a fake one, which plans are made with, and lies somewhere."""
+    return type(weight) in (nn.Parameter, Tensor, FakeTensor) and not weight.is_meta
+
+
+_ELSEWHERE: list[str] = []  # the kind of device that `kernels_of` asks for
+
+
+@contextmanager
+def kernels_of(device: str) -> Iterator[None]:
+    """Choose kernels as on a kind of device, wherever the tensors are: a plan for a GPU is made without one."""
+    _ELSEWHERE.append(device)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.pop()
+
+
+def kernel_device(x: Tensor) -> str:
+    """Return the kind of device whose kernels a tensor is computed with."""
+    return _ELSEWHERE[-1] if _ELSEWHERE else x.device.type
 
 
 def execution_device(model: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ from torch.nn.functional import gelu, relu, silu
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from loopscale.errors import InputError
-from loopscale.hf import attend, rotate
+from loopscale.hf import attend, kernel_device, rotate
 from loopscale.model.config import LoopedConfig
 from loopscale.model.parts import RESIDUALS, LayerSizes, build_part
 from loopscale.stepping import Context, State
@@ -117,7 +117,7 @@ class ValueEmbedding(nn.Module):
 
 def _kernel_is_slow(q: Tensor, k: Tensor) -> bool:
     """Return whether torch's CPU attention kernel is slower than the formula: its bf16 backward is, by 2 to 3 times."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape == k.shape
+    return kernel_device(q) == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape == k.shape
 
 
 def plain_causal_attention(q: Heads, k: Heads, v: Heads) -> Heads:

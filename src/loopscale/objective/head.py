@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from loopscale.errors import InputError
-from loopscale.hf import does_more_than_its_class
+from loopscale.hf import does_more_than_its_class, holds_numbers_alone
 from loopscale.objective.passes import Passes, blocks_of, differentiate, equal_parts, longest
 from loopscale.system.precision import autocast_dtype, widened
 
@@ -37,8 +37,7 @@ def plain_weight(head: Head) -> Float[Tensor, "vocab hidden"] | None:
     if type(head) is not nn.Linear or head.bias is not None or does_more_than_its_class(head):
         return None
     weight = head.weight
-    ordinary = type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point() and not weight.is_meta
-    return weight if ordinary else None
+    return weight if holds_numbers_alone(weight) and weight.is_floating_point() else None
 
 
 def head_precision(weight: Float[Tensor, "vocab hidden"]) -> torch.dtype:

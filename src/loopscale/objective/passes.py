@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loopscale.hf import kernel_device
 from loopscale.system.precision import widened
 
 Passes = Callable[[Tensor, Tensor], Tensor]
@@ -49,7 +50,7 @@ def differentiate_at_once(logits: Float[Tensor, "rows vocab"], targets: Int[Tens
 
 def blocks_of(x: Float[Tensor, "rows width"]) -> list[slice]:
     """Split rows into blocks over which several passes are cheap."""
-    budget = CPU_BLOCK_BYTES if x.device.type == "cpu" else BLOCK_BYTES
+    budget = CPU_BLOCK_BYTES if kernel_device(x) == "cpu" else BLOCK_BYTES
     return equal_parts(len(x), budget // (x.shape[1] * widened(x.dtype).itemsize))
 
 

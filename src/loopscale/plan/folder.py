@@ -1,0 +1,33 @@
+"""Folder of a model as the run that a plan is made of: what it was trained by, or a preset with its sizes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from loopscale.errors import InputError
+from loopscale.model import LoopedConfig
+from loopscale.train import MODEL_FIELDS, RunConfig, preset_run, read_run
+
+
+def run_of_folder(name: str, preset: str) -> RunConfig:
+    """Return the run of a folder with a run.json, or a preset's with the sizes of a config.json (folder or hub id).
+
+    Raises `InputError` where there is neither, or the model is no native one.
+    """
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        return read_run(folder)
+    try:
+        config: Any = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name} has no config.json of a model: name a folder, or a hub id that can be read."
+        ) from error
+    if not isinstance(config, LoopedConfig):
+        raise InputError(f"{name} is a {config.model_type} model: convert it, or plan by its sizes (--model.*).")
+    run = preset_run(preset)
+    own = {f.name: getattr(config, f.name) for f in MODEL_FIELDS if f.name != "trained_loops"}
+    length = min(run.data.sequence_length, config.max_position_embeddings)
+    return replace(run, model=own, data=replace(run.data, tokenizer=name, sequence_length=length))

@@ -1,0 +1,61 @@
+"""Ledger of a step: the bytes alive at any time, and the floating-point operations, whatever makes them."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+#: The counter knows the attention kernels of GPUs; that of a CPU, which stands for them in a plan, computes the same.
+FORMULAS: Mapping[Any, Any] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+
+@final
+class Ledger(TorchDispatchMode):
+    """Counts while it is on: storages that operations make, until the last tensor on each is gone.
+
+    What was there before is not counted. `flops` are those of `torch.utils.flop_counter`, by the same formulas.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0  # bytes
+        self.flops = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and note what it made."""
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if (formula := FORMULAS.get(function._overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor):
+                self._note(made.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+        def gone(_: Any) -> None:
+            self.live -= size
+            self._known.pop(key, None)
+
+        self._known[key] = weakref.ref(storage, gone)

@@ -79,6 +79,8 @@ ELSEWHERE = {
     "docker",
     "torchrun",
     "ray",
+    "accelerate",
+    "sbatch",
 }  # programs that are not ours to run
 
 

@@ -1,8 +1,8 @@
 """Tables of a plan."""
 
 from loopscale.display import Column, Table, duration, number, percent
+from loopscale.plan.loops_or_width import EXPONENT
 from loopscale.plan.records import USABLE, Mode, Plan
-from loopscale.plan.worth import EXPONENT
 
 UNKNOWN = "–"
 GIB = 2**30

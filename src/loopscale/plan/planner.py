@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
 from loopscale.plan.ledger import Ledger
+from loopscale.plan.loops_or_width import alternatives
 from loopscale.plan.parameters import count_parameters
 from loopscale.plan.records import USABLE, Circumstances, Logits, Memory, Mode, Plan
 from loopscale.plan.step import StepCost, step_cost
-from loopscale.plan.worth import alternatives
 from loopscale.train import Depth, RunConfig
 
 MOST_WINDOWS = 1 << 14

@@ -7,8 +7,8 @@ from typing import final
 from loopscale.errors import InputError
 from loopscale.model.size import memory
 from loopscale.plan.devices import Device
+from loopscale.plan.loops_or_width import Alternative
 from loopscale.plan.parameters import Parameters
-from loopscale.plan.worth import Alternative
 
 USABLE = 0.92  # of a device's memory: the rest is its driver's, libraries' and what lies between tensors
 

@@ -5,7 +5,7 @@ from inspect import getdoc
 from typing import Any, Literal
 
 from loopscale.cli.parser import Parser
-from loopscale.cli.run_options import add_run_arguments, of_folder, starting
+from loopscale.cli.run_options import add_plan_arguments, add_run_arguments, of_folder, starting
 
 # a test holds it against the registry
 RULES = "fixed_exit, logit_margin, max_probability, entropy, kl, state_change, exit_gate"
@@ -269,17 +269,7 @@ def plan(parser: Parser, words: Sequence[str]) -> None:
     Options of the run are those of train. A step is gone through without its numbers, so nothing of its size is needed
     here. Everything is said for loops that are kept for the backward pass and for loops that are recomputed there.
     """
-    parser.add_argument("folder", type=str | None, nargs="?", help="a run or a model (folder or hub id): its sizes")
-    parser.add_argument("--tokens", type=float | None, help="of the whole training (default: what max_steps reads)")
-    parser.add_argument("--devices", type=int, default=1, help="how many train one run together")
-    parser.add_argument(
-        "--device", type=str, default="h100", help="a100, h100, h200, b200, l40s, rtx4090, mi300x, or cpu: this machine"
-    )
-    parser.add_argument("--memory_gib", type=float | None, help="of one device, in place of the known one")
-    parser.add_argument("--peak_tflops", type=float | None, help="in bf16 of one device, in place of the known one")
-    parser.add_argument("--mfu", type=float, default=0.4, help="share of the peak that a step reaches")
-    parser.add_argument("--price", type=float | None, help="of one device for an hour")
-    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+    add_plan_arguments(parser)
     add_run_arguments(parser, words)
     if parser.defaults_from is not None:
         parser.defaults_from = of_folder(parser.defaults_from)

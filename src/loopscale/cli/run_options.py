@@ -113,6 +113,21 @@ def starting(preset: Callable[[Namespace], Mapping[str, Any]]) -> Callable[[Name
     return defaults
 
 
+def add_plan_arguments(parser: Parser) -> None:
+    """Add on what, for how long and at what price a run is planned."""
+    parser.add_argument("folder", type=str | None, nargs="?", help="a run or a model (folder or hub id): its sizes")
+    parser.add_argument("--tokens", type=float | None, help="of the whole training (default: what max_steps reads)")
+    parser.add_argument("--devices", type=int, default=1, help="how many train one run together")
+    parser.add_argument(
+        "--device", type=str, default="h100", help="a100, h100, h200, b200, l40s, rtx4090, mi300x, or cpu: this machine"
+    )
+    parser.add_argument("--memory_gib", type=float | None, help="of one device, in place of the known one")
+    parser.add_argument("--peak_tflops", type=float | None, help="in bf16 of one device, in place of the known one")
+    parser.add_argument("--mfu", type=float, default=0.4, help="share of the peak that a step reaches")
+    parser.add_argument("--price", type=float | None, help="of one device for an hour")
+    parser.add_argument("--json", type=str | None, help="write every figure to this file")
+
+
 def of_folder(preset: Callable[[Namespace], Mapping[str, Any]]) -> Callable[[Namespace], Mapping[str, Any]]:
     """Return defaults that are the preset's, or those of the run or model in the folder that a plan names."""
 

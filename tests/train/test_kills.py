@@ -51,4 +51,4 @@ def test_a_kill_changes_nothing(killed, kind):
     assert torch.equal(resumed_weights, weights) and resumed_history == history
     expected = {"config.json", "generation_config.json", "manifest.json", "model.safetensors", "run.json"}
     kept = {path.name for path in (place / "run").iterdir()}
-    assert kept == expected | {"tokenizer.json", "tokenizer_config.json", "training.json"}
+    assert kept == expected | {"README.md", "tokenizer.json", "tokenizer_config.json", "training.json"}

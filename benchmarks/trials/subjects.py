@@ -19,7 +19,7 @@ from loopscale.study.reproduce import reproduce
 from loopscale.train import DataConfig, RunConfig, TrainConfig, train
 
 CLOCKS = ("runtime", r"seconds?\b", "_per_second", "speed", "throughput", "latency", "time_saving", "frontier")
-CLOCK = re.compile("|".join((*CLOCKS, "^id$", "^environment$", "^seal$")))
+CLOCK = re.compile("|".join((*CLOCKS, "^id$", "^environment$", "^seal$", "^run$")))
 MODEL = {
     "hidden_size": 16,
     "num_stack_layers": 2,

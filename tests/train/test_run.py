@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from loopscale import InputError
 from loopscale.load import load_model
+from loopscale.storage import read_json, write_json
 from loopscale.train import check_folder, train
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run_folder import only_one, write_config
@@ -215,6 +216,12 @@ def test_a_damaged_finished_run_is_told(run_config):
             with pytest.raises(InputError, match="to train anew"):
                 train(config, quiet=True)
         path.write_bytes(whole)
+    path = Path(config.out, "training.json")
+    whole = path.read_text()
+    write_json(path, {**read_json(path, dict), "run": "another"}, sealed=True)
+    with pytest.raises(InputError, match=r"training\.json is of another run"):
+        train(config, quiet=True)
+    path.write_text(whole)
     Path(config.out, "config.json").unlink()
     Path(config.out, "manifest.json").unlink()
     with pytest.raises(InputError, match=r"lacks config\.json"):

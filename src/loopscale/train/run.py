@@ -195,7 +195,8 @@ def _train(
     history, steps = trainer.state.log_history, trainer.state.global_step
     whole = trainer.whole_weights()
     if args.should_save:
-        done = {"steps": steps, "seconds": watch.seconds, "history": history}
+        mark = None if record is None else record.id
+        done = {"run": mark, "steps": steps, "seconds": watch.seconds, "history": history}
         if diverged is None:
             _write_model(model, whole, data, folder, record, steps)
             write_json(folder / DONE_FILE, done, sealed=True)
@@ -248,6 +249,10 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
     """Return what a finished run left, on the device it would train on; of one that diverged, its last checkpoint."""
     folder, record = config.folder, read_record(config.folder)
     source: Path | None = folder
+    if record.rest.get("run") not in (None, record_of(folder).id):
+        raise InputError(
+            f"{folder / DONE_FILE} is of another run: bring the file back, or remove {folder} to train anew."
+        )
     if record.diverged is not None:
         source = good_checkpoint(folder)
     elif complaint := damage(folder) or ("" if (folder / "config.json").is_file() else "lacks config.json"):

@@ -9,13 +9,16 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from loopscale.data import Data, StreamedWindows
 from loopscale.errors import InputError
 from loopscale.hf import cpu_multiplies_bf16
 from loopscale.model import LoopedForCausalLM
+from loopscale.model.size import amount, memory, require_room
 from loopscale.train.checkpoints import CHECKPOINTS
 from loopscale.train.config import RunConfig
 from loopscale.train.depth_schedules import Depth
 
+WORKER = 50_000_000  # bytes of a process that loads data, at least
 KEPT_CHECKPOINTS = 2  # the last, and the one to fall back to if it is damaged
 
 
@@ -124,3 +127,27 @@ def reached_parameters(trainer: Trainer, parts: tuple[set[str], set[str]] | None
     finally:
         for parameter in left_out:
             parameter.requires_grad_(True)
+
+
+def check_room(config: RunConfig, args: TrainingArguments) -> None:
+    """Refuse what this machine cannot hold, before it is made."""
+    tokens = args.per_device_train_batch_size * config.data.sequence_length
+    kept, device = not config.train.checkpoint_loops, "cpu" if args.use_cpu else "cuda"
+    require_room(config.model_config(None), "this run", tokens, kept, device)
+    if (needed := config.train.workers * WORKER) > (there := memory()):
+        raise InputError(
+            f"train.workers is {config.train.workers:,}: so many processes would need at least {amount(needed)} of "
+            f"memory, and this machine has {amount(there)}: give at most one for each of its {os.cpu_count()} cores."
+        )
+
+
+def check_windows(config: RunConfig, data: Data, processes: int) -> None:
+    """Refuse a text too short for one step."""
+    needed = config.train.batch_size * processes
+    if isinstance(data.train, StreamedWindows):
+        return
+    if len(data.train) < needed:
+        raise InputError(
+            f"corpus {data.corpus.name} makes {len(data.train)} training windows of {config.data.sequence_length} "
+            f"tokens, and a step takes {needed}: give more text, or lower train.batch_size or data.sequence_length."
+        )

@@ -17,14 +17,20 @@ from loopscale.data import Data, StreamedWindows, collate, load_data, load_strea
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
-from loopscale.model.size import amount, memory, require_room
 from loopscale.model_card import Known, named
 from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings, processes_started
 from loopscale.system.lock import require_held
 from loopscale.system.manifest import damage, told_when_full, write_manifest
 from loopscale.system.process import borrowed, compute_in_one_order
-from loopscale.train.arguments import precision, reached_parameters, training_arguments, unreached
+from loopscale.train.arguments import (
+    check_room,
+    check_windows,
+    precision,
+    reached_parameters,
+    training_arguments,
+    unreached,
+)
 from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
@@ -45,8 +51,6 @@ from loopscale.train.trainer import Diverged, LoopedTrainer
 
 logger = logging.getLogger(__name__)
 OF_A_MODEL = ("model*.safetensors", "config.json", "generation_config.json", "tokenizer*.json")  # what we write of it
-
-WORKER = 50_000_000  # bytes of a process that loads data, at least
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     """
     with borrowed(quiet), own_settings(precision(config), config.train.compile):
         args = training_arguments(config)
-        _check_room(config, args)
+        check_room(config, args)
         if config.train.deterministic:
             compute_in_one_order()
         check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
@@ -118,7 +122,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
             if finished(config.folder):
                 return _finished(config, data, args)
             check_machine(config, args.world_size, precision(config))
-            _check_windows(config, data, args.world_size)
+            check_windows(config, data, args.world_size)
             model, given = _first_weights(config, data)
             return _train(config, model, data, args, callbacks, given, quiet)
 
@@ -266,30 +270,6 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no whole model: remove the folder to train anew.") from error
     return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged, earlier=True)
-
-
-def _check_room(config: RunConfig, args: TrainingArguments) -> None:
-    """Refuse what this machine cannot hold, before it is made."""
-    tokens = args.per_device_train_batch_size * config.data.sequence_length
-    kept, device = not config.train.checkpoint_loops, "cpu" if args.use_cpu else "cuda"
-    require_room(config.model_config(None), "this run", tokens, kept, device)
-    if (needed := config.train.workers * WORKER) > (there := memory()):
-        raise InputError(
-            f"train.workers is {config.train.workers:,}: so many processes would need at least {amount(needed)} of "
-            f"memory, and this machine has {amount(there)}: give at most one for each of its {os.cpu_count()} cores."
-        )
-
-
-def _check_windows(config: RunConfig, data: Data, processes: int) -> None:
-    """Refuse a text too short for one step."""
-    needed = config.train.batch_size * processes
-    if isinstance(data.train, StreamedWindows):
-        return
-    if len(data.train) < needed:
-        raise InputError(
-            f"corpus {data.corpus.name} makes {len(data.train)} training windows of {config.data.sequence_length} "
-            f"tokens, and a step takes {needed}: give more text, or lower train.batch_size or data.sequence_length."
-        )
 
 
 def _monitor(config: RunConfig) -> list[ScaleMonitor]:

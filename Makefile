@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 reproduce: setup
-	$(BIN)/loopscale reproduce --preset laptop --out runs/laptop
+	$(BIN)/loopscale reproduce --config configs/laptop-rates.yaml --out runs/laptop
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov --cov-report=

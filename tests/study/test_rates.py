@@ -31,6 +31,8 @@ def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
     results = at(study, {None: 2.0, 0.0005: 1.9, 0.004: 2.3})
     (names,) = rates.conditions_at_rates(results).values()
     assert [*names] == [0.0005, 0.002, 0.004] and rates.best_rate(results, names) == 0.0005
+    assert rates.at_best_rate(results, "per_loop-rmsnorm") == results.runs("per_loop-rmsnorm@0.0005")
+    assert rates.at_best_rate(results, "per_loop-raw") == ()
     table = rates.rates(results)
     column = [c.heading for c in table.columns].index("over its best")
     assert [row[column] for row in table.rows] == ["1.00×", "1.11×", "1.49×"]

@@ -8,7 +8,7 @@ from loopscale.display import Axis, Chart, Column, Panel, Series, Table, mean_an
 
 from ..cells import agreed, count_of, seeds_said
 from ..grid import condition_styles, split_rate
-from ..results import ConditionResult, Results
+from ..results import ConditionResult, Results, Run
 from ..topic import TIMES, Drawing, Topic, ratio_of_perplexities
 from .audit import scale_verdict
 
@@ -32,6 +32,12 @@ def conditions_at_rates(results: Results) -> dict[str, AtRates]:
 def best_rate(results: Results, names: AtRates) -> float:
     """Return the rate with the lowest loss of the last exit, mean over seeds; what diverged comes last."""
     return min(names, key=lambda rate: _loss(results.conditions[names[rate]]))
+
+
+def at_best_rate(results: Results, condition: str) -> tuple[Run, ...]:
+    """Return a condition's runs, those at the best of its rates where it has several."""
+    names = conditions_at_rates(results).get(condition)
+    return results.runs(names[best_rate(results, names)] if names else condition)
 
 
 def rates(results: Results) -> Table | None:

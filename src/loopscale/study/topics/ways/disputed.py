@@ -14,6 +14,7 @@ from ...cells import columns_of_conditions
 from ...results import Results, Run
 from ...topic import Topic, finite
 from ..exits import PLAIN
+from ..rates import at_best_rate
 from .control import TOPIC as CONTROL
 from .ranking import BLIND, entries
 
@@ -42,8 +43,8 @@ class NormEffect:
 
 def norm_effects(results: Results) -> tuple[NormEffect, ...]:
     """Return the effect of the norm in every pair of the study that has it, each model at its best learning rate."""
-    found = entries(results)
-    runs = {name: found[name].runs if name in found else results.runs(name) for pair in PAIRS for name in pair}
+    ways = {name: entry.runs for name, entry in entries(results).items()}
+    runs = {name: ways[name] if name in ways else at_best_rate(results, name) for pair in PAIRS for name in pair}
     effects = []
     for without, with_norm in PAIRS:
         pairs = [(_losses(a), _losses(b)) for a, b in _shared(runs[with_norm], runs[without])]

@@ -33,6 +33,8 @@ def write_pages(folder: Path) -> None:
     for table in (folder / "results").rglob("*.md"):
         table.write_text(UNSEARCHED + _titled(table), encoding="utf-8")
     _write(folder / "examples", dict(examples()))
+    for template in sorted((ROOT / "examples").glob("*.sbatch")):  # is downloaded as it is
+        shutil.copy(template, folder / "examples")
     _write(folder / "reference", {**dict(packages()), "commands": commands()})
     _index_folders(folder)
     for page in folder.rglob("*.md"):

@@ -134,8 +134,8 @@ def test_thresholds_decide():
         ([torch.zeros(2, 1, dtype=torch.long)], "at least 2 tokens"),
         ([torch.zeros(9, dtype=torch.long)], "LongTensor"),
         ([[1, 2, 3]], "got list"),
-        ([torch.full((1, 9), 31)], "embed"),
-        ([torch.cat([torch.zeros(1, 8, dtype=torch.long), torch.full((1, 1), 40)], 1)], "a label is 40"),
+        ([torch.full((1, 9), 31)], "ids from 31 to 31, and the model knows those from 0 to 30"),
+        ([torch.cat([torch.zeros(1, 8, dtype=torch.long), torch.full((1, 1), 40)], 1)], "ids from 0 to 40"),
         ([torch.zeros(1, 60, dtype=torch.long)], "48 positions"),
     ],
 )

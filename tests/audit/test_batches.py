@@ -47,7 +47,7 @@ def test_a_filled_end_of_a_row_does_not_count():
         (lambda ids: [torch.cat([torch.full((3, 2), -100), ids], 1)], "-100 before tokens"),
         (lambda ids: [(ids, torch.full_like(ids, -100))] * 2, "no label of the 2 batches counts"),
         (lambda ids: [ids, ids + VOCAB], f"label is .* but the readout has {VOCAB} logits"),
-        (lambda ids: [ids, (ids, -1 - ids)], "label is -"),
+        (lambda ids: [ids, (ids, -1 - ids)], "ids from -"),
         (lambda ids: [(ids, ids[:, 1:])], "got tuple of 2"),
         (lambda ids: [{"ids": ids}], "got dict with ids"),
         (lambda ids: [ids.int()], "got torch.int32"),

@@ -52,10 +52,11 @@ def main() -> None:
     parser.add_argument("--past", type=int, default=4, help="how many times the trained depth")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    found = {}
-    for folder in args.runs:
-        found["/".join(folder.resolve().parts[-3:-1])] = measure(folder, args.windows, args.past)
-    document = {"environment": environment(), "windows": args.windows, "models": plain(found)}
+    names = ["/".join(folder.resolve().parts[-3:-1]) for folder in args.runs]
+    if len(set(names)) < len(names):  # seeds of one condition, or runs side by side
+        names = [str(folder) for folder in args.runs]
+    found = {n: measure(folder, args.windows, args.past) for n, folder in zip(names, args.runs, strict=True)}
+    document = {"environment": environment(), "windows": -(-args.windows // 8) * 8, "models": plain(found)}
     args.out.write_text(json.dumps(document, indent=1) + "\n")
     args.out.with_suffix(".md").write_text(to_markdown(table(found, args.past)))
     print(to_markdown(table(found, args.past)))

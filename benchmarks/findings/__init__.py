@@ -50,7 +50,7 @@ def page() -> str:
     studies = {path.parent.name: Study(path.parent, judged(load(path))) for path in _documents()}
     most = {}  # of studies that differ in nothing else, the one with the most seeds
     for study in sorted(studies.values(), key=lambda study: len(study.results.seeds)):
-        most[study.setting] = study
+        most[study.setting, study.results.corpus["sha256"]] = study
     decisive = [study for study in studies.values() if study in most.values()]
     return environment.get_template("page.md.j2").render(studies=studies, decisive=decisive, said=said)
 

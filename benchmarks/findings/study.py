@@ -120,10 +120,6 @@ class Study:
         """Return those of the conditions that it has."""
         return [name for name in names if self.results.runs(name)]
 
-    def tables(self) -> list[str]:
-        """Return the names of its tables."""
-        return [path.stem for path in (self.folder / "tables").glob("*.md")]
-
     def table(self, name: str) -> str:
         """Return one of its tables as Markdown, without heading and caption."""
         built = (build(self.results) for topic in TOPICS for build in topic.tables)

@@ -13,7 +13,9 @@ NAMES = {name: name for name in ("kills", "damage", "hostile", "full", "second")
 
 parser = argparse.ArgumentParser(prog="benchmarks.trials", description=__doc__)
 parser.add_argument("trial", choices=NAMES)
-parser.add_argument("--number", type=int, default=100, help="cases (0: all there are)")
+parser.add_argument(
+    "--number", type=int, default=100, help="cases, of `kills` the kills (0: all there are, or what is usual)"
+)
 parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--processes", type=int, default=1, help="cases at a time; what comes out does not depend on it")
 parser.add_argument("--minutes", type=float, default=600, help="no case is begun after so many")

@@ -66,7 +66,7 @@ class Trajectories:
 
 def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
     """Return trajectories with so many kills among them."""
-    draw, found, left = random.Random(seed), list[Case](), number
+    draw, found, left = random.Random(seed), list[Case](), number or 100
     trajectories = Trajectories(place)
     while left:
         in_processes = draw.random() < SHARE_OF_WORKERS

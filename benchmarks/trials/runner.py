@@ -114,7 +114,8 @@ def run(trial: Any, order: Order, out: Path, place: Path | None = None) -> int:
                 print(f"{order.trial}: {len(records)} of {count}, {_bad(records)} bad, {left:.0f} s left", flush=True)
                 _write(out, order, count, records, spent)
             if spent > order.minutes * 60:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for later in tried:  # the pool notifies `as_completed` of these; of a shutdown it does not
+                    later.cancel()
     _write(out, order, count, records, time.monotonic() - began)
     print(json.dumps(_summary(records), indent=2))
     if place is None and not _bad(records):

@@ -36,7 +36,10 @@ def keep(folder: Path) -> None:
 
 def table() -> str:
     """Return every trial that is kept, in Markdown."""
-    trials = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(KEPT.glob("*.json"))]
+    trials = [
+        (path, json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(KEPT.glob("*.json"), key=lambda path: path.stem)
+    ]
     return to_markdown(
         Table(
             name="trials",

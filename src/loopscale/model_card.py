@@ -62,7 +62,6 @@ def card_of(config: "LoopedConfig", parameters: int, known: Known | None = None)
     data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=list(TAGS))
     shown: dict[str, Any] = {
         "sizes": _sizes(config, parameters),
-        "config": config,
         "loops": config.trained_loops,
         "fewer": max((config.trained_loops or 1) - 1, 1),
         "new": max(1, min(32, config.max_position_embeddings - 8)),  # tokens of the example
@@ -100,7 +99,7 @@ def _digest(text: str) -> str:
 
 
 def _sizes(config: "LoopedConfig", parameters: int) -> list[tuple[str, str]]:
-    layers = f"{config.num_stack_layers}, applied {config.trained_loops} times in training"
+    layers = f"{config.num_stack_layers}, applied {config.trained_loops} times"
     beside = [(config.num_prelude_layers, "before"), (config.num_coda_layers, "after")]
     around = " and ".join(f"{count} {where}" for count, where in beside if count)
     parts = "; ".join(f"{name.removesuffix('_part')} {in_markdown(getattr(config, name))}" for name in PARTS)

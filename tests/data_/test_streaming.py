@@ -87,3 +87,28 @@ def test_files_of_several_kinds_are_refused(shards, tmp_path):
     (tmp_path / "b.parquet").write_bytes((shards / "part-0.parquet").read_bytes())
     with pytest.raises(InputError, match="give files of one kind"):
         load_stream(str(tmp_path), "bytes", sequence_length=LENGTH)
+
+
+def stream_in(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.{'txt' if name == 'notes' else 'jsonl'}").write_text(text)
+    return load_stream(str(folder), "bytes", sequence_length=LENGTH)
+
+
+LINES = "".join(f'{{"text": "document {i} of a stream"}}\n' for i in range(400))
+
+
+def test_what_a_stream_leaves_out_is_named(tmp_path):
+    data = stream_in(tmp_path, part=LINES, notes="a text that nobody streams")
+    assert any("notes.txt is not streamed" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("bad", ['{"text": 5}\n', '{"text": "a\n'])
+def test_what_is_no_text_in_a_stream_is_a_sentence(tmp_path, bad):
+    with pytest.raises(InputError):
+        list(islice(iter(stream_in(tmp_path, part=bad * 300).train), 3))
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path):
+    (tmp_path / "a[1].jsonl").write_text(LINES)
+    assert rows(load_stream(str(tmp_path), "bytes", sequence_length=LENGTH).train, 2)

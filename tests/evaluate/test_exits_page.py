@@ -39,3 +39,15 @@ def test_the_page_holds_its_parts_and_no_markup_of_names():
     name = "<b>m</b>"
     page = exits_page({name: measured(2.0, 1.0)}, [], [PagePart(name)], {"cpu": name}, {name: {"corpus": name}})
     assert "<b>m" not in page and page.count("&lt;b&gt;m") > 5 and page.count("<figure ") == 2
+
+
+def test_the_perplexity_named_is_that_of_the_exit_named():
+    models = {"a": measured(3.0, 2.305, 2.30, trained=3), "b": measured(5.0, 4.0, 4.0)}
+    assert headline(models).answer == "a is best: a perplexity of 10.02 at exit 2."
+    assert headline({"m": measured(3.0, 2.0, 1.0)}).points == (
+        (
+            "m",
+            "exit 3 past the 2 trained ones is the first within 1% of its best: 2.718, for 140% of the operations "
+            "of the trained depth.",
+        ),
+    )

@@ -1,13 +1,11 @@
 """Made-up studies: round, artificial curves, so that no test mistakes them for measurements, and real records."""
 
 import math
-import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 
 from loopscale.data import load_data
 from loopscale.storage import plain, read_json, write_json
@@ -15,7 +13,7 @@ from loopscale.study import ConditionResult, Results, Run
 from loopscale.study.document import run_from
 from loopscale.study.grid import PAPER, RATE, SCALE_CONTROL
 from loopscale.study.worker import measure
-from tests.helpers import shapes_unchecked, tiny_model
+from tests.helpers import made_once, shapes_unchecked, tiny_model
 
 LOOPS = 4
 # losses at the four exits, norm of loop 1, its growth per loop
@@ -99,16 +97,11 @@ def diverge():
 @pytest.fixture(scope="session")
 def records(tmp_path_factory):
     """Return what is measured of a tiny model of each condition, by topic, as a document gives it back."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
-        documents = _documents(tmp_path_factory.mktemp("records"))
-    else:  # the first process to ask measures for all
-        shared = tmp_path_factory.getbasetemp().parent / f"records-{run}"
-        shared.mkdir(exist_ok=True)
-        with FileLock(shared / "lock"):
-            if not (shared / "records.json").exists():
-                write_json(shared / "records.json", _documents(shared))
-            documents = read_json(shared / "records.json", dict[str, Any])
+
+    def measure_all(folder):
+        write_json(folder / "records.json", _documents(folder))
+
+    documents = read_json(made_once(tmp_path_factory, "records", measure_all) / "records.json", dict[str, Any])
     return {name: run_from(document, "measured").measured for name, document in documents.items()}
 
 

@@ -41,6 +41,20 @@ def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
     assert (series.name, series.x) == ("per_loop-rmsnorm", (0.0005, 0.002, 0.004))
 
 
+def test_rates_are_compared_over_the_seeds_that_they_share(study):
+    results = at(study, {None: 2.0, 0.004: 2.3})
+    usual = results.conditions["per_loop-rmsnorm"]
+    easy = replace(usual.runs[1], cross_entropy=(*usual.runs[1].cross_entropy[:-1], 1.0))
+    only = replace(results.conditions["per_loop-rmsnorm@0.004"], runs=results.runs("per_loop-rmsnorm@0.004")[:1])
+    conditions = {"per_loop-rmsnorm": replace(usual, runs=(usual.runs[0], easy)), "per_loop-rmsnorm@0.004": only}
+    results = replace(results, conditions=conditions)
+    (names,) = rates.conditions_at_rates(results).values()
+    assert rates.cost(results, names, 0.004) == pytest.approx(0.3)
+    other = replace(only, runs=(replace(only.runs[0], seed=9),))
+    results = replace(results, conditions={**conditions, "per_loop-rmsnorm@0.004": other})
+    assert math.isnan(rates.cost(results, names, 0.004)) and "–" in rates.rates(results).rows[1]
+
+
 def test_what_diverged_is_never_the_best_and_is_not_drawn(study):
     results = at(study, {None: 2.0, 0.0005: math.nan})
     (names,) = rates.conditions_at_rates(results).values()

@@ -31,6 +31,8 @@ class Pair:
         for process in processes:
             process.join(180)
         found = tuple(process.exitcode for process in processes)
+        for process in processes:  # one that hangs would be waited for at the end of the tests
+            process.kill()
         assert found == statuses, log.read_text() if log.exists() else found
 
 

@@ -98,4 +98,5 @@ def test_exits_and_verdicts_stand_on_the_card_of_what_was_measured(bytes_run):
     assert "Measured by `loopscale audit`" in after and "trained on the text mine" in after
     exits = re.findall(r"^\| (\d+) \| (.+) \|$", after, re.MULTILINE)
     assert [int(exit) for exit, _ in exits] == list(range(1, trained.model.num_loops + 1))
+    assert "## Not known here" in after
     assert "perplexity of its exits" not in after.partition("## Not known here")[2]

@@ -21,7 +21,7 @@ def stated(config: LoopedConfig, known: Known) -> Known:
 
 
 def measured(model: LoopedForCausalLM, batches: Batches, known: Known) -> Known:
-    """Return what is known, and what a few windows of held-out text tell of exits and state."""
+    """Return what is known, and what held-out text tells: of exits all batches, of the state the first."""
     windows = list(batches)
     curve, report = depth_curve(model, windows, model.trained_loops), audit(model, windows[:1])
     found = {name: Verdict(c.verdict, c.seen_by, c.removed_by) for name, c in report.coordinates.items()}

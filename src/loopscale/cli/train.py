@@ -10,6 +10,7 @@ from loopscale.cli.run_options import PARTS
 from loopscale.data import batches
 from loopscale.display import console
 from loopscale.errors import InputError
+from loopscale.system.launcher import processes_started
 from loopscale.train import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig, Trained, train
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run import known_of
@@ -49,8 +50,9 @@ def run(args: Namespace) -> int:
 
 def _write_measured_card(config: RunConfig, trained: Trained) -> None:
     """Measure what a model card tells of exits and state; where several processes train, it tells the configuration."""
-    windows = list(batches(trained.data.valid, CARD_ROWS, limit=CARD_BATCHES))
-    if windows and os.environ.get("WORLD_SIZE", "1") == "1":
+    if processes_started() > 1:
+        return
+    if windows := list(batches(trained.data.valid, CARD_ROWS, limit=CARD_BATCHES)):
         known = known_of(read_record_of_run(config.folder), trained.steps)
         trained.model.write_card(config.folder, measured(trained.model, windows, known))
 

@@ -194,7 +194,7 @@ def convert_checkpoint(
         logger.warning("weights of '%s' are not finite (%s): nothing it computes will be", source, broken[0])
     with written_whole(destination) as folder:
         if to == "native":
-            model.save_pretrained(folder, auto_map=auto_map or None)
+            write_native(model, folder, auto_map)
             _write_card(model, source, folder)
         else:
             TARGETS[to](model, folder)
@@ -211,9 +211,9 @@ def _write_card(model: LoopedForCausalLM, source: str, folder: Path) -> None:
         model.write_card(folder, Known(made_from=named(source)))
 
 
-def write_native(model: LoopedForCausalLM, folder: Path) -> None:
+def write_native(model: LoopedForCausalLM, folder: Path, auto_map: bool = False) -> None:
     """Write config and weights as `from_pretrained` reads them."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, auto_map=auto_map or None)
 
 
 def write_parcae(model: LoopedForCausalLM, folder: Path) -> None:

@@ -130,7 +130,7 @@ def load_stream(
     train = StreamedWindows(stream, known, sequence_length, step, rank, processes)
     label = f"what is held out of corpus '{stream.id.name}'"
     valid = Windows(tokenize(held, known, "valid"), sequence_length, sequence_length, label)
-    return Data(train, valid, known, held.id)
+    return Data(train, valid, known, held.id, (*held.notes, *token_notes(known, valid.tokens)))
 
 
 def token_notes(tokenizer: PreTrainedTokenizerFast, *parts: Tokens) -> list[str]:

@@ -56,7 +56,7 @@ class Contrast:
 
 
 def refuse_contrast(options: Any, decoder: str, why: str) -> None:
-    """Raise `InputError` where a decoder that cannot contrast exits is asked to."""
+    """Take `contrast` out of the options; raises `InputError` where a decoder cannot contrast exits."""
     if options.pop("contrast", None) is not None:
         raise InputError(f"a contrast reads two exits of every token, and {decoder} {why}: use full_depth_generate.")
 

@@ -34,9 +34,9 @@ def plot(chart: Chart) -> "Figure":
         _draw(axes, panel)
     found = dict(pair[::-1] for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True))
     if set(chart.legend) - {name for panel in chart.panels for name in panel.y.names} and len(found) > 1:
-        labels = [_shown(name) for name in chart.legend]
+        handles = [found[draw_label(name)] for name in chart.legend]
         looks: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "labelspacing": 0.7}
-        figure.legend([found[label] for label in labels], labels, loc="outside right upper", **looks)
+        figure.legend(handles, [_shown(name) for name in chart.legend], loc="outside right upper", **looks)
     if said := remarks(chart):
         figure.supxlabel(textwrap.fill(draw_label(said), WRAPPED), fontsize="x-small")
     return figure
@@ -75,7 +75,7 @@ def _line(axes: "Axes", panel: Panel, series: Series) -> None:
     filled = [i for i, (_, _, state) in enumerate(points) if state == "drawn" and i not in series.hollow]
     looks: dict[str, Any] = {"color": series.style.colour, "marker": series.marker}
     line = "" if series.marks_only else series.style.dashes
-    axes.plot(*_columns(onward), **looks, linestyle=line, markevery=filled, label=_shown(series.name))
+    axes.plot(*_columns(onward), **looks, linestyle=line, markevery=filled, label=draw_label(series.name))
     hollow = [shown[i] for i in sorted(series.hollow)]
     axes.plot(*_columns(hollow), **looks, linestyle="", markerfacecolor="none", label="_hollow")
     if series.reach_y and not series.marks_only:

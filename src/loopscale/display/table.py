@@ -57,7 +57,8 @@ def to_markdown(table: Table) -> str:
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [_line([column.heading for column in table.columns]), _line(rules), *map(_line, table.rows)]
     title, caption = (in_markdown(text) for text in (table.title, table.caption))
-    return "\n".join([f"# {title}", *(["", caption] if caption else []), "", *rows, ""])
+    head = [line for text in (f"# {title}" if title else "", caption) if text for line in (text, "")]
+    return "\n".join([*head, *rows, ""])
 
 
 def to_html(table: Table) -> str:

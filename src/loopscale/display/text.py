@@ -4,7 +4,6 @@ A condition, a corpus or a folder may be called anything; what a terminal would 
 """
 
 import unicodedata
-from typing import Any
 
 SPELLED = {"\n": " ", "\r": " ", "\t": " ", "\u2028": " ", "\u2029": " "}
 # Cc: control (ESC, BEL); Cs: half of a surrogate pair; and the marks that turn the direction of writing
@@ -16,13 +15,8 @@ def inert(text: object) -> str:
     return "".join(SPELLED.get(c) or (_escape(c) if _acts(c) else c) for c in str(text))
 
 
-def spelled(text: Any) -> Any:
-    """Return a text with its lines and tabs, and anything else that would be obeyed as escapes; other values as is.
-
-    For texts that are longer than a name, and for whatever a template writes (`finalize` of a page).
-    """
-    if type(text) is not str or text.isprintable():  # a piece of a page that is made already is a class of its own
-        return text
+def spelled(text: str) -> str:
+    """Return a text with its lines and tabs, and anything else that would be obeyed as escapes."""
     return "".join(_escape(c) if _acts(c) and c not in "\n\t" else c for c in text)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from loopscale.display import number, percent
 from loopscale.display.page import Headline, PageFigure, PagePart, plain_page
+from loopscale.evaluate.curve import SAFE_RELATIVE_PERPLEXITY
 from loopscale.evaluate.display import depth_chart, frontier_chart
 from loopscale.evaluate.pareto import FrontierPoint, Measured
-
-AS_GOOD = 1.01  # an exit is as good as the best one up to this many times its perplexity
 
 
 def exits_page(
@@ -52,15 +51,19 @@ def headline(measured: Mapping[str, Measured], comparable: bool = True) -> Headl
         answer = "; ".join(f"run {name} to exit {first_good(measured[name])}" for name in known)
         answer = f"{answer[0].upper()}{answer[1:]}."
     else:
-        name = min(known, key=known.__getitem__)
-        answer = f"{name} is best: a perplexity of {number(known[name])} at exit {first_good(measured[name])}."
+        # by byte, where the tokens of different tokenizers are of different lengths
+        name = min(known, key=lambda name: math.log(known[name]) / (measured[name].curve.bytes_per_token or 1.0))
+        exit_ = first_good(measured[name])
+        answer = (
+            f"{name} is best: a perplexity of {number(measured[name].curve[exit_ - 1].perplexity)} at exit {exit_}."
+        )
     note = "" if comparable else "The models were measured on different texts or windows: their figures do not compare."
     return Headline("loopscale evaluate", answer, points, (note,) if note else ())
 
 
 def first_good(one: Measured) -> int:
     """Return the first exit whose perplexity is within 1% of the best one's."""
-    bound = AS_GOOD * _best(one)
+    bound = SAFE_RELATIVE_PERPLEXITY * _best(one)
     return next((point.exit for point in one.curve if point.perplexity <= bound), one.curve.trained_loops)
 
 
@@ -74,6 +77,7 @@ def _exit(one: Measured) -> str:
         return "no exit has a finite perplexity."
     first, trained = first_good(one), one.curve.trained_loops
     perplexity = one.curve[first - 1].perplexity
-    said = f"exit {first} of {trained} trained ones is the first within 1% of its best: {number(perplexity)}"
+    where = f"of {trained} trained ones" if first <= trained else f"past the {trained} trained ones"
+    said = f"exit {first} {where} is the first within 1% of its best: {number(perplexity)}"
     share = one.flops.at_exit(first) / one.flops.at_exit(trained)
     return f"{said}, for {percent(share)} of the operations of the trained depth." if first != trained else f"{said}."

@@ -141,12 +141,14 @@ def _states(full: Any, changed: Any, windows: Batches, loops: int) -> dict[str, 
             states = zip(
                 Call(full, window.inputs).states(loops), Call(changed, window.inputs).states(loops), strict=True
             )
-            for k, (z, other) in enumerate(states):
+            rows = []
+            for z, other in states:
                 own = norm(other)
                 good = window.counted & own.isfinite()
                 error = norm(other.to(z.dtype) - z) / norm(z).clamp_min(torch.finfo(torch.float32).tiny)
                 found = (torch.where(good, error, 0.0), torch.where(good, own, 0.0), good, window.counted & ~good)
-                sums[:, k] += torch.stack([value.double().sum() for value in found]).cpu()
+                rows.append(torch.stack([value.double().sum() for value in found]))
+            sums += torch.stack(rows, 1).cpu()  # one transfer a window
     error, norms, tokens, lost = sums
     return {
         "state_error": tuple((error / tokens).tolist()),

@@ -56,7 +56,7 @@ class RemoteCode(Importable, PreTrainedModel):
             vars(self.config).pop("auto_map", None)
         if auto_map:
             self.config.auto_map = dict(AUTO_MAP)
-        if getattr(self.config, "auto_map", None):
+        if getattr(self.config, "auto_map", None) and kwargs.get("is_main_process", True):
             folder = Path(save_directory)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{MODULE}.py").write_text(CODE, encoding="utf-8")

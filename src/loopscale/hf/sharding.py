@@ -45,8 +45,8 @@ def whole_weights(model: nn.Module, keep: bool) -> dict[str, Tensor]:
 def share_out(model: nn.Module, units: Iterable[nn.Module], device: torch.device, processes: int) -> None:
     """Leave each process its share of the weights. `units` are gathered one by one, the rest with the whole model.
 
-    A unit stays gathered from its first use in a forward pass to the backward pass: a looped layer is used K times, and
-    would be sent K times otherwise.
+    A unit stays gathered from its first use in a forward pass to its first in the backward pass: a looped layer is then
+    sent K times a step, not 2K.
     """
     mesh = init_device_mesh(device.type, (processes,))
     for unit in units:
@@ -77,6 +77,14 @@ def _like(value: Any, model: Tensor) -> Any:
     if not isinstance(model, DTensor) or not isinstance(value, Tensor) or value.shape != model.shape:
         return value
     return distribute_tensor(value.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
+
+
+def _to_save(value: Any, keep: bool) -> Any:
+    """Return a value put together on the host where it is saved, None elsewhere; all processes have to ask."""
+    if not isinstance(value, DTensor):
+        return value
+    put_together = whole(value)
+    return put_together.cpu() if keep else None
 
 
 class ShardedTraining:
@@ -140,7 +148,8 @@ class ShardedTraining:
             yield
             return
         saved = self.optimizer.state_dict()
-        state = {n: {k: whole(v) for k, v in values.items()} for n, values in saved["state"].items()}
+        keep = self.args.should_save
+        state = {n: {k: _to_save(v, keep) for k, v in values.items()} for n, values in saved["state"].items()}
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's, around torch's
         hook = optimizer.register_state_dict_post_hook(lambda _, now: {**now, "state": state})
         try:

@@ -107,10 +107,14 @@ def look(
 
 def _one_row(input_ids: Tensor | Sequence[int], vocab_size: int | None) -> Tensor:
     """Return the tokens of one text, (seq)."""
-    ids = torch.as_tensor(input_ids)
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("input_ids are no row of whole numbers: give the token ids of one text.") from error
     if ids.numel() == 0:
         raise InputError("the text is empty: give some to look at.")
-    if ids.is_floating_point() or ids.is_complex() or ids.numel() != ids.shape[-1]:
+    whole = not (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex())
+    if not whole or ids.ndim == 0 or ids.numel() != ids.shape[-1]:
         raise InputError(f"input_ids are {ids.dtype} {tuple(ids.shape)}: give the token ids of one text.")
     ids = ids.reshape(-1).long()
     if vocab_size is not None and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
@@ -152,7 +156,7 @@ def _read(model: Any, ids: Tensor, following: Tensor, loops: int) -> list[Tensor
         if before is not None:
             turns.append(angular_step(before, z)[0].float())
         before = z
-    wrong = [k for k, scale_ in enumerate(scales, 1) if not bool(scale_.isfinite().all())]
+    wrong = [k for k, fine in enumerate(torch.stack(scales).isfinite().all(-1).tolist(), 1) if not fine]
     if wrong:
         raise InputError(f"the state after loop {wrong[0]} is not finite: look at fewer loops, or check the weights.")
     none = scales[0].new_zeros(len(ids), 0)

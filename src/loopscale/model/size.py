@@ -55,7 +55,9 @@ def require_depth(source: str, loops: int, layers: int = 1, before: int = 0) -> 
         )
 
 
-def require_room(config: LoopedConfig, source: str, tokens: int = 0, kept: bool = True, device: str = "cpu") -> None:
+def require_room(
+    config: LoopedConfig, source: str, tokens: int = 0, kept: bool = True, device: str = "cpu", processes: int = 1
+) -> None:
     """Raise `InputError` where a model cannot fit this machine, with what it would need. Nothing is allocated.
 
     Args:
@@ -64,10 +66,12 @@ def require_room(config: LoopedConfig, source: str, tokens: int = 0, kept: bool 
         tokens: of one micro-batch that it is trained on; 0: it is not trained.
         kept: whether the backward pass keeps what every layer made, not the state after each loop alone.
         device: where it is trained, `cpu` or `cuda`.
+        processes: that share weights, gradients and moments out; each still has all weights gathered.
     """
     require_depth(source, config.num_loops, config.num_stack_layers, config.num_prelude_layers)
     try:
-        weights = parameters_of(config) * BYTES * (TRAINED if tokens else 1) + draws_of(config) * BYTES
+        copies = 1 if not tokens else TRAINED if processes == 1 else min(TRAINED, 1 + TRAINED / processes)
+        weights = int(parameters_of(config) * BYTES * copies) + draws_of(config) * BYTES
     except (RuntimeError, OverflowError, TypeError) as error:  # a size that 64 bits cannot count
         raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
     states = layers_of(config) * KEPT if kept else config.num_loops

@@ -103,7 +103,8 @@ def loop_check(
     """
     if isinstance(model, LoopedConfig):
         heads = model.num_attention_heads
-        widths = widths or sorted({max(heads // part, 1) * model.hidden_size // heads for part in (4, 2, 1)})
+        counts = [n for n in (max(heads // part, 1) for part in (4, 2, 1)) if n * model.hidden_size % heads == 0]
+        widths = widths or sorted({n * model.hidden_size // heads for n in counts})
         loops = loops or sorted({max(model.num_loops // 2, 1), model.num_loops, 2 * model.num_loops})
         build, loss = _ours(model), loss or _own_loss
         batch = _random_tokens(model, seed) if batch is None else batch

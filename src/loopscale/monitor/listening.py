@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from loopscale.hf import in_backward
+from loopscale.hf import in_backward, wrapped_model
 from loopscale.monitor.token_masks import places_of, real_tokens
 
 OPEN, CLOSE, STATE, BLOCK = "open", "close", "state", "block"
@@ -86,7 +86,7 @@ class Hook:
     def __init__(self, listener: Listener, module: nn.Module, name: str, event: str, count: Tensor) -> None:
         self.listener, self.name, self.event, self.count = listener, name, event, count
         self.key, self.module = str(id(listener)), id(module)
-        self.masks = places_of(module)
+        self.masks = places_of(wrapped_model(module))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
         return deaf, ()

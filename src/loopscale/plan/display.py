@@ -43,7 +43,7 @@ def _memory(plan: Plan) -> Table:
     rows = [row(*part) for part in parts]
     rows.append(row("(kept for the backward pass)", "kept"))
     rows.append(("fits", *("yes" if mode.fits else "no" for mode in _modes(plan))))
-    rows.append(("largest micro-batch that fits", *(f"{mode.largest_micro_batch:,}" for mode in _modes(plan))))
+    rows.append(("largest micro-batch that fits", *(f"{mode.largest_micro_batch or 0:,}" for mode in _modes(plan))))
     caption = (
         f"GiB of one {plan.device.name} ({plan.memory_bytes / GIB:.1f} GiB; {percent(USABLE)} of it may be used). "
         f"The losses of all exits have {_gib(plan.logits.fused)} alive in the fused head, and would have "

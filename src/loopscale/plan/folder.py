@@ -17,8 +17,9 @@ def run_of_folder(name: str, preset: str) -> RunConfig:
     Raises `InputError` where there is neither, or the model is no native one.
     """
     folder = Path(name)
-    if (folder / "run.json").is_file():
-        return read_run(folder)
+    begun = read_run(folder) if (folder / "run.json").is_file() else None
+    if begun is not None and not (folder / "config.json").is_file():
+        return begun
     try:
         config: Any = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -27,6 +28,8 @@ def run_of_folder(name: str, preset: str) -> RunConfig:
         ) from error
     if not isinstance(config, LoopedConfig):
         raise InputError(f"{name} is a {config.model_type} model: convert it, or plan by its sizes (--model.*).")
+    if begun is not None:  # the size that its tokenizer gave the vocabulary
+        return replace(begun, model={**begun.model, "vocab_size": config.vocab_size})
     run = preset_run(preset)
     own = {f.name: getattr(config, f.name) for f in MODEL_FIELDS if f.name != "trained_loops"}
     length = min(run.data.sequence_length, config.max_position_embeddings)

@@ -6,9 +6,9 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from loopscale.hf.tracing import TorchDispatchMode, tree_leaves
 
 aten = torch.ops.aten
 #: The counter knows the attention kernels of GPUs; that of a CPU, which stands for them in a plan, computes the same.

@@ -15,8 +15,8 @@ from loopscale.train.optimizers import matrices_of
 class Parameters:
     """Numbers of weights; a tied head's are the embeddings'. `loop` is met once per loop, the rest once or per exit.
 
-    optimizer_numbers: what the optimizer keeps beside the weights. gathered: of the parts that a sharded run has whole
-    at once, two layers and all that is in no layer.
+    optimizer_numbers: what the optimizer keeps beside the weights. gathered: what a sharded run has
+    whole at once, all weights until their backward pass, and the gradients of the loop.
     """
 
     embeddings: int
@@ -41,7 +41,6 @@ def count_parameters(config: LoopedConfig, optimizer: str = "adamw") -> Paramete
         "coda": _of(stack.coda, model.coda_input),
         "embeddings": _of(stack.embed_tokens, *([] if stack.embed_positions is None else [stack.embed_positions])),
     }
-    layers = [_of(layer) for layer in (*stack.prelude, *stack.layers, *stack.coda)]
     matrices = matrices_of(model) if optimizer == "muon" else set()
     numbers = sum((1 if name in matrices else 2) * weight.numel() for name, weight in model.named_parameters())
     return Parameters(
@@ -49,7 +48,7 @@ def count_parameters(config: LoopedConfig, optimizer: str = "adamw") -> Paramete
         head=total - sum(parts.values()),
         total=total,
         optimizer_numbers=numbers,
-        gathered=total - sum(layers) + 2 * max(layers),
+        gathered=total + parts["loop"],
     )
 
 

@@ -6,8 +6,8 @@ Each where loops are kept for the backward pass and where they are recomputed, a
 from typing import final
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loopscale.hf.tracing import FakeTensorMode
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
 from loopscale.plan.ledger import Ledger
 from loopscale.plan.loops_or_width import alternatives
@@ -95,7 +95,7 @@ class _Planner:
             tokens_per_second=speed,
             hours=hours,
             cost=None if hours is None or on.price is None else hours * on.devices * on.price,
-            largest_micro_batch=self.largest(here, checkpointed) if times == 1 else 0,
+            largest_micro_batch=self.largest(here, checkpointed) if times == 1 else None,
         )
 
     def cost(self, batch: int, checkpointed: bool, depth: Depth, times: int = 1) -> StepCost:
@@ -116,13 +116,12 @@ class _Planner:
         on, counts = self.on, self.parameters
         share = on.devices if self.run.train.shard else 1
         gradients = BYTES * counts.total
-        width = 2 if self.bf16 else BYTES
         return Memory(
             weights=BYTES * counts.total // share,
             gradients=gradients // share,
             optimizer=BYTES * counts.optimizer_numbers // share,
             buckets=gradients if on.devices > 1 and not self.run.train.shard else 0,
-            gathered=2 * width * counts.gathered if self.run.train.shard and on.devices > 1 else 0,
+            gathered=BYTES * counts.gathered if self.run.train.shard and on.devices > 1 else 0,
             working=cost.peak - gradients,
             kept=cost.kept - (gradients if self.run.train.micro_batches > 1 else 0),
         )

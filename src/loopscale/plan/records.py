@@ -48,7 +48,7 @@ class Mode:
     tokens_per_second: float | None
     hours: float | None
     cost: float | None
-    largest_micro_batch: int
+    largest_micro_batch: int | None
 
 
 @final
@@ -91,7 +91,7 @@ class Plan:
 @final
 @dataclass(frozen=True)
 class Circumstances:
-    """On what, for how long and at what price a run is planned; `memory_gib` and `peak_tflops` beat the device's."""
+    """On what, for how long and at what price a run is planned."""
 
     device: Device
     devices: int = 1

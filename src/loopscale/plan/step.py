@@ -11,9 +11,9 @@ from typing import final
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loopscale.hf import kernels_of
+from loopscale.hf.tracing import FakeTensorMode
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.plan.ledger import Ledger
 

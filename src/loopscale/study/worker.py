@@ -18,6 +18,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from loopscale.audit.measured_card import in_words
+from loopscale.audit.verdict import Verdict
 from loopscale.data import Data
 from loopscale.display import inert, inert_logs
 from loopscale.errors import InputError
@@ -109,11 +111,13 @@ def _measured(trained: Trained) -> Mapping[str, Any]:
 
 def _known(folder: Path, trained: Trained, found: Mapping[str, Any]) -> Known:
     """Return what the model card tells: what the study found."""
+    coordinates = (found["audit"] or {}).get("audit", {}).get("coordinates", {})
+    verdicts = {name: Verdict(c["verdict"], c["seen_by"], c["removed_by"]) for name, c in coordinates.items()}
     return replace(
         known_of(read_record_of_run(folder), trained.steps),
         perplexity=tuple(math.nan if value is None else value for value in found["perplexity"]),
         measured_on=f"{found['tokens']:,} tokens of its valid split",
-        verdicts=(found["audit"] or {}).get("verdicts", {}),
+        verdicts=in_words(verdicts),
         audited=True,
     )
 

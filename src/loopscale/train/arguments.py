@@ -133,7 +133,8 @@ def check_room(config: RunConfig, args: TrainingArguments) -> None:
     """Refuse what this machine cannot hold, before it is made."""
     tokens = args.per_device_train_batch_size * config.data.sequence_length
     kept, device = not config.train.checkpoint_loops, "cpu" if args.use_cpu else "cuda"
-    require_room(config.model_config(None), "this run", tokens, kept, device)
+    shared = args.world_size if config.train.shard else 1
+    require_room(config.model_config(None), "this run", tokens, kept, device, shared)
     if (needed := config.train.workers * WORKER) > (there := memory()):
         raise InputError(
             f"train.workers is {config.train.workers:,}: so many processes would need at least {amount(needed)} of "

@@ -3,6 +3,7 @@
 `datasets` reads them: parquet and JSON lines, compressed or not, without a copy on disk.
 """
 
+import glob
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from loopscale.data.corpora import Corpus, CorpusId
 from loopscale.data.disk_cache import digest
 from loopscale.data.folders import printable, split_by_name, walk
 from loopscale.data.readers import endings, existing
-from loopscale.data.readers.rows import text_column
+from loopscale.data.readers.rows import Rows, text_column
 from loopscale.errors import InputError
 
 BUILDERS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
@@ -32,6 +33,7 @@ class TextStream:
     train: Any
     valid: Any | None
     column: str
+    notes: tuple[str, ...] = ()  # on what is not streamed
 
     def trained_on(self, text: str) -> bool:
         """Return whether a document is to train on. Its content decides, so that no copy of it stands on both sides."""
@@ -43,8 +45,7 @@ class TextStream:
         Raises `InputError` where there are none.
         """
         found: list[str] = []
-        for row in self.train if self.valid is None else self.valid:
-            text = row[self.column]
+        for text in documents(self.train if self.valid is None else self.valid, self.column):
             if text and (self.valid is not None or not self.trained_on(text)):
                 found.append(text)
                 if len(found) == MOST_VALID:
@@ -54,7 +55,7 @@ class TextStream:
                 f"corpus '{self.id.name}' has no text to validate on: one in {HELD_OUT} of its documents is held out; "
                 "give a file that is called valid beside the others."
             )
-        return Corpus(CorpusId(self.id.name, digest(self.id.sha256, *found)), (), tuple(found))
+        return Corpus(CorpusId(self.id.name, digest(self.id.sha256, *found)), (), tuple(found), self.notes)
 
 
 def stream_of(name: str, text_field: str | None = None) -> TextStream:
@@ -64,16 +65,19 @@ def stream_of(name: str, text_field: str | None = None) -> TextStream:
     """
     path = existing(name)
     if path is not None:
-        identity, train, valid = _local(path)
+        identity, train, valid, notes = _local(path)
     else:
-        identity, train, valid = _of_hub(name)
-    first = next(iter(train), None)
+        (identity, train, valid), notes = _of_hub(name), ()
+    try:
+        first = next(iter(train), None)
+    except Exception as error:  # `datasets` raises whatever it comes across
+        raise InputError(f"corpus '{name}' cannot be streamed ({_said(error)}).") from error
     if first is None:
         raise InputError(f"corpus '{name}' is empty: give it some text.")
-    return TextStream(identity, train, valid, text_column(list(first), text_field, f"'{name}'"))
+    return TextStream(identity, train, valid, text_column(list(first), text_field, f"'{name}'"), notes)
 
 
-def _local(path: Path) -> tuple[CorpusId, Any, Any]:
+def _local(path: Path) -> tuple[CorpusId, Any, Any, tuple[str, ...]]:
     from datasets import load_dataset
 
     found = walk(path if path.is_dir() else path.parent)
@@ -85,12 +89,14 @@ def _local(path: Path) -> tuple[CorpusId, Any, Any]:
     (kind,) = kinds
 
     def stream(of: Sequence[Path]) -> Any:
-        return load_dataset(kind, data_files=[str(file) for file in of], split="train", streaming=True)
+        return load_dataset(kind, data_files=[glob.escape(str(file)) for file in of], split="train", streaming=True)
 
     # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
     sizes = [part for file in (*split.train, *split.valid) for part in (found.name(file), file.stat().st_size)]
     identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
-    return identity, stream(split.train), stream(split.valid) if split.valid else None
+    passed = [f for f in found.files if f not in files] if path.is_dir() else []
+    notes = [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]
+    return identity, stream(split.train), stream(split.valid) if split.valid else None, tuple(notes)
 
 
 def _of_hub(name: str) -> tuple[CorpusId, Any, Any]:
@@ -111,8 +117,7 @@ def _of_hub(name: str) -> tuple[CorpusId, Any, Any]:
         try:
             return ask()
         except Exception as error:  # the libraries raise whatever they come across
-            said = str(error).strip().split("\n")[0][:200].rstrip(".")
-            raise InputError(f"the hub does not give '{name}' ({type(error).__name__}: {said}).") from error
+            raise InputError(f"the hub does not give '{name}' ({_said(error)}).") from error
 
     revision = asked(lambda: dataset_info(repo).sha)  # the text is that of one day, also when the run goes on
     splits = asked(lambda: load_dataset(repo, configuration, revision=revision, streaming=True))
@@ -130,6 +135,18 @@ def share_of(stream: Any, rank: int, processes: int) -> Any:
 
 
 def documents(stream: Any, column: str) -> Iterator[str]:
-    """Yield the texts of a stream from where it stands."""
-    for row in stream:
-        yield row[column] or ""
+    """Yield the texts of a stream from where it stands. Raises `InputError` for what cannot be read or is no text."""
+    rows = Rows(column=column)
+    try:
+        for row in stream:
+            rows.add(row[column], "a row of the stream")
+            yield rows.documents.pop() if rows.documents else ""
+    except InputError:
+        raise
+    except Exception as error:  # `datasets` raises whatever it comes across
+        raise InputError(f"the stream cannot be read on ({_said(error)}).") from error
+
+
+def _said(error: Exception) -> str:
+    """Return the kind of an error and its first line, which may be long."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200].rstrip('.')}"

@@ -170,7 +170,7 @@ def _series(box: Element, panel: Panel, series: Series, name: int, places: _Plac
             _band(group, panel, series, places)
         _add(group, "path", "line", d=_joined([point for point, _ in points]), **_dashes(series))
     else:
-        _reach(group, series, places)
+        _reach(group, panel, series, places)
     if series.marker:
         for i, (point, state) in enumerate(points):
             if point is not None and state == "drawn":
@@ -207,13 +207,13 @@ def _pieces(panel: Panel, series: Series) -> Iterator[tuple[tuple[list[float], l
             piece = []
 
 
-def _reach(group: Element, series: Series, places: _Places) -> None:
+def _reach(group: Element, panel: Panel, series: Series, places: _Places) -> None:
     for i, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
         for ends in (
             [(v, y) for v in series.reach_x[i]] if series.reach_x else [],
             [(x, v) for v in series.reach_y[i]] if series.reach_y else [],
         ):
-            if ends and all(map(math.isfinite, (*ends[0], *ends[1]))):
+            if ends and all(panel.state(*end) != "lost" for end in ends):
                 _add(group, "path", "line thin", d=_joined([places(*end) for end in ends]))
 
 

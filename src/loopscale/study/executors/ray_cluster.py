@@ -93,7 +93,12 @@ def share(nodes: Sequence[tuple[int, int]], wanted: int) -> tuple[int, int]:
     def at_once(cores: int) -> int:
         return sum(min(there // cores, own) if gpus else there // cores for there, own in nodes)
 
-    wanted = min(wanted, at_once(1))
+    if not (room := at_once(1)):
+        raise InputError(
+            "no machine of the Ray cluster has both a core and a GPU: start the nodes with GPUs with --num-cpus of at "
+            "least 1."
+        )
+    wanted = min(wanted, room)
     return next(cores for cores in range(most, 0, -1) if at_once(cores) >= wanted), min(gpus, 1)
 
 

@@ -30,8 +30,17 @@ def conditions_at_rates(results: Results) -> dict[str, AtRates]:
 
 
 def best_rate(results: Results, names: AtRates) -> float:
-    """Return the rate with the lowest loss of the last exit, mean over seeds; what diverged comes last."""
-    return min(names, key=lambda rate: _loss(results.conditions[names[rate]]))
+    """Return the rate with the lowest loss of the last exit, mean over the seeds of all; what diverged comes last."""
+    runs = {rate: results.runs(name) for rate, name in names.items()}
+    shared = set.intersection(*({run.seed for run in own} for own in runs.values()))
+    return min(names, key=lambda rate: _loss([run for run in runs[rate] if run.seed in shared or not shared]))
+
+
+def cost(results: Results, names: AtRates, rate: float) -> float:
+    """Return the nats that a rate costs over the best one, mean over the seeds that both have; NaN without any."""
+    best = {run.seed: run for run in results.runs(names[best_rate(results, names)])}
+    own = [run for run in results.runs(names[rate]) if run.seed in best]
+    return _loss(own) - _loss([best[run.seed] for run in own]) if own else math.nan
 
 
 def at_best_rate(results: Results, condition: str) -> tuple[Run, ...]:
@@ -44,10 +53,9 @@ def rates(results: Results) -> Table | None:
     """What the learning rate does to every condition: its last exit, its norm, and the cost against its best rate."""
     rows = []
     for stem, names in conditions_at_rates(results).items():
-        least = _loss(results.conditions[names[best_rate(results, names)]])
         for rate, name in names.items():
             condition = results.conditions[name]
-            over = _over(_loss(condition) - least)
+            over = _over(cost(results, names, rate))
             rows.append(
                 (stem, f"{rate:g}", *_exits(results, condition), over, _verdict(condition), count_of(condition.runs))
             )
@@ -57,8 +65,8 @@ def rates(results: Results) -> Table | None:
     return Table(
         name="rates",
         title="Every condition at several learning rates",
-        caption=f"Perplexity, and that of exit {results.num_loops} over the same condition's at its best rate. "
-        f"{seeds_said(results)}",
+        caption=f"Perplexity, and that of exit {results.num_loops} over the same condition's at its best rate, of the "
+        f"seeds that both have. {seeds_said(results)}",
         columns=(
             Column("condition"),
             Column("rate", numeric=True),
@@ -110,9 +118,9 @@ def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
         if highest in names:
             condition = results.conditions[names[highest]]
             verdicts = {scale_verdict(run) for run in condition.runs}
-            if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS:
-                least = _loss(results.conditions[names[best_rate(results, names)]])
-                costs.setdefault(verdict, []).append(_loss(condition) - least)
+            nats = cost(results, names, highest)
+            if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS and not math.isnan(nats):
+                costs.setdefault(verdict, []).append(nats)
     return {verdict: costs[verdict] for verdict in VERDICTS if verdict in costs}
 
 
@@ -126,11 +134,13 @@ def _verdict(condition: ConditionResult) -> str:
 
 
 def _over(nats: float) -> str:
+    if math.isnan(nats):
+        return "–"
     return f"{number(ratio_of_perplexities(nats), 3)}{TIMES}" if math.isfinite(nats) else "diverged"
 
 
-def _loss(condition: ConditionResult) -> float:
-    return fmean(math.inf if run.diverged else run.cross_entropy[-1] for run in condition.runs)
+def _loss(runs: Sequence[Run]) -> float:
+    return fmean(math.inf if run.diverged else run.cross_entropy[-1] for run in runs)
 
 
 def _exits(results: Results, condition: ConditionResult) -> list[str]:

@@ -148,6 +148,16 @@ def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, s
     assert sorted(p.stat().st_mtime_ns for p in study_folder.rglob("*")) == before
 
 
+def test_a_study_that_an_older_version_began_goes_on(base, study_folder):
+    """It states fewer settings; those have their defaults."""
+    document = json.loads((study_folder / "study.json").read_text())
+    assert document["train"].pop("optimizer") == "adamw"
+    del document["data"]["stream"]
+    write_json(study_folder / "study.json", document)
+    run_study(base(), study_folder, again := InProcess(), conditions=CHOSEN[:1])
+    assert again.executed == []
+
+
 def test_a_run_that_fails_is_named_with_its_last_words(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"run broken failed .*lacks .config"):

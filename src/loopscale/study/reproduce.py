@@ -18,7 +18,16 @@ from loopscale.errors import InputError
 from loopscale.storage import check_writable, is_staging, read_json, sweep, write_json
 from loopscale.system.environment import environment
 from loopscale.system.lock import only_one
-from loopscale.train import RunConfig, check_corpus, check_folder, differences, load_run_data, started, write_config
+from loopscale.train import (
+    RunConfig,
+    check_corpus,
+    check_folder,
+    complete,
+    differences,
+    load_run_data,
+    started,
+    write_config,
+)
 from loopscale.train.run_folder import only_one as only_one_trains
 
 from .document import run_from
@@ -239,7 +248,7 @@ def check_study(base: RunConfig, out: Path) -> None:
     if not path.exists() or not any(started(folder) for folder in out.glob("*/seed-*")):
         return
     before = read_json(path, dict[str, Any], f"remove {out} or choose another --out")
-    if differing := differences(before, identity(base)):
+    if differing := differences(complete(before), complete(identity(base))):
         raise InputError(
             f"{out} belongs to another configuration ({', '.join(differing)} differ): choose another --out."
         )

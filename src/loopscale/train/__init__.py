@@ -3,7 +3,7 @@
 from loopscale.train.callbacks import StopOnSignal
 from loopscale.train.config import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
 from loopscale.train.depth_schedules import DEPTHS, Depth, DepthSchedule, FixedDepth
-from loopscale.train.identity import check_corpus, check_folder, differences
+from loopscale.train.identity import check_corpus, check_folder, complete, differences
 from loopscale.train.initialisation import run_from
 from loopscale.train.run import Trained, load_run_data, train
 from loopscale.train.run_folder import read_run, started, write_config
@@ -25,6 +25,7 @@ __all__ = [
     "Trained",
     "check_corpus",
     "check_folder",
+    "complete",
     "differences",
     "load_run_data",
     "preset_run",

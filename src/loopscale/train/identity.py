@@ -5,6 +5,7 @@ change on the way. More steps may be asked for as long as the schedule does not 
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from loopscale.errors import InputError
 from loopscale.storage import check_writable, is_staging
 from loopscale.system.launcher import processes_started
 from loopscale.train.checkpoints import CHECKPOINTS, checkpoints, step_of
-from loopscale.train.config import MODEL_FIELDS, RunConfig
+from loopscale.train.config import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig
 from loopscale.train.run_folder import RUN_FILE, RunRecord, finished, read_record_of_run, started
 
 # what may differ between the start and the resumption of a run
@@ -160,6 +161,18 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
     document["model"]["vocab_size"] = config.model.get("vocab_size")  # None: the tokenizer decides it
     document["data"]["stride"] = config.data.stride or config.data.sequence_length
     return document
+
+
+def complete(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's document with the defaults of what it does not state: older versions state less."""
+    defaults = {"data": asdict(DataConfig()), "train": asdict(TrainConfig())}
+    defaults["model"] = {field.name: field.default for field in MODEL_FIELDS}
+    del defaults["train"]["seed"]
+    found = dict(document)
+    for part, values in defaults.items():
+        given = document.get(part, {})
+        found[part] = {**values, **given} if isinstance(given, Mapping) else given
+    return found
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

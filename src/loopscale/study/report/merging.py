@@ -6,13 +6,13 @@ of a condition counts once, or the same run would be taken for two.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from loopscale.errors import InputError
 from loopscale.storage import from_json, plain
-from loopscale.train import MODEL_FIELDS, DataConfig, TrainConfig, differences
+from loopscale.train import complete, differences
 
 from ..document import REMEDY
 from ..results import RESULTS_FILE, ConditionResult, Results, Run
@@ -96,7 +96,7 @@ def _check(where: str, ours: Results, name: str, theirs: Results) -> None:
     for key in CORPUS:
         _alike(where, name, f"corpus.{key}", ours.corpus[key], theirs.corpus[key])
     _alike(where, name, "num_loops", ours.num_loops, theirs.num_loops)
-    a, b = _complete(ours.config), _complete(theirs.config)
+    a, b = complete(ours.config), complete(theirs.config)
     for key in [*differences(a, b), "init_from"]:
         if key not in HOW:
             _alike(where, name, key, _value(a, key), _value(b, key))
@@ -112,18 +112,6 @@ def _alike(where: str, name: str, key: str, ours: Any, theirs: Any) -> None:
             f"{where} and {name} are no one study: {key} is {ours} in the first and {theirs} in the other; "
             "merge runs of one configuration, or report each alone."
         )
-
-
-def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the defaults of what it does not state: older studies state less."""
-    defaults = {"data": asdict(DataConfig()), "train": asdict(TrainConfig())}
-    defaults["model"] = {field.name: field.default for field in MODEL_FIELDS}
-    del defaults["train"]["seed"]
-    found = dict(config)
-    for part, values in defaults.items():
-        given = config.get(part, {})
-        found[part] = {**values, **given} if isinstance(given, Mapping) else given
-    return found
 
 
 def _value(document: Mapping[str, Any], name: str) -> Any:

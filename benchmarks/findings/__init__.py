@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.findings import matrices
 from benchmarks.findings.study import Study, said
 from loopscale.study import Run, judged, load, write_report
 
@@ -48,11 +49,16 @@ def page() -> str:
         lstrip_blocks=True,
     )
     studies = {path.parent.name: Study(path.parent, judged(load(path))) for path in _documents()}
+    ways = [study for study in studies.values() if study.is_of_ways]
     most = {}  # of studies that differ in nothing else, the one with the most seeds
     for study in sorted(studies.values(), key=lambda study: len(study.results.seeds)):
         most[study.setting, study.results.corpus["sha256"]] = study
     decisive = [study for study in studies.values() if study in most.values()]
-    return environment.get_template("page.md.j2").render(studies=studies, decisive=decisive, said=said)
+    paper = [study for study in decisive if not study.is_of_ways]
+    main = max(ways, key=lambda study: len(study.results.all_runs))
+    return environment.get_template("page.md.j2").render(
+        studies=studies, ways=ways, paper=paper, decisive=decisive, main=main, said=said, matrices=matrices
+    )
 
 
 def _documents() -> list[Path]:

@@ -1,10 +1,11 @@
 """A committed study, as the page of findings asks it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loopscale.display import Table, mean_and_spread, to_markdown
+from loopscale.display import Table, mean_and_spread, percent, to_markdown
 from loopscale.study import TOPICS, Judgement, Results, Run
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
@@ -69,6 +70,17 @@ class Study:
         nats = rates.cost_of_the_highest_rate(self.results).get(verdict)
         return self.link(rates.spread_in_words(nats), "rates") if nats else "–"
 
+    def harm(self) -> str:
+        """Say how often a way that leaves a blind spot has a worse last exit than one that does not."""
+        found = ranking.verdict_harm(self.results)
+        if found is None:
+            return "no blind and controlled ways to compare."
+        share, blind, controlled = found
+        said = (
+            f"worse in {percent(share)} of the pairs of {blind} blind and {controlled} controlled ways (50%: nothing)."
+        )
+        return self.link(said, "control")
+
     def effects(self) -> list[list[str]]:
         """Return the rows of the disputed question: what is compared, then exits 1, K, 2K, 4K and 16K, and seeds."""
         K = self.results.num_loops
@@ -120,11 +132,38 @@ class Study:
         """Return those of the conditions that it has."""
         return [name for name in names if self.results.runs(name)]
 
-    def table(self, name: str) -> str:
-        """Return one of its tables as Markdown, without heading and caption."""
+    @property
+    def trained_at_every_exit(self) -> list[Run]:
+        """Return the runs whose loss looks at every exit: in others the early ones were never trained."""
+        return [
+            run
+            for condition in self.results.conditions.values()
+            if condition.model.get("supervision") != "terminal"
+            for run in condition.runs
+        ]
+
+    def value(self, id: str) -> str:
+        """Return what was measured for a claim."""
+        return claim_value(self.claims[id])
+
+    def rows(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """Return the rows of one of its tables, none where it has no such table."""
+        found = self._table(name)
+        return found.rows if found else ()
+
+    def table(self, name: str, *headings: str) -> str:
+        """Return one of its tables as Markdown, of all columns or those named, without heading and caption."""
+        found = self._table(name)
+        if found is None:
+            raise LookupError(f"{self.name} has no table {name}")
+        places = [i for i, column in enumerate(found.columns) if not headings or column.heading in headings]
+        rows = tuple(tuple(row[i] for i in places) for row in found.rows)
+        shown = replace(found, columns=tuple(found.columns[i] for i in places), rows=rows)
+        return "\n".join(line for line in to_markdown(shown).splitlines() if line.startswith("|"))
+
+    def _table(self, name: str) -> Table | None:
         built = (build(self.results) for topic in TOPICS for build in topic.tables)
-        found: Table = next(table for table in built if table is not None and table.name == name)
-        return "\n".join(line for line in to_markdown(found).splitlines() if line.startswith("|"))
+        return next((table for table in built if table is not None and table.name == name), None)
 
 
 TABLE_OF = {"ranking": "control"}  # of a sentence, where it has another name

@@ -22,6 +22,12 @@ def test_every_way_counts_at_its_best_rate(ways):
     ]
     assert rows["none"]["scale"] == "blind spot" and rows["none"]["dynamics"] == "drifting"
     assert rows["none"]["norm 64"] != "–" and rows["none"]["seeds"] == "3"
+    assert {name: row["over none"] for name, row in rows.items()} == {
+        "none": "1",
+        "raw": "0.9048 [0.905, 0.905] (better)",
+        "inter_loop_norm": "1.221 [1.22, 1.22] (worse)",
+    }
+    assert (rows["none"]["highest rate"], rows["raw"]["highest rate"]) == ("1.00×", "–")
 
 
 def test_costs_hold_the_stated_verdict_against_the_measured_one(ways):

@@ -133,6 +133,15 @@ def test_halting_shows_the_timed_rule_and_says_where_none_keeps_the_target(measu
     assert other["rule"] == "none keeps it"
 
 
+def test_halting_is_told_for_blind_and_controlled_models(measured_study, records):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1, 2))
+    rows = {row["scale"]: row for row in rows_of("halting-scale", results)}
+    assert {scale: row["models"] for scale, row in rows.items()} == {"blind spot": "2", "visible": "2"}
+    record = records["per_loop-raw"]["halting"]
+    assert rows["visible"]["best rule"] == f"{halting.best_rule(record):.2f}"
+    assert halting.best_rule(replace(record, times=())) == record.num_loops  # where no rule keeps the target
+
+
 def test_a_fixed_exit_of_an_older_study_is_read_off_its_depth_curve(measured_study, with_record, records):
     record = records["per_loop-rmsnorm"]["halting"]
     older = replace(record, results=record.results[1:], times=())

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from loopscale.display import Column, mean_and_spread
+from loopscale.display import Column, mean_and_spread, number
 
 from .results import Results, Run
-from .topic import finite
+from .topic import finite, interval_of_ratios
 
 
 def by_condition(results: Results, cells: Callable[[tuple[Run, ...]], list[str]]) -> tuple[tuple[str, ...], ...]:
@@ -23,6 +23,16 @@ def over_seeds(runs: Sequence[Run], figure: Callable[[Run], float | None]) -> st
     """Return mean and spread of a figure, a dash where no run has it."""
     values = [figure(run) for run in runs]
     return mean_and_spread([] if all(value is None for value in values) else values)
+
+
+def ratio_over_seeds(values: Sequence[float]) -> str | None:
+    """Return a ratio of perplexities, one per seed, with its interval and whether that decides; None without any."""
+    around = interval_of_ratios(values)
+    if around is None:
+        return number(values[0]) if values else None
+    low, high = around
+    word = "better" if high < 1 else "worse" if low > 1 else "not decided"
+    return f"{number(fmean(values))} [{number(low, 3)}, {number(high, 3)}] ({word})"
 
 
 def mean_of(runs: Sequence[Run], figure: Callable[[Run], float | None]) -> float | None:

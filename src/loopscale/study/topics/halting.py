@@ -1,6 +1,8 @@
 """Halting: what rules that stop early save at a kept quality, against a fixed exit and the choice of an oracle."""
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 
 from loopscale.data import Data
 from loopscale.display import Column, Table, fixed, number, percent
@@ -11,6 +13,7 @@ from loopscale.model import LoopedForCausalLM
 
 from ..results import Results, Run
 from ..topic import Topic, ratio_of_perplexities, valid_batches
+from .audit import scale_verdict
 from .depth import NOISY, named_run
 
 BATCHES = 3  # for calibration, and as many others for the test
@@ -52,6 +55,53 @@ def halting(results: Results) -> Table | None:
         ),
         rows=rows,
     )
+
+
+def halting_by_scale(results: Results) -> Table | None:
+    """Halting of blind and of controlled models: loops of the best fixed exit, of the best rules, of the oracle."""
+    rows = [(said, *_of_scale(pairs)) for said, pairs in _by_scale(results).items()]
+    if not rows:
+        return None
+    columns = ("models", "full depth", "best fixed exit", "best rule", "fewer loops than fixed", "oracle")
+    return Table(
+        name="halting-scale",
+        title="Halting with and without a calibrated rule, by what the loss sees of the scale",
+        caption="Means over the models: loops at a perplexity at most 1.01 times that of full depth, with the best "
+        "fixed exit and with the calibrated rule of each model that runs the fewest (where none keeps the target, full "
+        "depth); in how many models that rule runs fewer than the fixed exit; and the tokens' bound, of a choice that "
+        "knows the labels.",
+        columns=(Column("scale"), *(Column(name, numeric=True) for name in columns)),
+        rows=tuple(rows),
+    )
+
+
+def _by_scale(results: Results) -> dict[str, list[tuple[Run, HaltingReport]]]:
+    found: dict[str, list[tuple[Run, HaltingReport]]] = {}
+    for run in results.all_runs:
+        record, verdict = TOPIC.of(run), scale_verdict(run)
+        if record and verdict:
+            found.setdefault(verdict.replace("_", " "), []).append((run, record))
+    return dict(sorted(found.items()))
+
+
+def _of_scale(pairs: Sequence[tuple[Run, HaltingReport]]) -> list[str]:
+    fixed_loops = [fixed_exit(run, record)[0] for run, record in pairs]
+    ruled = [best_rule(record) for _, record in pairs]
+    bounds = [min(bound.selected_loops for bound in record.oracle.values()) for _, record in pairs]
+    return [
+        str(len(pairs)),
+        fixed(fmean(record.num_loops for _, record in pairs), 2),
+        fixed(fmean(fixed_loops), 2),
+        fixed(fmean(ruled), 2),
+        str(sum(loops < base for loops, base in zip(ruled, fixed_loops, strict=True))),
+        fixed(fmean(bounds), 2),
+    ]
+
+
+def best_rule(record: HaltingReport) -> float:
+    """Return the fewest loops that a calibrated rule runs at the kept quality; full depth where none keeps it."""
+    timed = (time.executed_loops for time in record.times if time.rule.rule != FIXED)
+    return min(timed, default=float(record.num_loops))
 
 
 def fixed_exit(run: Run, record: HaltingReport) -> tuple[int, float | None]:
@@ -134,6 +184,6 @@ TOPIC: Topic[HaltingReport] = Topic(
     place=42,
     record=HaltingReport,
     measure=measure_halting,
-    tables=(halting,),
+    tables=(halting, halting_by_scale),
     sentence=halting_sentence,
 )

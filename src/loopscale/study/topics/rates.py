@@ -106,6 +106,13 @@ def rates_sentence(results: Results) -> str | None:
     return f"The learning rates: last-exit perplexity at the best of them is {', '.join(said)}{said_of_cost}."
 
 
+def at_the_highest_rate(results: Results) -> dict[str, str]:
+    """Return in words what the highest rate of all costs each condition over its best one."""
+    found = conditions_at_rates(results)
+    highest = max((rate for names in found.values() for rate in names), default=0.0)
+    return {stem: _over(cost(results, names, highest)) for stem, names in found.items() if highest in names}
+
+
 def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
     """Return what the highest rate costs each condition over its best, in nats, by the audit's verdict on scale there.
 

@@ -2,11 +2,12 @@
 
 from statistics import fmean
 
-from loopscale.display import Chart, number
+from loopscale.display import Chart
 from loopscale.evaluate import FrontierPoint, interpolated
 from loopscale.evaluate.display import frontier_chart
 
 from .. import published
+from ..cells import ratio_over_seeds
 from ..drawing import LINES
 from ..grid import condition_styles
 from ..results import ConditionResult, Results, Run
@@ -20,7 +21,6 @@ from ..topic import (
     at_most,
     below,
     finite,
-    interval_of_ratios,
     per_seed,
     ratio_of_perplexities,
 )
@@ -68,15 +68,7 @@ def worth_sentence(results: Results) -> str | None:
 def remedy_cost(results: Results, name: str) -> str | None:
     """Return a remedy's last-exit perplexity over the blind model's in words, None without runs of both."""
     measured = per_seed(final_perplexity_ratio, name, PLAIN)(results)
-    values = list(measured.values.values())
-    if not values:
-        return None
-    around = interval_of_ratios(values)
-    if around is None:
-        return number(values[0])
-    low, high = around
-    word = "better" if high < 1 else "worse" if low > 1 else "not decided"
-    return f"{number(fmean(values))} [{number(low, 3)}, {number(high, 3)}] ({word})"
+    return ratio_over_seeds(list(measured.values.values()))
 
 
 def _only(results: Results) -> str:

@@ -14,7 +14,7 @@ from loopscale.audit import static_verdict
 from loopscale.display import Column, Table, number, percent
 from loopscale.model import LoopedConfig
 
-from ...cells import agreed, columns_of_conditions, count_of, over_seeds, seeds_said
+from ...cells import agreed, columns_of_conditions, count_of, over_seeds, ratio_over_seeds, seeds_said
 from ...grid import RATE, SCALE_CONTROL, TRAINING, split_rate
 from ...results import Results, Run
 from ...topic import Topic, finite, ratio_of_perplexities
@@ -22,6 +22,7 @@ from ..audit import TOPIC as AUDIT
 from ..audit import scale_verdict
 from ..depth import exit_of
 from ..looping import depth_gain
+from ..rates import at_the_highest_rate
 from .control import FAR, ControlRecord
 from .control import TOPIC as CONTROL
 
@@ -62,7 +63,7 @@ def entries(results: Results) -> dict[str, Entry]:
 
 def control(results: Results) -> Table | None:
     """What every way is worth: exits, far exits, norms, useful band, dynamics, verdict, rank; a row per entry."""
-    found, ranks = entries(results), ranks_by_seed(results)
+    found, ranks, dearest = entries(results), ranks_by_seed(results), at_the_highest_rate(results)
 
     def cells(name: str, entry: Entry) -> list[str]:
         runs = entry.runs
@@ -70,6 +71,8 @@ def control(results: Results) -> Table | None:
         return [
             "–" if entry.rate is None else f"{entry.rate:g}",
             *(over_seeds(runs, partial(_perplexity, k=k)) for k in (0, results.num_loops - 1)),
+            "1" if name == BLIND else ratio_over_seeds(over_blind(found, name)) or "–",
+            dearest.get(name, "–"),
             *(over_seeds(runs, partial(_far, place=i, figure="perplexity")) for i in range(len(FAR))),
             over_seeds(runs, depth_gain),
             agreed([f"{record.band[0]} to {record.band[1]}" for record in _records(runs)]) or "–",
@@ -84,7 +87,15 @@ def control(results: Results) -> Table | None:
     if not found:
         return None
     K = results.num_loops
-    exits = ("rate", "exit 1", f"exit {K}", *(f"exit {n * K}" for n in FAR), "depth gain")
+    exits = (
+        "rate",
+        "exit 1",
+        f"exit {K}",
+        f"over {BLIND}",
+        "highest rate",
+        *(f"exit {n * K}" for n in FAR),
+        "depth gain",
+    )
     norms = (f"norm {K}", f"norm {FAR[-1] * K}")
     return Table(
         name="control",
@@ -92,7 +103,8 @@ def control(results: Results) -> Table | None:
         caption="Perplexity on the validation split, past the trained depth on few windows. Useful band: exits within "
         f"1% of the best, to {FAR[-1]} times the trained depth; dynamics of the state to there. Rank: by the last "
         "trained exit, mean over seeds [least to greatest]. Of several learning rates that with the best last exit of "
-        f"the first seed counts. {seeds_said(results)}",
+        f"the first seed counts; over {BLIND}: the last exit's perplexity over the blind model's, seed by seed; "
+        f"highest rate: what it costs over the best one. {seeds_said(results)}",
         columns=(
             *columns_of_conditions(*exits),
             Column("useful band"),
@@ -141,6 +153,13 @@ def control_costs(results: Results) -> Table | None:
     )
 
 
+def over_blind(found: Mapping[str, Entry], name: str) -> list[float]:
+    """Return an entry's last-exit perplexity over the blind model's, one per seed that both finished."""
+    blind = {run.seed: run for run in found[BLIND].runs}
+    pairs = ((run, blind[run.seed]) for run in found[name].runs if run.seed in blind)
+    return [ratio_of_perplexities(_loss(a) - _loss(b)) for a, b in pairs if not (a.diverged or b.diverged)]
+
+
 def ranks_by_seed(results: Results) -> dict[int, dict[str, int]]:
     """Return the rank of every entry by its last exit, for each seed that all have; what diverged comes last."""
     runs = {name: {run.seed: run for run in entry.runs} for name, entry in entries(results).items()}
@@ -174,8 +193,8 @@ def ranking_sentence(results: Results) -> str | None:
     found = entries(results)
     if not found:
         return None
-    losses = {name: fmean(map(_loss, entry.runs)) for name, entry in found.items()}
-    words = [f"{name} ({_over(losses[name], losses[BLIND])})" for name in sorted(losses, key=losses.__getitem__)]
+    over = {name: fmean(over_blind(found, name) or [math.inf]) for name in found}
+    words = [f"{name} ({_word(over[name])})" for name in sorted(over, key=over.__getitem__)]
     said = f"The ways: last-exit perplexity over that of the blind model, best first, is {', '.join(words)}"
     if harm := verdict_harm(results):
         said += f"; a way that leaves a blind spot is worse than one that does not in {percent(harm[0])} of pairs"
@@ -187,8 +206,8 @@ def _loss(run: Run) -> float:
     return math.inf if run.diverged else run.cross_entropy[-1]
 
 
-def _over(loss: float, blind: float) -> str:
-    return number(ratio_of_perplexities(loss - blind), 3) if math.isfinite(loss - blind) else "diverged"
+def _word(ratio: float) -> str:
+    return number(ratio, 3) if math.isfinite(ratio) else "diverged"
 
 
 def _perplexity(run: Run, k: int) -> float | None:

@@ -1,0 +1,110 @@
+"""Studies side by side: a row per way, per claim or per study, a column per study, each cell a link to its table."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from benchmarks.findings.study import Study
+from loopscale.display import number
+from loopscale.study.grid import SCALE_CONTROL
+from loopscale.study.topics import halting, looping, rates, worth
+from loopscale.study.topics.ways import ranking
+
+MARKS = {"holds": "holds", "does not hold": "**no**", "undecided": "undecided"}
+NONE = "–"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its first column in words and the others of numbers."""
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ways_beside(studies: Sequence[Study]) -> str:
+    """Return what every way's last exit is over the blind model's, each at its best rate; a column per study."""
+    found = [ranking.entries(study.results) for study in studies]
+    rows = []
+    for name in SCALE_CONTROL:
+        if name != ranking.BLIND and any(name in entries for entries in found):
+            cells = [_over(study, entries, name) for study, entries in zip(studies, found, strict=True)]
+            rows.append([name, *cells])
+    return markdown(["way", *(study.name for study in studies)], rows)
+
+
+def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
+    if name not in entries:
+        return NONE
+    entry = entries[name]
+    rate = "" if entry.rate is None or entry.rates < 2 else f" at {entry.rate:g}"
+    ratio = ranking.ratio_over_seeds(ranking.over_blind(entries, name))
+    return f"{study.link(ratio or 'diverged', 'control')}{rate}"
+
+
+def prices(studies: Sequence[Study]) -> str:
+    """Return what the highest learning rate costs, by what the loss sees of the scale; a row per study."""
+    rows = [
+        [study.name, study.setting[2], study.setting[3], *(study.price(verdict) for verdict in rates.VERDICTS)]
+        for study in studies
+    ]
+    return markdown(["study", "init", "rates", *(f"scale is {words}" for words in rates.VERDICTS.values())], rows)
+
+
+def claims_beside(studies: Sequence[Study]) -> str:
+    """Return the verdict on every claim that some study tests, with its value; a column per study."""
+    tested = {id: claim.statement for study in studies for id, claim in study.claims.items() if claim.n}
+    rows = [[f"`{id}`: {statement}", *(_verdict(study, id) for study in studies)] for id, statement in tested.items()]
+    return markdown(["claim", *(study.name for study in studies)], rows)
+
+
+def _verdict(study: Study, id: str) -> str:
+    claim = study.claims.get(id)
+    if claim is None or not claim.n:
+        return NONE
+    return f"{MARKS.get(claim.verdict, claim.verdict)}, {study.link(study.value(id), 'claims')}"
+
+
+def remedies_beside(studies: Sequence[Study]) -> str:
+    """Return what each of the paper's controls costs at the last exit, relative to the blind model, at one rate."""
+    rows = []
+    for study in studies:
+        costs = [worth.remedy_cost(study.results, name) for name in worth.REMEDIES]
+        rows.append([study.name, *(study.link(cost, "table-1") if cost else NONE for cost in costs)])
+    return markdown(["study", *worth.REMEDIES], rows)
+
+
+def loops_beside(studies: Sequence[Study]) -> str:
+    """Return in how many models looping pays, and what halting saves there; a row per study."""
+    rows = []
+    for study in studies:
+        runs = [run for run in study.trained_at_every_exit if not run.diverged]
+        gains = [looping.depth_gain(run) for run in runs]
+        records = [(halting.fixed_exit(run, record)[0], record) for run in runs if (record := halting.TOPIC.of(run))]
+        fewer = sum(halting.best_rule(record) < loops for loops, record in records)
+        rows.append(
+            [
+                study.name,
+                study.link(f"{sum(gain > looping.BAND for gain in gains)} of {len(gains)}", "looping"),
+                study.link(f"{number(min(gains))} to {number(max(gains))}", "looping"),
+                study.link(number(fmean(loops for loops, _ in records), 3), "halting-scale"),
+                study.link(number(fmean(halting.best_rule(record) for _, record in records), 3), "halting-scale"),
+                study.link(f"{fewer} of {len(records)}", "halting"),
+            ]
+        )
+    head = [
+        "study",
+        "looping pays in",
+        "depth gain",
+        "best fixed exit",
+        "best rule (loops)",
+        "rule runs fewer loops in",
+    ]
+    return markdown(head, rows)
+
+
+def norms_over_training(studies: Sequence[Study]) -> str:
+    """Return how the final norm goes over training in every condition of the paper's with per-loop supervision."""
+    rows = []
+    for study in studies:
+        for condition, *cells in study.rows("norm-growth"):
+            if condition.startswith("per_loop"):
+                rows.append([study.link(study.name, "norm-growth"), condition, *cells])
+    return markdown(["study", "condition", "first", "largest", "at step", "last"], rows)

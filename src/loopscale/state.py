@@ -3,6 +3,7 @@
 All are taken in float32 or better whatever the state's precision, so that a figure means the same wherever it is read.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,12 @@ from loopscale.stepping import State
 from loopscale.system.precision import widened
 
 PerToken = Float[Tensor, "batch seq"]
+SQUARES = torch.finfo(torch.float32).max  # norms add up squares in float32, whatever the state's dtype
+
+
+def room(dtype: torch.dtype, hidden: int) -> float:
+    """Return the largest number that channels of a state may be: of its dtype, and with squares that can be added."""
+    return min(torch.finfo(dtype).max, math.sqrt(SQUARES / hidden))
 
 
 def norm(z: State) -> PerToken:

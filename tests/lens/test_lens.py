@@ -116,7 +116,7 @@ def test_what_is_no_number_or_no_exit_is_told():
         def readout(self, z, k):
             return z[:, -1]
 
-    with pytest.raises(InputError, match="state after loop 2 is not finite"):
+    with pytest.raises(InputError, match="state after loop 2, or the sum of its squares, is not finite"):
         look(Broken(), torch.arange(4), Letters())
     with pytest.raises(InputError, match="readout returned"):
         look(Short(), torch.arange(4), Letters())

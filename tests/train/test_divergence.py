@@ -117,7 +117,7 @@ class Grows(TrainerCallback):
 
 def test_a_scale_near_the_end_of_its_numbers_is_warned_of_once(run_config, caplog):
     train(run_config(model={"tie_word_embeddings": False}, max_steps=2), [Grows()], quiet=True)
-    assert caplog.text.count("no number beyond 1.8e+19 can be computed with") == 1
+    assert caplog.text.count("no number beyond 4.6e+18 can be computed with") == 1
     caplog.clear()
     train(run_config("usual", max_steps=1), quiet=True)
     assert "no number beyond" not in caplog.text
@@ -133,3 +133,35 @@ def test_one_order_of_computing_is_asked_for_and_given_back(run_config, wanted):
     sees = SeesTorch()
     assert train(run_config(deterministic=wanted, max_steps=1), [sees], quiet=True).steps == 1
     assert sees.deterministic is wanted and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_is_finite_but_for_its_squares_is_told():
+    model, ids = tiny_model(tie_word_embeddings=False), torch.randint(31, (2, 8))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e20)
+    assert first_not_finite(model, {"input_ids": ids, "labels": ids}) == "the squares of model.embed_tokens"
+
+
+def test_a_gradient_too_large_for_its_squares_is_told():
+    model, ids = tiny_model(num_loops=1), torch.randint(31, (2, 8))
+    model.model.layers[0].mlp.register_forward_hook(lambda m, args, out: out + 1e24 * (out - out.detach()))
+    place = first_not_finite(model, {"input_ids": ids, "labels": ids})
+    assert place.startswith("the squares of the gradient of model.")
+
+
+class Leaps(TrainerCallback):
+    """Makes the embedding larger by a factor before every step."""
+
+    def on_step_begin(self, args, state, control, model=None, **_):
+        with torch.no_grad():
+            model.model.embed_tokens.weight.mul_(30)
+
+
+def test_the_warning_comes_before_the_break_also_between_log_lines(run_config, caplog):
+    run = run_config(model={"tie_word_embeddings": False}, max_steps=30, log_every=30, save_every=30)
+    trained = train(run, [Leaps()], quiet=True)
+    said = [record.getMessage() for record in caplog.records]
+    warned = next(i for i, text in enumerate(said) if "no number beyond" in text)
+    step = int(said[warned].split()[1].rstrip(":"))
+    assert step < int(trained.diverged.split()[1].rstrip(":"))
+    assert warned < next(i for i, text in enumerate(said) if "stopping; what was saved before" in text)

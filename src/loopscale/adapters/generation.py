@@ -1,5 +1,6 @@
 """Greedy generation without a cache, from any looped model: nothing but the verbs is needed."""
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from loopscale.batches import device_of
 from loopscale.call import Call
+from loopscale.decode.sampling import SAYS_NOTHING, all_alike, require_numbers
 from loopscale.errors import InputError, require_looped
 from loopscale.stepping import Context, Looped, TakesContext, Tokens
 
@@ -39,12 +41,16 @@ def stream_plainly(
     if max_new_tokens < 1 or depth < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens} and num_loops {depth}: both must be at least 1.")
     ended = torch.zeros_like(input_ids[:, 0], dtype=torch.bool)
-    for _ in range(max_new_tokens):
+    for i in range(max_new_tokens):
         with torch.no_grad():
             call = Call(model, input_ids, _context(model, input_ids, mask))
             for z in call.states(depth):
                 last = z
-            tokens = call.readout(last, depth - 1)[:, -1].argmax(-1)
+            logits = call.readout(last, depth - 1)[:, -1]
+        require_numbers(logits.amax(-1))
+        if i == 0 and all_alike(logits):
+            warnings.warn(SAYS_NOTHING, stacklevel=2)
+        tokens = logits.argmax(-1)
         if eos_token_id is not None:
             tokens = tokens.masked_fill(ended, eos_token_id)
             ended = ended | (tokens == eos_token_id)

@@ -27,6 +27,7 @@ from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import Facts, Reads, facts_of
 from loopscale.objective import Losses
+from loopscale.state import norm
 from loopscale.stepping import Looped, State, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
@@ -116,7 +117,7 @@ class _Session:
             reads, z = Reads(call), first_state(call)
             self.hidden_size = z.shape[-1]
             for k in range(self.losses.num_loops):
-                self.finite.note(z, f"the state of loop {k + 1}")
+                self.finite.note(norm(z)[..., None], f"the state of loop {k + 1}, or the sum of its squares,")
                 self._look(reads, k, z, labels, counted)
                 if k < self.steps:
                     z = self._advance(call, k, z, counted)

@@ -54,25 +54,38 @@ def run(args: Namespace) -> int:
     tokenizer, special = prompt_tokenizer(args.model, args.tokenizer, model)
     input_ids = torch.tensor([_prompt_ids(tokenizer, args.prompt, special)])
     streamer = _Shown(tokenizer, skip_special_tokens=True)
-    if not is_native(model):
-        _write_plainly(model, args, input_ids, streamer)
-        return 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        generation = _write_cached(model, args, input_ids, streamer)
+        try:
+            stats = _write(model, args, input_ids, streamer)
+        except InputError:
+            if streamer.begun:
+                print(flush=True)  # the sentence stands below the prompt
+            raise
     for warning in caught:
         notes.print(f"note: {warning.message}", soft_wrap=True)
-    if args.stats:
-        notes.print(*_in_words(generation.stats), sep="\n", soft_wrap=True, highlight=False)
+    if args.stats and stats is not None:
+        notes.print(*_in_words(stats), sep="\n", soft_wrap=True, highlight=False)
     return 0
+
+
+def _write(model: Looped, args: Namespace, input_ids: Tensor, streamer: TextStreamer) -> DecodeStats | None:
+    """Write in the way that the model and the options allow; return what it took, where that is counted."""
+    if is_native(model):
+        return _write_cached(model, args, input_ids, streamer).stats
+    _write_plainly(model, args, input_ids, streamer)
+    return None
 
 
 @final
 class _Shown(TextStreamer):
     """Writes the text as it comes, without what a terminal would obey: a model writes any character."""
 
+    begun = False
+
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Write a piece of the text."""
+        self.begun = True
         super().on_finalized_text(spelled(text), stream_end)
 
 

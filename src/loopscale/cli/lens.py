@@ -13,6 +13,8 @@ from loopscale.errors import InputError
 from loopscale.lens import Lens, look, write_page
 from loopscale.storage import check_writable
 
+NOTHING = "at exit {} all tokens are equally likely everywhere: weights are zero, or no state is left to read."
+
 
 def run(args: Namespace) -> int:
     """Read, write the page, print the means."""
@@ -27,6 +29,8 @@ def run(args: Namespace) -> int:
     write_page(lens, out, labels([args.model])[0])
     screen = console()
     screen.print(table(lens))
+    if lens.alike:
+        screen.print(f"note: {NOTHING.format(', '.join(map(str, lens.alike)))}", soft_wrap=True)
     screen.print(f"wrote {out}: open it in a browser", highlight=False, markup=False, soft_wrap=True)
     return 0
 

@@ -1,6 +1,7 @@
 """Sampling: how tokens are chosen from logits, greedily or at random, and how a deeper exit judges a draft."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from loopscale.system.precision import widened
 TIE_MARGIN = 64.0
 TIE_MARGIN_16_BIT = 8.0
 COLDEST = 1e-6  # logits divided by less may be infinite
+SAYS_NOTHING = (
+    "the logits are all alike, so that what is written says nothing: weights are zero, or the state is so large that a "
+    "norm returns zeros; take an earlier checkpoint, or train anew."
+)
 
 
 @dataclass(slots=True)
@@ -40,6 +45,16 @@ class Sampling(ABC):
 
     Every token is chosen from logits to which the settings of the call were applied, given the tokens before it.
     """
+
+    def __init__(self, processing: Processing) -> None:
+        self.processing = processing
+        self._looked = False
+
+    def look(self, logits: Float[Tensor, "rows vocab"]) -> None:
+        """Warn where the first logits of a call tell no token from another."""
+        if not self._looked and all_alike(logits):
+            warnings.warn(SAYS_NOTHING, stacklevel=4)
+        self._looked = True
 
     @abstractmethod
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
@@ -66,13 +81,14 @@ class Greedy(Sampling):
     def __init__(self, processing: Processing, tie_margin: float | None = None) -> None:
         if tie_margin is not None and tie_margin < 0:
             raise InputError(f"tie_margin is {tie_margin}: it is a distance, give 0 or more.")
-        self.processing = processing
+        super().__init__(processing)
         self.tie_margin = tie_margin
 
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Take the largest."""
         largest = self.processing(logits.to(widened(logits.dtype)), prefixes).max(-1, keepdim=True)
-        _require_numbers(largest.values)
+        require_numbers(largest.values)
+        self.look(logits)
         return largest.indices
 
     def judge(
@@ -85,7 +101,8 @@ class Greedy(Sampling):
             margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
         processed = self.processing(logits.to(widened(logits.dtype)), prefixes)
         top, tokens = processed.topk(min(2, logits.shape[-1]), dim=-1)
-        _require_numbers(top[:, :1])
+        require_numbers(top[:, :1])
+        self.look(logits)
         largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).to(processed.dtype)
         if self.processing.lists:  # what multiplies logits multiplies their rounding; what forbids them is infinite
             finite = processed.masked_fill(processed.isinf(), 0)
@@ -107,7 +124,7 @@ class Sampled(Sampling):
     """
 
     def __init__(self, processing: Processing, generator: torch.Generator | None) -> None:
-        self.processing = processing
+        super().__init__(processing)
         self.generator = generator
 
     def probabilities(
@@ -115,7 +132,8 @@ class Sampled(Sampling):
     ) -> Float[Tensor, "batch vocab"]:
         """Return the distribution that is sampled from, in float32 or better."""
         distribution = self.processing(logits.to(widened(logits.dtype)), prefixes).softmax(-1)
-        _require_numbers(distribution[:, :1])
+        require_numbers(distribution[:, :1])
+        self.look(logits)
         return distribution
 
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
@@ -149,13 +167,21 @@ class Sampled(Sampling):
         return torch.multinomial(weights, 1, generator=self.generator)
 
 
-def _require_numbers(chosen: Tensor) -> None:
+def require_numbers(chosen: Tensor) -> None:
     """Raise `InputError` where logits are not finite: what would be written then means nothing."""
     if bool((chosen.isnan() | chosen.isposinf()).any()):
         raise InputError(
             "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the "
             "dtype (load the model in float32, or run fewer loops)."
         )
+
+
+def all_alike(logits: Float[Tensor, "rows vocab"]) -> bool:
+    """Return whether no row prefers any token to another; those that are never a token (-inf) aside."""
+    if logits.shape[-1] < 2:
+        return False
+    least = logits.masked_fill(logits == -torch.inf, torch.inf).amin(-1)
+    return bool((logits.amax(-1) == least).all())
 
 
 def check_sampling(temperature: float | None, top_k: int | None, top_p: float | None) -> None:

@@ -15,7 +15,7 @@ from loopscale.call import Call
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.facts import Reads, facts_of
-from loopscale.state import norm
+from loopscale.state import norm, room
 from loopscale.stepping import Looped, evaluating
 from loopscale.system.precision import perplexity
 
@@ -85,7 +85,8 @@ class DepthCurve(Sequence[ExitPoint]):
     """The exits of one model under one reading; `curve[k]` is exit k + 1.
 
     `losses` and `norms` are sums over the scored tokens of each window, (exits, windows), and `tokens` their counts,
-    all float64: what intervals and comparisons between models are made of.
+    all float64: what intervals and comparisons between models are made of. `fill` is how much of the room that numbers
+    have (`loopscale.state.room`) the largest of each exit's state takes, where that was measured.
     """
 
     reading: str
@@ -94,6 +95,7 @@ class DepthCurve(Sequence[ExitPoint]):
     norms: Float[Tensor, "exits windows"]
     tokens: Counts
     bytes_per_token: float | None = None
+    fill: Float[Tensor, " exits"] | None = None
 
     @cached_property
     def points(self) -> tuple[ExitPoint, ...]:
@@ -208,8 +210,10 @@ def _curves(
         for window in windows_of(model, batches, facts.padding):
             parts.append(dict(_batch_sums(model, window, loops, readings)))
     sums = {name: torch.cat([part[name] for part in parts], -1).cpu().double() for name in parts[0]}
+    fill = sums["fill"].amax(-1)
     return {
-        name: DepthCurve(name, trained, sums[name], sums["norm"], sums["tokens"], bytes_per_token) for name in readings
+        name: DepthCurve(name, trained, sums[name], sums["norm"], sums["tokens"], bytes_per_token, fill)
+        for name in readings
     }
 
 
@@ -217,11 +221,14 @@ def _batch_sums(model: Looped, window: Window, loops: int, names: Iterable[str])
     """Yield named sums over each window's scored tokens, (exits, batch); nothing is synchronised with the device."""
     call = Call(model, window.inputs)
     readings = {name: Reads(call).readings[name] for name in names}
-    rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm")}
+    rows: Mapping[str, list[Tensor]] = {name: [] for name in (*readings, "norm", "fill")}
     for k, z in enumerate(call.states(loops)):
         for name, read in readings.items():
             rows[name].append(read(z, k, window.labels).sum(-1))
         rows["norm"].append(torch.where(window.counted, norm(z), 0.0).sum(-1))
+        rows["fill"].append(
+            torch.where(window.counted, z.abs().amax(-1).float(), 0.0).amax(-1) / room(z.dtype, z.shape[-1])
+        )
     yield "tokens", window.counted.sum(-1)
     for name, values in rows.items():
         yield name, torch.stack(values)

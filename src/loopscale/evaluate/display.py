@@ -25,6 +25,8 @@ from loopscale.evaluate.fewer_bits import PrecisionReport
 from loopscale.evaluate.pareto import Cost, Difference, FrontierPoint, Measured, dominated
 
 CUT = 10.0  # times the best perplexity; what lies beyond leaves the picture
+FULL = 1 / 16  # of the room that numbers have: from there on their end is near
+ALIKE = 1e-6  # of a cross-entropy: rounding, by which windows differ to which an exit gives the same
 
 
 def depth_table(title: str, measured: Measured, speeds: Mapping[int, Sequence[Speed]]) -> Table:
@@ -81,7 +83,43 @@ def precision_table(title: str, reports: Sequence[PrecisionReport]) -> Table:
 
 
 def safe_sentence(curve: DepthCurve) -> str:
-    """Say in words which depths are safe, and where the norm goes."""
+    """Say in words which depths are safe, where the norm goes, and where figures say nothing any more."""
+    lost, at = list(_lost_meaning(curve)), min(curve.trained_loops, len(curve))
+    if not math.isfinite(curve[at - 1].cross_entropy):
+        return " ".join([f"The loss of exit {at} is not finite: nothing can be compared with it.", *lost])
+    return " ".join([*([] if at in _alike(curve) else [_safe_sentence(curve)]), *lost])
+
+
+def _alike(curve: DepthCurve) -> list[int]:
+    """Return the exits at which every window costs the same, but for rounding."""
+    several = curve.tokens.numel() > 1
+    return [p.exit for p in curve if several and p.cross_entropy_se <= ALIKE * p.cross_entropy]
+
+
+def _lost_meaning(curve: DepthCurve) -> Iterator[str]:
+    """Yield what is to be said of numbers that are not finite, tell tokens no longer apart, or near their end."""
+    broken = next((p.exit for p in curve if not math.isfinite(p.norm)), None)
+    if broken is not None:
+        yield (
+            f"From exit {broken} on the norm of the state is not finite: its numbers are not, or are so large that "
+            "their squares are not, and a norm returns zeros then."
+        )
+    elif lost := next((p.exit for p in curve if not math.isfinite(p.cross_entropy)), None):
+        yield f"From exit {lost} on the loss is not finite."
+    if alike := _alike(curve):
+        yield (
+            f"At exit{'s' if alike[1:] else ''} {', '.join(map(str, alike))} every window costs the same, as where all "
+            "tokens are alike: what is read there does not depend on the text."
+        )
+    fill = [] if curve.fill is None else curve.fill.tolist()
+    if near := [k for k, share in enumerate(fill, 1) if FULL <= share <= 1]:
+        yield (
+            f"From exit {near[0]} on the largest number of the state takes {percent(fill[near[0] - 1])} of the room "
+            "that its numbers and the squares in a norm have: a little more, and figures are lost."
+        )
+
+
+def _safe_sentence(curve: DepthCurve) -> str:
     safe: SafeRange = curve.safe_range()
     if len(curve) < curve.trained_loops:
         return (
@@ -94,7 +132,9 @@ def safe_sentence(curve: DepthCurve) -> str:
         else f"perplexity does not turn up to exit {len(curve)}"
     )
     at = curve.trained_loops
-    growth = f", {signed(safe.norm_growth, 3)} e-folds per loop past training" if len(curve) > at else ""
+    growth = (
+        f", {signed(safe.norm_growth, 3)} e-folds per loop past training" if math.isfinite(safe.norm_growth) else ""
+    )
     within = percent(safe.relative_perplexity - 1)
     return (
         f"* trained depth. Exits {safe.first} to {safe.last} stay within {within} of it; {ends}; "

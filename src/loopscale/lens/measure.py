@@ -51,6 +51,12 @@ class Lens:
         """K, the loops that were run."""
         return self.scale.shape[1]
 
+    @property
+    def alike(self) -> tuple[int, ...]:
+        """The exits, from 1, that hold no token for likelier than another, wherever they are asked."""
+        same = self.probability.amax(-1) <= self.probability.amin(-1)
+        return tuple(k for k, all_same in enumerate(same.all(0).tolist(), 1) if all_same and self.top.shape[-1] > 1)
+
 
 def look(
     model: Looped | Any,
@@ -158,7 +164,10 @@ def _read(model: Any, ids: Tensor, following: Tensor, loops: int) -> list[Tensor
         before = z
     wrong = [k for k, fine in enumerate(torch.stack(scales).isfinite().all(-1).tolist(), 1) if not fine]
     if wrong:
-        raise InputError(f"the state after loop {wrong[0]} is not finite: look at fewer loops, or check the weights.")
+        raise InputError(
+            f"the state after loop {wrong[0]}, or the sum of its squares, is not finite: look at fewer loops, or check "
+            "the weights."
+        )
     none = scales[0].new_zeros(len(ids), 0)
     return [torch.stack(part, 1) if part else none for part in (top, probability, surprise, scales, turns)]
 

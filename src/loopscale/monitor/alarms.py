@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, final
 
-import torch
-
 from loopscale.errors import InputError
 from loopscale.monitor.loop_sums import Reading
+from loopscale.state import room
 
 Kind = Literal["not_finite", "range", "surge", "drift", "idle"]
-SQUARES = torch.finfo(torch.float32).max  # norms add up squares in float32, whatever the state's dtype
 HISTORY = 5  # readings that a rate of growth is taken from
 
 
@@ -107,7 +105,7 @@ class Alarms:
         """The state nears the largest number: of its dtype, or the one whose squares float32 can add up."""
         largest = max(reading.largest)
         loop = reading.largest.index(largest) + 1
-        limit = min(torch.finfo(reading.dtype).max, math.sqrt(SQUARES / reading.hidden))
+        limit = room(reading.dtype, reading.hidden)
         self._past.append((reading.step, math.log(max(largest, 1e-30))))
         left = self._steps_until(math.log(limit))
         per_reading = (self._past[-1][0] - self._past[0][0]) / max(1, len(self._past) - 1)

@@ -6,10 +6,10 @@ Whatever the way, what callbacks took of the process and of the model is given b
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from transformers import TrainerState
 
 from loopscale.audit import ScaleMonitor
 from loopscale.errors import InputError
+from loopscale.state import norm
 from loopscale.train.callbacks import Lines, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import STATE_FILE, step_of
 from loopscale.train.config import RunConfig
@@ -106,38 +107,68 @@ def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
 def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     """Return the innermost module whose output is not finite first, else whose gradient is, and its loop.
 
-    A module that is called once, as a prelude or the readout of the only exit, has no loop.
+    Where all are finite, the first whose squares are not, which every norm adds up. A module that is called once, as a
+    prelude or the readout of the only exit, has no loop.
     """
-    found: list[tuple[str, nn.Module, int]] = []
-    calls: Counter[nn.Module] = Counter()
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(value: Any, where: str, module: nn.Module, call: int) -> None:
-        if not found and isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            found.append((where, module, call))
-
-    def hear(module: nn.Module, _: Any, output: Any) -> None:
-        calls[module] += 1
-        where, call = names[module] or "the loss", calls[module]
-        outputs = output if isinstance(output, tuple) else (output,)
-        for value in outputs:
-            note(value, where, module, call)
-            if isinstance(value, Tensor) and value.requires_grad:
-                value.register_hook(lambda grad: note(grad, f"the gradient of {where}", module, call))
-
-    handles = [module.register_forward_hook(hear) for module in names]
-    try:
-        with torch.enable_grad():
-            loss = model(**inputs)["loss"]
-            if not found:
-                torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
+    heard = _Heard(model)
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients: Sequence[Tensor | None] = ()
+    with heard, torch.enable_grad():
+        loss = model(**inputs)["loss"]
+        if not heard.is_told:
+            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    if heard.is_told:
+        return heard.place()
+    sizes = [0.0 if gradient is None else float(norm(gradient.flatten())) for gradient in gradients]
+    if not sizes or torch.isfinite(norm(torch.tensor(sizes))):
         return None
-    where, module, call = found[0]
-    return f"{where}, loop {call}" if calls[module] > 1 else where
+    return f"the squares of the gradient of {list(weights)[sizes.index(max(sizes))]}"
+
+
+@final
+class _Heard:
+    """What modules return and the gradients of it, and of which first something is not finite, or its squares are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {module: name for name, module in model.named_modules()}
+        self.calls: Counter[nn.Module] = Counter()
+        self.lost: tuple[str, nn.Module, int] | None = None
+        self.large: tuple[str, nn.Module, int] | None = None  # finite but for its squares
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there is a place."""
+        return self.lost is not None or self.large is not None
+
+    def place(self) -> str:
+        """Return the place in words."""
+        found = self.lost or self.large
+        assert found is not None
+        where, module, call = found
+        return f"{where}, loop {call}" if self.calls[module] > 1 else where
+
+    def __enter__(self) -> None:
+        self.handles = [module.register_forward_hook(self._hear) for module in self.names]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _hear(self, module: nn.Module, _: Any, output: Any) -> None:
+        self.calls[module] += 1
+        where, call = self.names[module] or "the loss", self.calls[module]
+        for value in output if isinstance(output, tuple) else (output,):
+            self._note(value, where, module, call)
+            if isinstance(value, Tensor) and value.requires_grad:
+                value.register_hook(lambda grad: self._note(grad, f"the gradient of {where}", module, call))
+
+    def _note(self, value: Any, where: str, module: nn.Module, call: int) -> None:
+        if self.lost or not isinstance(value, Tensor) or not value.is_floating_point():
+            return
+        if not torch.isfinite(value).all():
+            self.lost = where, module, call
+        elif value.ndim and not self.large and not torch.isfinite(norm(value)).all():
+            self.large = f"the squares of {where}", module, call
 
 
 def _log_diverged(trainer: LoopedTrainer, diverged: Diverged) -> None:

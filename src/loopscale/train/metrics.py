@@ -52,11 +52,13 @@ class LoopSums:
     def __init__(self) -> None:
         self.loss: Tensor | None = None  # summed over steps, on the device
         self.loops: Sums | None = None
+        self.latest: Sums | None = None  # of one micro-batch
         self.logged_loss = 0.0  # of the lines before, over the whole run
         self.since = 0  # the step of the last line
 
     def add(self, sums: Sums) -> None:
         """Add what one micro-batch gave (`token_sums`)."""
+        self.latest = sums
         if self.loops is not None and (missing := sums.shape[2] - self.loops.shape[2]):
             self.loops, sums = pad(self.loops, (0, max(0, missing))), pad(sums, (0, max(0, -missing)))
         self.loops = sums if self.loops is None else self.loops + sums
@@ -65,11 +67,15 @@ class LoopSums:
         """Add the loss of one micro-batch, its share of the step's."""
         self.loss = loss if self.loss is None else self.loss + loss
 
-    def finite(self, grad_norm: Tensor | None) -> Bool[Tensor, " figures"]:
-        """Return, on the device, which of loss, gradient, norms and losses of the loops are finite so far."""
-        assert self.loss is not None and self.loops is not None  # a step was made
+    def figures(self, grad_norm: Tensor | None) -> Float[Tensor, " figures"]:
+        """Return, on the device, loss, gradient, sums of the loops' norms and losses, and the latest mean norms.
+
+        All are since the last line, but for the latest: those of the latest micro-batch, 0 for loops it did not run.
+        """
+        assert self.loss is not None and self.loops is not None and self.latest is not None  # a step was made
         ends = [self.loss, self.loss if grad_norm is None else grad_norm.to(self.loss)]
-        return torch.isfinite(torch.cat([torch.stack(ends), self.loops[:, 0].flip(0).flatten().to(self.loss)]))
+        norms = pad(self.latest[1, 0] / self.latest[1, 1], (0, self.loops.shape[2] - self.latest.shape[2]))
+        return torch.cat([torch.stack(ends), torch.cat([*self.loops[:, 0].flip(0), norms]).to(self.loss)])
 
     def line(self, step: int, sums: tuple[float, list[list[list[float]]]]) -> dict[str, float]:
         """Return the log line of the steps since the last: mean loss, and means over tokens of every loop's figures.

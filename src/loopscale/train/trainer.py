@@ -4,7 +4,7 @@ finite, and checkpoints that carry the sums of an unfinished log line.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, final
@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from loopscale.data import StreamedWindows
 from loopscale.hf import ShardedTraining, StagedCheckpoints, whole
 from loopscale.objective import Terminal
+from loopscale.state import room
 from loopscale.storage import write_json
 from loopscale.system.lock import require_held
 from loopscale.system.manifest import told_when_full, write_manifest
@@ -27,10 +28,8 @@ from loopscale.train.streamed import StreamedTraining
 
 logger = logging.getLogger(__name__)
 
-#: The largest scale of a state: the norms square it in float32.
-LARGEST = {torch.float16: torch.finfo(torch.float16).max, torch.float32: torch.finfo(torch.float32).max ** 0.5}
-NEAR = 0.01  # of it is where a warning comes: a few channels are far larger than the mean
-Fetch = Callable[[], list[bool]]
+NEAR = 0.01  # of the largest number is where a warning of the scale comes: a few channels are far larger than the mean
+Fetch = Callable[[], list[float]]
 LOST_WEIGHT = "a weight"  # what is not finite, where no step was seen to be
 
 
@@ -125,7 +124,6 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, StreamedTraining, Traine
         """
         if "loss" in logs and (sums := self.gathered_sums()) is not None:
             logs |= self.sums.line(self.state.global_step, sums) | self._terminal_share()
-            self._warn_of_range(logs)
             self.sums.start_anew(self.state.global_step, sums[0])
         elif "train_runtime" in logs:
             logs |= self.closing_line(self.state.global_step)
@@ -133,18 +131,19 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, StreamedTraining, Traine
             self.state.epoch = self.state.global_step / self.state.max_steps
         super().log(logs, start_time)
 
-    def _warn_of_range(self, line: Mapping[str, float]) -> None:
+    def _warn_of_range(self, step: int, norms: Sequence[float]) -> None:
         """Say, once, that the scale nears the largest number that the state, or its square in a norm, can be."""
-        limit = LARGEST[torch.float16 if self.args.fp16 else torch.float32]
-        scales = {
-            k: line.get(f"loop_norms/{k}", 0.0) / self.looped.config.hidden_size**0.5 for k in range(1, len(line))
-        }
-        if not self._warned and (far := [k for k, scale in scales.items() if NEAR * limit < scale < math.inf]):
-            self._warned = True
+        width = self.looped.config.hidden_size
+        limit = room(torch.float16 if self.args.fp16 else torch.float32, width)
+        scales = [norm / width**0.5 for norm in norms]
+        if self._warned or not (far := [k for k, scale in enumerate(scales, 1) if NEAR * limit < scale < math.inf]):
+            return
+        self._warned = True
+        if self.args.process_index == 0:
             logger.warning(
                 "step %d: the scale after loop %d is %.1e, and no number beyond %.1e can be computed with: hold it "
                 "(train.scale_target, a norm penalty), or lower train.learning_rate.",
-                *(self.state.global_step, far[0], scales[far[0]], limit),
+                *(step, far[0], scales[far[0] - 1], limit),
             )
 
     def closing_line(self, steps: int) -> dict[str, float]:
@@ -170,9 +169,9 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, StreamedTraining, Traine
 
     def judge_step(self, step: int) -> None:
         """Raise `Diverged` if a step was not finite: this one on a CPU, the one before on an accelerator."""
-        flags = self.sums.finite(self._grad_norm)
-        waiting, self._pending = self._pending, (step, _fetched(flags))
-        if not flags.is_cuda:
+        figures = self.sums.figures(self._grad_norm)
+        waiting, self._pending = self._pending, (step, _fetched(figures))
+        if not figures.is_cuda:
             waiting, self._pending = self._pending, None
         if waiting is not None:
             self._judge(*waiting)
@@ -205,9 +204,11 @@ class LoopedTrainer(StagedCheckpoints, ShardedTraining, StreamedTraining, Traine
         return told_when_full(folder, f"the checkpoint of step {self.state.global_step}")
 
     def _judge(self, step: int, fetch: Fetch) -> None:
-        loss, gradient, *loops = fetch()
-        K = len(loops) // 2
-        norms, losses = loops[:K], loops[K:]
+        figures = fetch()
+        loss, gradient, *loops = map(math.isfinite, figures)
+        K = len(loops) // 3
+        norms, losses = loops[:K], loops[K : 2 * K]
+        self._warn_of_range(step, figures[2 + 2 * K :])
         if self.args.world_size > 1 and gradient:  # what every process sees alike
             return
         if not all(norms):
@@ -264,16 +265,16 @@ class _EveryStep(TrainerCallback):
         self.trainer.judge_step(state.global_step + 1)
 
 
-def _fetched(flags: Tensor) -> Fetch:
-    """Start copying flags to the host; what is returned waits for them alone, not for what was queued after."""
-    if not flags.is_cuda:
-        return flags.tolist
-    host = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
-    host.copy_(flags, non_blocking=True)
+def _fetched(figures: Tensor) -> Fetch:
+    """Start copying figures to the host; what is returned waits for them alone, not for what was queued after."""
+    if not figures.is_cuda:
+        return figures.tolist
+    host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+    host.copy_(figures, non_blocking=True)
     event = torch.cuda.Event()
     event.record()
 
-    def fetch() -> list[bool]:
+    def fetch() -> list[float]:
         event.synchronize()
         return host.tolist()
 

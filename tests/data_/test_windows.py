@@ -1,4 +1,6 @@
 import pickle
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,18 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from loopscale.data import Corpus, Tokens, Windows, batches, collate, load_data, load_tokenizer, tokenize
-from loopscale.data import tokens as tokens_module
+from loopscale.data import (
+    Corpus,
+    Tokens,
+    Windows,
+    batches,
+    collate,
+    disk_cache,
+    load_data,
+    load_tokenizer,
+    token_cache,
+    tokenize,
+)
 from loopscale.data.disk_cache import build_once, default_cache_dir
 from loopscale.data.encoding import PIECE_CHARACTERS
 from loopscale.errors import InputError
@@ -54,7 +66,7 @@ def test_end_of_text_follows_each_document_where_the_tokenizer_has_one(tmp_path)
 def test_the_second_time_nothing_is_tokenised(tmp_path, monkeypatch):
     tokenizer = load_tokenizer("bytes", CORPUS)
     first = tokenize(CORPUS, tokenizer, "valid", tmp_path)
-    monkeypatch.setattr(tokens_module, "_encode", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(token_cache, "encode_documents", lambda *_: pytest.fail("tokenised again"))
     again = tokenize(CORPUS, tokenizer, "valid", tmp_path)
     assert again.path == first.path and np.array_equal(again.ids, first.ids)
     other = Corpus.of("tiny", CORPUS.train, ["another valid text"])
@@ -75,6 +87,22 @@ def test_a_killed_build_leaves_no_trace_that_counts(tmp_path):
     build_once(target, lambda partial: partial.write_text("whole") and None)
     assert target.read_text() == "whole"
     assert [path.name for path in target.parent.glob("*.partial")] == []
+
+
+def test_what_another_process_makes_is_waited_for_in_words(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(disk_cache, "PATIENCE", 0.01)
+    target = tmp_path / "file"
+
+    def build(partial: Path) -> None:
+        partial.write_text("whole")
+        other.start()
+        while not caplog.records:
+            time.sleep(0.001)
+
+    other = threading.Thread(target=build_once, args=(target, lambda _: pytest.fail("made again")))
+    build_once(target, build)
+    other.join()
+    assert "another process makes" in caplog.text and str(target) in caplog.text
 
 
 def test_a_damaged_file_is_made_again(tmp_path):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal, final
 
 from loopscale.data import hub
-from loopscale.data.disk_cache import digest
+from loopscale.data.disk_cache import digest, digest_of
 from loopscale.data.folders import printable, read_folder, walk
 from loopscale.data.readers import Source, existing, read_file
+from loopscale.data.sharded import Documents, Survey, surveyed, too_large
 from loopscale.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
@@ -38,14 +39,17 @@ class CorpusId:
 @final
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two splits, as documents; `id` names the content, `notes` say what was guessed and left out."""
+    """Text in two splits, as documents; `id` names the content, `notes` say what was guessed and left out.
+
+    The documents of a large folder are not in memory: they are read from its files whenever they are asked for.
+    """
 
     id: CorpusId
-    train: tuple[str, ...]
-    valid: tuple[str, ...]
+    train: Sequence[str]
+    valid: Sequence[str]
     notes: tuple[str, ...] = field(default=(), compare=False)
 
-    def documents(self, split: Split) -> tuple[str, ...]:
+    def documents(self, split: Split) -> Sequence[str]:
         """Return the documents of a split by its name."""
         return self.train if split == "train" else self.valid
 
@@ -56,14 +60,18 @@ class Corpus:
             if not any(document.strip() for document in documents):
                 raise InputError(f"the {split} split of corpus '{name}' is empty: give it some text.")
         try:
-            sha256 = digest(digest(*train), digest(*valid))
+            sha256 = digest(digest_of(train), digest_of(valid))
         except UnicodeEncodeError as error:
             raise InputError(f"corpus '{name}' holds half a surrogate pair, which is not text: {error}.") from error
-        return cls(CorpusId(name, sha256), tuple(train), tuple(valid), tuple(notes))
+        return cls(CorpusId(name, sha256), _held(train), _held(valid), tuple(notes))
 
 
 def load_corpus(
-    name_or_path: str, text_field: str | None = None, valid_fraction: float = VALID_FRACTION, quiet: bool = False
+    name_or_path: str,
+    text_field: str | None = None,
+    valid_fraction: float = VALID_FRACTION,
+    quiet: bool = False,
+    cache_dir: Path | None = None,
 ) -> Corpus:
     """Return a corpus by name or from local files.
 
@@ -82,6 +90,7 @@ def load_corpus(
             usually means it.
         valid_fraction: share of the text held out, above 0 and at most 0.5.
         quiet: log nothing.
+        cache_dir: where is kept what a first reading of a large folder found; None is the user's cache folder.
 
     Raises:
         InputError: unknown name, missing or unreadable file, no text, no network for a hub corpus.
@@ -89,15 +98,14 @@ def load_corpus(
     if not 0 < valid_fraction <= 0.5:
         raise InputError(f"valid_fraction must be above 0 and at most 0.5, not {valid_fraction}.")
     if name_or_path in CORPORA:
-        name, splits = name_or_path, CORPORA[name_or_path](name_or_path, valid_fraction)
+        corpus = Corpus.of(name_or_path, *CORPORA[name_or_path](name_or_path, valid_fraction))
     elif path := existing(name_or_path):
-        name, splits = printable(path.resolve().name), _local(path, text_field, valid_fraction)
+        corpus = _local(path, text_field, valid_fraction, cache_dir)
     else:
         raise _not_there(name_or_path)
-    corpus = Corpus.of(name, *splits)
     if not quiet and os.environ.get("RANK", "0") == "0":
         for note in corpus.notes:
-            logger.warning("corpus '%s': %s", name, note)
+            logger.warning("corpus '%s': %s", corpus.id.name, note)
     return corpus
 
 
@@ -127,11 +135,29 @@ CORPORA: dict[str, Callable[[str, float], Splits]] = {
 }
 
 
-def _local(path: Path, text_field: str | None, valid_fraction: float) -> Splits:
+def _local(path: Path, text_field: str | None, valid_fraction: float, cache_dir: Path | None) -> Corpus:
+    name = printable(path.resolve().name)
     if not path.is_dir():
         rows = read_file(path, text_field)
         train, valid, notes = _hold_out_end(rows.documents, valid_fraction)
-        return train, valid, [*(f"{remark}." for remark in rows.remarks), *notes]
+        return Corpus.of(name, train, valid, [*(f"{remark}." for remark in rows.remarks), *notes])
+    files = walk(path).files
+    if not too_large(files):
+        return Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
+
+    def survey() -> Survey | None:
+        found = Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
+        if not isinstance(found.train, Documents) or not isinstance(found.valid, Documents):
+            return None
+        return Survey(found.id.sha256, found.train, found.valid, found.notes)
+
+    found = surveyed(path, files, (text_field, str(valid_fraction)), survey, cache_dir)
+    if found is None:
+        return Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
+    return Corpus(CorpusId(name, found.sha256), found.train, found.valid, found.notes)
+
+
+def _of_folder(path: Path, text_field: str | None, valid_fraction: float) -> Splits:
     folder = read_folder(path, text_field)
     if folder.valid is not None:
         return folder.train, folder.valid, folder.notes
@@ -139,17 +165,24 @@ def _local(path: Path, text_field: str | None, valid_fraction: float) -> Splits:
     return train, valid, [*folder.notes, *notes]
 
 
+def _held(documents: Sequence[str]) -> Sequence[str]:
+    return documents if isinstance(documents, Documents) else tuple(documents)
+
+
+def characters(documents: Sequence[str]) -> int:
+    """Return how long a text is, nearly where it is not in memory."""
+    return documents.characters if isinstance(documents, Documents) else sum(map(len, documents))
+
+
 def _hold_out_spread(documents: Sequence[str], fraction: float) -> Splits:
     """Hold out every n-th document, n = 1 / fraction; the end of the text where there are fewer than n."""
     n = round(1 / fraction)
     if len(documents) < n:
-        return _hold_out_end(documents, fraction)
-    train, valid = [text for i, text in enumerate(documents, 1) if i % n], list(documents[n - 1 :: n])
-    return (
-        train,
-        valid,
-        [f"no file is of a valid split, so one in {n} of its {len(documents):,} documents is held out."],
-    )
+        return _hold_out_end(list(documents), fraction)
+    note = f"no file is of a valid split, so one in {n} of its {len(documents):,} documents is held out."
+    if isinstance(documents, Documents):
+        return *documents.spread(n), [note]
+    return [text for i, text in enumerate(documents, 1) if i % n], list(documents[n - 1 :: n]), [note]
 
 
 def _hold_out_end(documents: Sequence[str], fraction: float) -> Splits:

@@ -1,16 +1,22 @@
 """Cache of what is slow to make: files and folders named by the digest of what they are made from."""
 
 import hashlib
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from loopscale.display import duration
 from loopscale.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+PATIENCE, SAID_EVERY = 3.0, 60.0  # seconds of waiting for another process before it is said, and between two sayings
 ELSEWHERE = "name another folder with cache_dir or the environment variable LOOPSCALE_CACHE"
 
 
@@ -31,6 +37,11 @@ def default_cache_dir() -> Path:
 
 def digest(*parts: str | bytes | int | None) -> str:
     """Return the hex SHA-256 of the parts, each with its length: no two lists of parts read the same."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[str | bytes | int | None]) -> str:
+    """Return the `digest` of parts that need not be in memory together."""
     sha = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -65,7 +76,7 @@ def _locked(path: Path) -> Iterator[bool]:
     """Hold a path against other processes; yield False where the file system has no locks."""
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire()
+        _acquire(lock, path)
     except NotImplementedError:  # each process builds its own, and one of them stays
         yield False
         return
@@ -73,6 +84,20 @@ def _locked(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    """Wait for a lock, and say so now and then: what another process makes may take hours."""
+    begun, patience = time.monotonic(), PATIENCE
+    while True:
+        try:
+            lock.acquire(timeout=patience)
+            return
+        except Timeout:
+            patience = SAID_EVERY
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                waited = time.monotonic() - begun
+                logger.warning("another process makes %s: waiting for it (%s so far)", path, duration(waited))
 
 
 def _build(path: Path, build: Callable[[Path], None], alone: bool) -> None:

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from loopscale.data.corpora import CorpusId, Split, load_corpus
 from loopscale.data.encoding import vocabulary_size
 from loopscale.data.streaming import StreamedWindows, stream_of
+from loopscale.data.token_cache import tokenize
 from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
-from loopscale.data.tokens import Tokens, tokenize
+from loopscale.data.tokens import Tokens
 from loopscale.data.windows import Windows
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def load_data(
     Raises:
         InputError: anything wrong with the corpus, the tokenizer or the lengths, in one sentence.
     """
-    text = load_corpus(corpus, text_field, quiet=quiet)
+    text = load_corpus(corpus, text_field, quiet=quiet, cache_dir=cache_dir)
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer, text, vocab_size=vocab_size, fit_on=fit_on, cache_dir=cache_dir)
     elif vocab_size is not None:

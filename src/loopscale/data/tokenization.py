@@ -8,6 +8,7 @@ paper's code; `words` therefore suits English, and its bits per byte compare onl
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from loopscale.data import hub
-from loopscale.data.corpora import Corpus
+from loopscale.data.corpora import Corpus, characters
 from loopscale.data.disk_cache import ELSEWHERE, build_once, default_cache_dir, digest
 from loopscale.data.encoding import BYTES, pieces, vocabulary_size
 from loopscale.data.readers import existing
@@ -134,8 +135,8 @@ def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> P
     key = digest(corpus.id.sha256, vocab_size, fit_on, WORDS_MIN_COUNT, WORDS_PATTERN.pattern, WORDS_PATTERN_ONIGURUMA)
 
     def build(folder: Path) -> None:
-        documents = corpus.train if fit_on == "train" else corpus.train + corpus.valid
-        fitted = _fit_words(documents, vocab_size)
+        texts = [corpus.train] if fit_on == "train" else [corpus.train, corpus.valid]
+        fitted = _fit_words(texts, vocab_size)
         try:
             fitted.save_pretrained(folder)
         except Exception as error:  # the library raises bare exceptions, also for a full disk
@@ -144,10 +145,10 @@ def _words(corpus: Corpus, vocab_size: int, fit_on: FitOn, cache_dir: Path) -> P
     return AutoTokenizer.from_pretrained(build_once(cache_dir / f"words-{key[:32]}", build))
 
 
-def _fit_words(documents: tuple[str, ...], vocab_size: int) -> PreTrainedTokenizerFast:
+def _fit_words(texts: Sequence[Sequence[str]], vocab_size: int) -> PreTrainedTokenizerFast:
     counts: Counter[str] = Counter()
-    with progress_bar("counting words", sum(map(len, documents))) as advance:
-        for document in documents:
+    with progress_bar("counting words", sum(map(characters, texts))) as advance:
+        for document in chain.from_iterable(texts):
             for piece in pieces(document):
                 counts.update(WORDS_PATTERN.findall(piece))
                 advance(len(piece))

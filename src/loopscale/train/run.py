@@ -112,8 +112,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
         if config.train.deterministic:
             compute_in_one_order()
         check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
-        with args.main_process_first(desc="tokenizing"):
-            data = load_run_data(config, quiet)
+        data = load_run_data(config, quiet)  # one process makes what is not there, as long as it takes; others wait
         with only_one(config.folder) if args.should_save else nullcontext():
             if args.should_save:
                 sweep(config.folder)

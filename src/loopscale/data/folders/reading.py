@@ -1,8 +1,9 @@
 """Folder as documents: which of its files are text, what each gave, and what was left out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -13,11 +14,11 @@ from loopscale.data.readers import (
     PAGE_ENDINGS,
     READ_ENDINGS,
     NoText,
-    Rows,
     endings,
     is_card,
     read_file,
 )
+from loopscale.data.sharded.documents import Documents, Shard, Stamp, too_large
 from loopscale.errors import InputError
 from loopscale.storage import read_json
 
@@ -30,8 +31,8 @@ SAVED = "state.json"  # what `Dataset.save_to_disk` writes beside its Arrow file
 class Folder:
     """The documents of a folder; `valid` is None where no name tells what to validate on."""
 
-    train: list[str]
-    valid: list[str] | None
+    train: Sequence[str]
+    valid: Sequence[str] | None
     notes: list[str]
 
 
@@ -43,7 +44,10 @@ def read_folder(path: Path, text_field: str | None) -> Folder:
     """
     found = walk(path)
     split = split_by_name(found, without_twins(found, _texts(found)))
-    rows = {file: read for part in (split.train, split.valid) for file, read in _read(found, part, text_field).items()}
+    hold = _on_disk if too_large([*split.train, *split.valid]) else _in_memory
+    rows = {
+        file: read for part in (split.train, split.valid) for file, read in _read(found, part, text_field, hold).items()
+    }
     if not rows:
         raise _no_text(found)
     train, valid = [file for file in split.train if file in rows], [file for file in split.valid if file in rows]
@@ -59,13 +63,39 @@ def read_folder(path: Path, text_field: str | None) -> Folder:
     )
 
 
-def _documents(files: Iterable[Rows]) -> list[str]:
-    return [text for rows in files for text in rows.documents]
+@final
+@dataclass(frozen=True)
+class _Read:
+    """What there is to know of a file that was read; its documents, or where they lie."""
+
+    documents: list[str] | Shard
+    column: str | None
+    remarks: list[str]
 
 
-def _read(found: Walk, files: list[Path], text_field: str | None) -> dict[Path, Rows]:
+def _in_memory(file: Path, text_field: str | None) -> _Read:
+    rows = read_file(file, text_field)
+    return _Read(rows.documents, rows.column, rows.remarks)
+
+
+def _on_disk(file: Path, text_field: str | None) -> _Read:
+    stamp = Stamp.of(file)
+    rows = read_file(file, text_field)
+    return _Read(Shard.of(file, text_field, stamp, rows.documents), rows.column, rows.remarks)
+
+
+def _documents(files: Iterable[_Read]) -> Sequence[str]:
+    held = [read.documents for read in files]
+    if held and all(isinstance(documents, Shard) for documents in held):
+        return Documents.joined(shard for shard in held if isinstance(shard, Shard))
+    return list(chain.from_iterable(held))
+
+
+def _read(
+    found: Walk, files: list[Path], text_field: str | None, hold: Callable[[Path, str | None], _Read]
+) -> dict[Path, _Read]:
     """Return what the files of a split gave; those without the column, and those that hold nothing, are left out."""
-    rows: dict[Path, Rows] = {}
+    rows: dict[Path, _Read] = {}
     missing: NoText | None = None
     code = [file for file in files if endings(file.name).format in CODE_ENDINGS]
     for file in [file for file in files if file not in set(code)] + code:
@@ -76,7 +106,7 @@ def _read(found: Walk, files: list[Path], text_field: str | None) -> dict[Path, 
             found.leave_out(file, "a program beside the data")
         else:
             try:
-                rows[file] = read_file(file, text_field)
+                rows[file] = hold(file, text_field)
             except NoText as error:
                 missing = missing or error
                 found.leave_out(file, _without_place(error, file))
@@ -153,7 +183,7 @@ def _missing_shards(names: list[str]) -> list[str]:
     ]
 
 
-def _notes(files: dict[str, Rows]) -> list[str]:
+def _notes(files: dict[str, _Read]) -> list[str]:
     """Return the remarks on the rows of several files, those that are alike in one sentence."""
     alike: dict[str, list[str]] = {}
     for name, rows in files.items():

@@ -1,6 +1,8 @@
 """Nanbeige's form: written, read back, and refused where it cannot hold a model."""
 
+import dataclasses
 import json
+import typing
 
 import pytest
 import torch
@@ -78,6 +80,47 @@ def test_every_part_of_ours_is_expressed_or_named(slot, kind):
     else:
         with pytest.raises(InputError, match=f"no {slot}='{kind}'"):
             to_nanbeige(model)
+
+
+# what a field needs beside it, to have its other value at all
+BESIDE = {
+    "qk_norm_whole": {"qk_norm": True},
+    "qk_norm_eps": {"qk_norm": True},
+    "attention_output_bias": {"attention_bias": True},
+    "exit_threshold": {"exit_gate": True},
+    "initial_state": {"injection": "add"},
+    "prelude_norm": {"num_prelude_layers": 1, "injection": "add"},
+    "share_loop_norm": {"recurrence": "rmsnorm"},
+}
+
+
+def others(field):
+    """Return other values than the default of a field of the configuration that is a switch, a choice or a number."""
+    if field.type is bool:
+        return [not field.default]
+    if field.type is float or field.type == float | None:
+        return [(field.default or 0) / 2 + 1e-3]
+    if typing.get_origin(field.type) is typing.Literal:
+        return [value for value in typing.get_args(field.type) if value != field.default]
+    return []
+
+
+FIELDS = [(f.name, value) for f in dataclasses.fields(LoopedConfig) for value in others(f)]
+
+
+@pytest.mark.parametrize(("name", "value"), FIELDS)
+def test_every_field_is_written_or_named(name, value, unchecked_shapes):
+    """Whoever adds a field need not think of other forms: they carry it, or it is named."""
+    model = rope_model(**BESIDE.get(name, {}) | {name: value})
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn_like(weight)  # biases and norms too
+    try:
+        weights, config = to_nanbeige(model)
+    except InputError as error:
+        assert f"no {name.replace('norm_placement', 'residual')}=" in str(error) or f"({name}=" in str(error)
+    else:
+        torch.testing.assert_close(from_nanbeige(weights, config)(IDS).logits, model(IDS).logits)
 
 
 def test_a_field_of_ours_that_nobody_has_placed_counts_at_its_default(monkeypatch):

@@ -76,6 +76,11 @@ def test_a_server_finds_the_architecture_by_its_name():
     assert transformers.LoopedForCausalLM is LoopedForCausalLM
 
 
+def test_servers_with_an_attention_of_their_own_are_told_no():
+    """vLLM and SGLang ask before they fall back to transformers, where all loops would share one cache."""
+    assert not LoopedForCausalLM.is_backend_compatible()
+
+
 @pytest.mark.filterwarnings("ignore")  # the server's own
 def test_a_server_of_transformers_answers_as_generate_does(folder):
     for package in ("fastapi", "uvicorn", "openai"):

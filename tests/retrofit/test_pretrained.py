@@ -70,11 +70,19 @@ def test_a_model_that_lacks_a_weight_is_refused(folder, tmp_path):
 
 def test_other_kinds_are_refused_before_their_weights_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody_knows", "num_experts": 4}))
-    with pytest.raises(InputError, match="num_experts 4"):
+    with pytest.raises(InputError, match=r"'nobody_knows' has no looped form \(it has num_experts 4\)"):
         retrofit(str(tmp_path), (0, 1))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody_knows"}))
-    with pytest.raises(InputError, match="'nobody_knows' has no looped form"):
+    with pytest.raises(InputError, match="'nobody_knows' has no looped form: retrofit reads llama"):
         retrofit(str(tmp_path), (0, 1))
+
+
+def test_a_config_that_transformers_refuses_is_told_in_a_sentence(folder, tmp_path):
+    there = shutil.copytree(folder, tmp_path / "uneven")
+    config = json.loads((there / "config.json").read_text())
+    (there / "config.json").write_text(json.dumps({**config, "num_attention_heads": 3}))
+    with pytest.raises(InputError, match=r"cannot be read: .*number of attention heads \(3\)"):
+        retrofit(str(there), (1, LAYERS - 1))
 
 
 def test_a_gguf_file_becomes_one_of_ours_with_its_tokenizer(tmp_path):

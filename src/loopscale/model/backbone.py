@@ -43,7 +43,8 @@ class LoopedPreTrainedModel(RemoteCode, PreTrainedModel):
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
-    _supports_attention_backend = True
+    # servers with an attention of their own (vLLM, SGLang) give a module one cache; here every loop needs its own
+    _supports_attention_backend = False
     _can_compile_fullgraph = True
 
     def write_card(self, folder: Path, known: Known | None = None) -> None:

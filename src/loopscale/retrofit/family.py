@@ -105,9 +105,13 @@ def looped_config(theirs: PreTrainedConfig, core: tuple[int, int], num_loops: in
 def refuse(described: Described) -> None:
     """Raise `InputError`, naming the field, for a model that computes something our layers do not."""
     kind = described.get("model_type", "")
-    for name, is_beyond in BEYOND.items():
-        if described.get(name) is not None and is_beyond(described[name]):
-            raise InputError(f"this {kind} has {name} {_short(described[name])}, which a looped model lacks.")
+    beyond = (name for name, lacks in BEYOND.items() if described.get(name) is not None and lacks(described[name]))
+    found = next((f"{name} {_short(described[name])}" for name in beyond), None)
+    if kind not in FAMILIES:
+        known, why = ", ".join(sorted(FAMILIES)), f" (it has {found})" if found else ""
+        raise InputError(f"a model of type '{kind}' has no looped form{why}: retrofit reads {known}.")
+    if found:
+        raise InputError(f"this {kind} has {found}, which a looped model lacks.")
     positions = described.get("max_position_embeddings") or 0
     window = described.get("sliding_window")
     kinds = set(described.get("layer_types") or ())
@@ -116,9 +120,6 @@ def refuse(described: Described) -> None:
         raise InputError(f"this {kind} has sliding_window {window}, and a looped model attends to the whole text.")
     if other := sorted(kinds - {"full_attention", "sliding_attention"}):
         raise InputError(f"this {kind} has layer_types {', '.join(other)}, which a looped model lacks.")
-    if kind not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise InputError(f"a model of type '{kind}' has no looped form: retrofit reads {known}.")
     rope = described.get("rope_parameters") or {}
     if rope.get("rope_type") not in ROPE_TYPES:
         raise InputError(

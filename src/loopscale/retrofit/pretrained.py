@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from loopscale.adapters.repairs import require_whole
@@ -44,9 +45,11 @@ def _described(name: str) -> dict[str, Any]:
     """Return the configuration with the defaults of its kind, where transformers knows the kind."""
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
-    except (OSError, ValueError, KeyError):
+    except Exception:  # also values that transformers' own checks refuse: loading the weights tells which
         return {}
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
+        error = error.__cause__  # its own first line names a validator, the next one what is wrong
     return str(error).strip().partition("\n")[0].rstrip(".:")

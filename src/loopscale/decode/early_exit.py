@@ -108,21 +108,23 @@ class EarlyExit:
         self.fed.append((tokens, window.context.injected))
         self.seen += 1
         h = session.embed(tokens, window)
-        call = Call(model, tokens, window.context)
-        watch = self.rule.watch(call if model.reads_received else model)
+        call = Call(model, tokens, window.context) if model.reads_received else None
+        watch = self.rule.watch(model if call is None else call)
         left = torch.zeros(batch, 1, dtype=torch.bool, device=h.device)
         gone = [False] * batch  # the same, known here
         logits: Tensor | None = None
         for k in range(session.num_loops):
-            h = torch.cat([*self.waiting[k], h], 1)
-            self.waiting[k] = []
+            if self.waiting[k]:
+                h = torch.cat([*self.waiting[k], h], 1)
+                self.waiting[k] = []
             if h.shape[1] != window.length:
                 window = self._window_of(h.shape[1])
             group = session.run(h, window, k, k + 1)
             z = group[:, -1:]
             self._arrive(k, group)
             read = _Once(partial(self._read, k, window))
-            call.received = {k: h[:, -1:]}  # a gate reads the carried state
+            if call is not None:
+                call.received = {k: h[:, -1:]}  # a gate reads the carried state
             last = k + 1 == session.num_loops
             leaves = ~left if last else watch(k, z, read) & ~left
             now = [True] * batch if last else leaves[:, 0].tolist()  # whether to go on: the one wait of a loop
@@ -145,8 +147,8 @@ class EarlyExit:
 
     def _read(self, k: int, window: Window) -> Logits:
         """Return the logits of the newest token at exit k, which it has just come to."""
-        z = torch.cat(self.unread[k], 1)
-        self.unread[k] = []
+        unread, self.unread[k] = self.unread[k], []
+        z = torch.cat(unread, 1) if len(unread) > 1 else unread[0]
         if z.shape[1] != window.length:  # states of earlier tokens wait here too
             window = self._window_of(z.shape[1])
         return self.session.read(z, window, k)

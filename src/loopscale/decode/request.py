@@ -131,8 +131,10 @@ def read_request(
 
 def _warn_of_unmasked_padding(request: Request) -> None:
     """Say so where rows begin with a padding token that also ends texts: without a mask it is read as text."""
+    if request.pad not in request.ends:
+        return
     first = (request.ids == request.pad).long().cumprod(1).sum(1)
-    if request.pad in request.ends and (int(first.max()) > 1 or int(first.max()) > int(first.min())):
+    if int(first.max()) > 1 or int(first.max()) > int(first.min()):
         warnings.warn(
             f"a prompt begins with token {request.pad}, which fills and ends rows, and there is no attention_mask: it "
             "is read as text, as generate does. Give the mask if it is padding.",

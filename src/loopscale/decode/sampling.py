@@ -169,7 +169,7 @@ class Sampled(Sampling):
 
 def require_numbers(chosen: Tensor) -> None:
     """Raise `InputError` where logits are not finite: what would be written then means nothing."""
-    if bool((chosen.isnan() | chosen.isposinf()).any()):
+    if not bool((chosen < torch.inf).all()):  # NaN is not below it either
         raise InputError(
             "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the "
             "dtype (load the model in float32, or run fewer loops)."

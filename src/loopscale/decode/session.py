@@ -48,7 +48,9 @@ class Session:
         self.model = model
         self.num_loops = num_loops
         self.exits = range(num_loops) if exits is None else exits
-        self.has_coda = len(model.model.coda) > 0
+        self.has_prelude, self.has_coda = len(model.model.prelude) > 0, len(model.model.coda) > 0
+        readout, coda_input = model.readout_norm, model.coda_input
+        self.exits_differ = readout.reads_last or readout.reads_loop or coda_input.reads_loop
         self.cache = LoopCache(model, len(pads), capacity, num_loops, self.exits)
         self.fronts: dict[tuple[str, int, int], Front] = {}
         self.padded = any(pads)
@@ -59,6 +61,7 @@ class Session:
         # places without a token may lie behind the end of a learned table
         self.last_position = room - 1 if model.model.embed_positions is not None and capacity > room else None
         self.additive = attention_implementation(model.config) == "eager"
+        self.like = torch.empty((), dtype=model.dtype, device=device)  # the precision and place of positions and masks
         self.passes = 0
         self.token_loops = 0
 
@@ -114,8 +117,12 @@ class Session:
 
         None in place of e: this model has no use for it later.
         """
-        self.cache.cursor.spread(columns, stop)
-        context = self.model.model.with_input(self._scattered(ids, columns, stop, self.pads, self.cache))
+        if self.has_prelude:
+            self.cache.cursor.spread(columns, stop)
+            context = self._scattered(ids, columns, stop, self.cache)
+        else:  # nothing looks at other tokens here
+            context = Context(ids, positions=self._positions(columns - self.pads if self.padded else columns))
+        context = self.model.model.with_input(context)
         return self.model.embed(ids, context), context.injected
 
     def run_front(
@@ -137,7 +144,7 @@ class Session:
         self.passes += 1
         self.token_loops += len(loops)
         front = self._front("loops", loops.start, loops.stop)
-        context = self._scattered(ids, columns, stop, self.pads.repeat(len(loops), 1), front, injected)
+        context = self._scattered(ids, columns, stop, front, injected)
         z = self.model.step(h, 0, context)
         return z, self.model.carry(z, 0, context, h)
 
@@ -151,21 +158,23 @@ class Session:
         stop: int,
     ) -> Float[Tensor, "read vocab"]:
         """Return the logits of some exits, (exits * batch, vocab), from what `run_front` made of `loops`."""
-        batch, part = len(self.pads), self.model.readout_norm
+        batch = len(self.pads)
         at = [(k - loops.start) * batch for k in exits]
         first, lone = at[0], at[-1] + batch != at[0] + len(exits) * batch  # some exits between are not read
 
         def some(x: Tensor) -> Tensor:
             return torch.cat([x[i : i + batch] for i in at]) if lone else x[first : first + len(exits) * batch]
 
-        z, ids, columns = some(z), some(ids), some(columns)
-        if part.reads_last or part.reads_loop or self.model.coda_input.reads_loop:
+        z = some(z)
+        if not self.has_coda and not self.exits_differ:
+            return self.model.readout(z, exits[0])[:, 0]
+        ids, columns = some(ids), some(columns)
+        if self.exits_differ:
             rows = zip(exits, z.split(batch), ids.split(batch), columns.split(batch), strict=True)
-            apart = [self._read_at(k, own, of, lie, stop, self.pads, self.cache) for k, own, of, lie in rows]
+            apart = [self._read_at(k, own, of, lie, stop, self.cache) for k, own, of, lie in rows]
             return self.model.lm_head(torch.cat(apart))[:, 0]
         front = self._front("exits", self.exits.index(exits[0]), self.exits.index(exits[-1]) + 1)
-        pads = self.pads.repeat(len(exits), 1)
-        return self.model.lm_head(self._read_at(exits[0], z, ids, columns, stop, pads, front))[:, 0]
+        return self.model.lm_head(self._read_at(exits[0], z, ids, columns, stop, front))[:, 0]
 
     def _read_at(
         self,
@@ -174,14 +183,13 @@ class Session:
         ids: Int[Tensor, "rows 1"],
         columns: Int[Tensor, "rows 1"],
         stop: int,
-        pads: Int[Tensor, "rows 1"],
         cache: LoopCache | Front,
     ) -> State:
         """Return what the head sees of one token per row, each at its own column, at exit k."""
         if not self.has_coda:
             return self.model.readout_state(z, k)
         self.cache.cursor.spread(columns, stop)
-        context = self._scattered(ids, columns, stop, pads, cache)
+        context = self._scattered(ids, columns, stop, cache)
         if isinstance(cache, Front):  # its first slot is the first layer's
             context = replace(context, layout=Slots(core=0, loops=0, coda=len(cache.layers), exits=(k,)))
         return self.model.readout_state(z, k, context)
@@ -199,12 +207,12 @@ class Session:
         ids: Int[Tensor, "rows 1"],
         columns: Int[Tensor, "rows 1"],
         stop: int,
-        pads: Int[Tensor, "rows 1"],
         cache: LoopCache | Front,
         injected: Injected | None = None,
     ) -> Context:
-        """Return the context of one token per row, each at its own column below `stop`."""
+        """Return the context of one token per row, each at its own column below `stop`; the batch may come in turns."""
         if self.padded:
+            pads = self.pads.repeat(len(columns) // len(self.pads), 1)
             positions, mask = columns - pads, self._unpadded(columns, pads, stop)
         else:
             positions, mask = columns, (self.columns[:stop] <= columns)[:, None, None]
@@ -219,10 +227,10 @@ class Session:
         injected: Injected | None,
     ) -> Context:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
-        mask = None if allowed is None else mask_of(self.model.config, allowed, self.model.dtype)
-        like = self.model.model.like(ids)
-        context = self.model.model.prepared_context(like, mask, self._positions(positions), cache, ids, injected)
-        return replace(context, layout=self.cache.layout)
+        mask = None if allowed is None else mask_of(self.model.config, allowed, self.like.dtype)
+        positions = self._positions(positions)
+        rotary = self.model.model.rotary(self.like, positions)
+        return Context(ids, injected, mask, positions, rotary, cache, self.cache.layout)
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""
@@ -243,7 +251,7 @@ class Session:
 def enough_threads(model: LoopedForCausalLM) -> Iterator[None]:
     """Run on one thread where a model's matrices are too small to share; the number is what it was afterwards."""
     before = torch.get_num_threads()
-    alone = execution_device(model).type == "cpu" and before > 1 and model.num_parameters() < SHARED_FROM
+    alone = before > 1 and execution_device(model).type == "cpu" and model.num_parameters() < SHARED_FROM
     if alone:
         torch.set_num_threads(1)
     try:

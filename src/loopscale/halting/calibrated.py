@@ -93,7 +93,8 @@ class CalibratedRule:
             now = Exit(k, z, logits() if self.rule.reads_logits else None)
             before = now = replace(now, scores=self.rule.scores(model, now, before))
             assert now.scores is not None
-            return self.halts(now.scores) & self.may_stop_at(k)
+            halts = self.halts(now.scores)
+            return halts if self.may_stop_at(k) else torch.zeros_like(halts)
 
         return stops
 

@@ -1,7 +1,7 @@
 """Generation of transformers: what `generate` prepares for a call, and hooks into how it prepares it."""
 
 from collections.abc import Iterable
-from copy import copy, deepcopy
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +25,7 @@ def prepared_generation(
         return logits_processor, rest.get("attention_mask")
 
     shadow = copy(model)  # shares everything but its settings
-    shadow.generation_config = deepcopy(model.generation_config)
+    shadow.generation_config = copy(model.generation_config)
     for name in ("max_length", "max_new_tokens", *left_out):
         setattr(shadow.generation_config, name, None)
     given = {} if attention_mask is None else {"attention_mask": attention_mask}

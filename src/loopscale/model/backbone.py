@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
+from loopscale.context import Layout
 from loopscale.errors import InputError
-from loopscale.hf import AttentionMask, RemoteCode, RotaryEmbedding, causal_mask
+from loopscale.hf import RemoteCode, RotaryEmbedding, causal_mask
 from loopscale.model.blocks import BranchLinear, LoopedAttention, LoopedLayer, build_layers
 from loopscale.model.config import LoopedConfig
 from loopscale.model.outputs import Recorder
@@ -115,36 +116,23 @@ class LoopedModel(LoopedPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: State | None = None,
         recorder: Recorder | None = None,
-        num_loops: int | None = None,
+        layout: Layout | None = None,
     ) -> Context:
         """Return what every loop of a call on these tokens shares: mask, positions, cache, and the input e.
 
         `attention_mask` is transformers' (batch, seen + seq) mask of real tokens; `position_ids` default to 0, 1, ...
         after what the cache has seen. `inputs_embeds` may stand for the tokens' embeddings. Layers before the loops run
-        here, once. `num_loops` are those of a call with a cache (default: the model's).
+        here, once. `layout` says where a cache holds the slots of the layers before a readout.
         """
         like = self.like(tokens) if inputs_embeds is None else inputs_embeds
         mask = causal_mask(self.config, like, attention_mask, cache, position_ids, slot=0)
         positions = self.positions(like, cache) if position_ids is None else position_ids
-        context = self.prepared_context(like, mask, positions, cache, tokens)
-        layout = None if cache is None else self.config.slots(num_loops).every_exit
-        return self.with_input(replace(context, layout=layout, recorder=recorder), inputs_embeds)
+        rotary = self.rotary(like, positions)
+        return self.with_input(Context(tokens, None, mask, positions, rotary, cache, layout, recorder), inputs_embeds)
 
-    def prepared_context(
-        self,
-        like: Tensor,
-        attention_mask: AttentionMask,
-        positions: Positions,
-        cache: Cache | None,
-        tokens: Tokens | None = None,
-        injected: Injected | None = None,
-    ) -> Context:
-        """Return the same from a mask in the form that attention wants, with the input only where it is given.
-
-        `like` gives device and precision.
-        """
-        rotary = None if self.rotary_emb is None else self.rotary_emb(like, positions)
-        return Context(tokens, injected, attention_mask, positions, rotary, cache)
+    def rotary(self, like: Tensor, positions: Positions) -> tuple[Tensor, Tensor] | None:
+        """Return the cosines and sines of RoPE at these positions, where there is one, as precise as `like`."""
+        return None if self.rotary_emb is None else self.rotary_emb(like, positions)
 
     def with_input(self, context: Context, inputs_embeds: State | None = None) -> Context:
         """Return the context with the input e of its tokens, if this model reads it again or makes it with layers."""
@@ -172,8 +160,8 @@ class LoopedModel(LoopedPreTrainedModel):
         """Apply the shared stack once. Without a `context`: plain causal attention from position 0."""
         if context is None:
             self._require_context("step")
-            mask = causal_mask(self.config, h, None, None, None, slot=0)
-            context = self.prepared_context(h, mask, self.positions(h), None)
+            mask, positions = causal_mask(self.config, h, None, None, None, slot=0), self.positions(h)
+            context = Context(None, None, mask, positions, self.rotary(h, positions))
         slot = self.slots.at(k, 0)
         return self.relaxation(
             h, lambda x: _through(self.layers, self.injection(x, context), slot, context), k, context
@@ -193,11 +181,12 @@ class LoopedModel(LoopedPreTrainedModel):
 
     def carry(self, z: State, k: int, context: Context | None = None, h: State | None = None) -> State:
         """Return what loop k + 1 receives of the state of loop k, which received `h`."""
-        if self.recurrence.reads_injected and context is None:
+        part = self.recurrence
+        if context is None and part.reads_injected:
             self._require_context("carry")
-        if self.recurrence.reads_received and h is None:
+        if h is None and part.reads_received:
             raise InputError("this model's recurrence reads what the loop received: call carry(z, k, context, h).")
-        return self.recurrence(z, h, k, context)
+        return part(z, h, k, context)
 
     def _require_context(self, verb: str) -> None:
         if self.reads_injected:
@@ -219,7 +208,8 @@ class LoopedModel(LoopedPreTrainedModel):
                     "(max_position_embeddings): shorten the input."
                 )
             e = e + self.embed_positions(self.positions(e) if context.positions is None else context.positions)
-        e = self.dropout(e)
+        if self.dropout.training:
+            e = self.dropout(e)
         if context.recorder is not None:
             context.recorder.begin(e)
         return self.prelude_norm(_through(self.prelude, e, self.slots.before(0), context))

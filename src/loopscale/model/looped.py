@@ -92,7 +92,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         num_loops: int | None = None,
     ) -> Context:
         """Return what the verbs of a call on these tokens share (see `LoopedModel.context`)."""
-        return self.model.context(tokens, attention_mask, position_ids, cache, num_loops=num_loops)
+        layout = None if cache is None else self.config.slots(num_loops).every_exit
+        return self.model.context(tokens, attention_mask, position_ids, cache, layout=layout)
 
     def embed(self, input_ids: Tokens, context: Context | None = None) -> State:
         """Return what the first loop receives (verb 1)."""
@@ -192,9 +193,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         recorder = recorder_of(self.config, kwargs, slots.total + 1)
         wanted = labels is None or not supervised_exits_only  # the logits
         exits = [k for k in range(K) if read[k] or (k + 1 == K and (wanted or recorder is not None))]
-        if cache is not None:
-            check_depth(cache, slots.every_exit, exits)
-        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder, K)
+        layout = None if cache is None else slots.every_exit
+        if cache is not None and layout is not None:
+            check_depth(cache, layout, exits)
+        context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder, layout)
         h = self.model.embed(input_ids, context, inputs_embeds)
         unrolled = unroll(self, h, context, read, gradient_loops or K)
         loss = loop_losses = None

@@ -8,7 +8,7 @@ import pytest
 from loopscale import InputError
 from loopscale.cli.main import main
 from loopscale.model import LoopedForCausalLM
-from loopscale.plan import Circumstances, Device, StepCost, device_called, device_of, plan_run
+from loopscale.plan import LIBRARIES, Circumstances, Device, StepCost, device_called, device_of, plan_run, plan_tables
 from loopscale.train import DataConfig, RunConfig, TrainConfig
 from tests.helpers import TINY, shapes_unchecked, tiny_config, tiny_model
 
@@ -89,6 +89,22 @@ def test_shards_are_divided_and_said_to_be_estimated(quick):
     assert any("estimate" in note for note in sharded.notes)
 
 
+def test_a_cpu_has_libraries_and_holes_beside_tensors_and_multiplies_in_what_it_can(quick, monkeypatch):
+    monkeypatch.setattr("loopscale.plan.planner.cpu_multiplies_bf16", lambda: False)
+    cpu, gpu = (plan_run(tiny_run(), Circumstances(device)) for device in (device_of("cpu"), CARD))
+    memory = cpu.kept.memory
+    assert memory.total == memory.tensors + memory.outside and memory.outside == round(LIBRARIES + 0.2 * memory.tensors)
+    assert gpu.kept.memory.outside == 0 and (cpu.precision, gpu.precision) == ("float32", "bf16")
+    named = [[row[0] for row in plan_tables(plan)[1].rows] for plan in (cpu, gpu)]
+    assert ["libraries, and holes of the heap" in names for names in named] == [True, False]
+
+
+def test_what_a_plan_leaves_aside_is_said(quick):
+    found = plan_run(tiny_run(compile=True), Circumstances(CARD, devices=1000, tokens=100.0))
+    assert [note.partition(" ")[0] for note in found.notes] == ["a", "train.compile"]
+    assert "64,000 tokens on 1,000 devices, more than the 100" in found.notes[0]
+
+
 def test_muon_keeps_one_number_of_a_matrix(quick):
     adamw, muon = (plan_run(tiny_run(optimizer=name), Circumstances(CARD)) for name in ("adamw", "muon"))
     model = tiny_model(vocab_size=256)
@@ -115,7 +131,7 @@ def test_a_card_is_known_by_what_its_driver_calls_it():
     names = {"NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA A100-SXM4-80GB": "a100"}
     names |= {"NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA L40S": "l40s", "AMD Instinct MI300X": "mi300x"}
     assert {name: device_called(name).name for name in names} == names
-    assert device_called("Some GPU 9000") is None
+    assert [device_called(name) for name in ("Some GPU 9000", "NVIDIA H100 PCIe", "NVIDIA H200 NVL")] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -153,6 +169,8 @@ def test_the_command_plans_a_folder_with_overrides_and_writes_json(quick, tmp_pa
         (["nowhere"], "no config.json"),
         (["--mfu", "0"], "--mfu is 0.0"),
         (["--devices", "many"], "a whole number"),
+        (["--model.intermediate_size", "4000000000000000000"], "larger than any memory"),
+        (["--model.num_loops", "5000"], "plan at most 2,000"),
     ],
 )
 def test_the_command_answers_bad_input_in_a_sentence(words, sentence, capsys):

@@ -27,6 +27,14 @@ def parameters_of(config: LoopedConfig) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
+def require_countable(config: LoopedConfig, source: str) -> int:
+    """Return how many parameters a model has; raises `InputError` for a size that 64 bits cannot count."""
+    try:
+        return parameters_of(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
+
+
 def draws_of(config: LoopedConfig) -> int:
     """Return how many random numbers the parts keep, beside the parameters: a row for each position."""
     tables = (config.initial_state == "noise") + (kind_of(config.relaxation) == "blind")
@@ -69,11 +77,8 @@ def require_room(
         processes: that share weights, gradients and moments out; each still has all weights gathered.
     """
     require_depth(source, config.num_loops, config.num_stack_layers, config.num_prelude_layers)
-    try:
-        copies = 1 if not tokens else TRAINED if processes == 1 else min(TRAINED, 1 + TRAINED / processes)
-        weights = int(parameters_of(config) * BYTES * copies) + draws_of(config) * BYTES
-    except (RuntimeError, OverflowError, TypeError) as error:  # a size that 64 bits cannot count
-        raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
+    copies = 1 if not tokens else TRAINED if processes == 1 else min(TRAINED, 1 + TRAINED / processes)
+    weights = int(require_countable(config, source) * BYTES * copies) + draws_of(config) * BYTES
     states = layers_of(config) * KEPT if kept else config.num_loops
     activations = tokens * config.hidden_size * states * BYTES // 2
     needed, there = weights + activations, memory(device)

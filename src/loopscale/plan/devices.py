@@ -22,6 +22,8 @@ class Device:
     source: str
 
 
+CPU = "cpu"  # the machine that asks
+
 # Peaks are the makers' own, without sparsity (which data sheets double them by); memory is what drivers report.
 DEVICES: Mapping[str, Device] = {
     device.name: device
@@ -33,9 +35,12 @@ DEVICES: Mapping[str, Device] = {
         Device("l40s", 45.0, 362.0, "NVIDIA L40S data sheet"),
         Device("rtx4090", 24.0, 165.2, "NVIDIA Ada GPU architecture white paper"),
         Device("mi300x", 191.7, 1307.4, "AMD Instinct MI300X data sheet"),
-        Device("cpu", None, None, "this machine"),
+        Device(CPU, None, None, "this machine"),
     )
 }
+
+
+SLOWER = ("pcie", "nvl", "mig")
 
 
 def device_of(name: str) -> Device:
@@ -46,6 +51,11 @@ def device_of(name: str) -> Device:
 
 
 def device_called(driver_name: str) -> Device | None:
-    """Return the device that a driver calls so, such as `NVIDIA H100 80GB HBM3`; None for one that is not known."""
+    """Return the device that a driver calls so, such as `NVIDIA H100 80GB HBM3`; None for one that is not known.
+
+    Cards of the same name in another form (`NVIDIA H100 PCIe`) have other peaks, and parts of one (MIG) a part of it.
+    """
+    if any(form in driver_name.lower() for form in SLOWER):
+        return None
     words = driver_name.lower().replace("geforce ", "").replace("rtx ", "rtx").replace("-", " ").split()
     return next((DEVICES[word] for word in words if word in DEVICES), None)

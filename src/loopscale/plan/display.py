@@ -39,7 +39,9 @@ def _memory(plan: Plan) -> Table:
     parts = [("weights", "weights"), ("gradients", "gradients"), ("optimizer", "optimizer")]
     parts += [("exchange between processes", "buckets")] if plan.kept.memory.buckets else []
     parts += [("weights of others", "gathered")] if plan.kept.memory.gathered else []
-    parts += [("activations and work, at the peak", "working"), ("together, at the peak", "total")]
+    parts += [("activations and work, at the peak", "working")]
+    parts += [("libraries, and holes of the heap", "outside")] if plan.kept.memory.outside else []
+    parts += [("together, at the peak", "total")]
     rows = [row(*part) for part in parts]
     rows.append(row("(kept for the backward pass)", "kept"))
     rows.append(("fits", *("yes" if mode.fits else "no" for mode in _modes(plan))))

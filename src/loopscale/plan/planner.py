@@ -3,20 +3,28 @@
 Each where loops are kept for the backward pass and where they are recomputed, and with twice the loops.
 """
 
+from dataclasses import replace
 from typing import final
 
 import torch
 
+from loopscale.display import number
+from loopscale.errors import InputError
+from loopscale.hf import cpu_multiplies_bf16
 from loopscale.hf.tracing import FakeTensorMode
+from loopscale.model import LoopedConfig
+from loopscale.model.size import require_countable
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
+from loopscale.plan.devices import CPU
 from loopscale.plan.ledger import Ledger
 from loopscale.plan.loops_or_width import alternatives
 from loopscale.plan.parameters import count_parameters
-from loopscale.plan.records import USABLE, Circumstances, Logits, Memory, Mode, Plan
+from loopscale.plan.records import HOLES, LIBRARIES, USABLE, Circumstances, Logits, Memory, Mode, Plan
 from loopscale.plan.step import StepCost, step_cost
 from loopscale.train import Depth, RunConfig
 
 MOST_WINDOWS = 1 << 14
+MOST_LAYERS = 2_000  # one after another: some ten minutes
 DRAWN = 1_000  # steps that a mean depth is taken over
 BYTES = 4  # of a weight, a gradient and each of the optimizer's numbers
 BYTE_VALUES = 256
@@ -27,19 +35,36 @@ def plan_run(run: RunConfig, on: Circumstances) -> Plan:
     return _Planner(run, on).plan()
 
 
+def plan_memory(run: RunConfig, on: Circumstances, checkpointed: bool) -> tuple[Memory, Logits]:
+    """Return the memory of one way to train, with loops recomputed or kept, alone, and that of the losses."""
+    planner = _Planner(run, on)
+    return planner.memory(planner.cost(planner.micro_batch, checkpointed, planner.deepest)), planner.logits()
+
+
 @final
 class _Planner:
     def __init__(self, run: RunConfig, on: Circumstances) -> None:
         self.run, self.on = run, on
         self.vocabulary, self.notes = _vocabulary(run)
         self.config = run.model_config(self.vocabulary)
+        require_countable(self.config, "this run")
         self.parameters = count_parameters(self.config, run.train.optimizer)
-        self.bf16 = run.train.precision != "float32"
+        self.bf16 = _bf16(run, on)
         self.micro_batch = run.train.batch_size // run.train.micro_batches
         self.deepest, self.mean = _depths(run)
+        _require_few(self.config, self.deepest.loops)
         steps = run.train.max_steps
         per_step = run.train.batch_size * run.data.sequence_length * on.devices
         self.tokens = on.tokens if on.tokens is not None else None if steps is None else float(steps * per_step)
+        if self.tokens is not None and self.tokens < per_step:
+            self.notes += (
+                f"a step takes {per_step:,} tokens on {on.devices:,} devices, more than the {number(self.tokens)} that "
+                "are planned.",
+            )
+        if run.train.compile:
+            self.notes += (
+                "train.compile is not in the plan, whose memory and operations are those of a step without.",
+            )
         if self.mean.loops != self.deepest.loops:
             self.notes += (
                 f"loops are drawn: operations are those of {self.mean.loops}, the mean, with a gradient through "
@@ -105,7 +130,7 @@ class _Planner:
             batch,
             self.run.data.sequence_length,
             bf16=self.bf16,
-            gpu=self.on.device.name != "cpu",
+            gpu=self.on.device.name != CPU,
             checkpoint_loops=checkpointed,
             depth={"num_loops": depth.loops * times, "gradient_loops": depth.with_gradient * times},
             accumulated=self.run.train.micro_batches > 1,
@@ -116,15 +141,17 @@ class _Planner:
         on, counts = self.on, self.parameters
         share = on.devices if self.run.train.shard else 1
         gradients = BYTES * counts.total
-        return Memory(
+        held = Memory(
             weights=BYTES * counts.total // share,
             gradients=gradients // share,
             optimizer=BYTES * counts.optimizer_numbers // share,
             buckets=gradients if on.devices > 1 and not self.run.train.shard else 0,
             gathered=BYTES * counts.gathered if self.run.train.shard and on.devices > 1 else 0,
             working=cost.peak - gradients,
+            outside=0,
             kept=cost.kept - (gradients if self.run.train.micro_batches > 1 else 0),
         )
+        return replace(held, outside=round(LIBRARIES + HOLES * held.tensors)) if on.device.name == CPU else held
 
     def largest(self, here: StepCost, checkpointed: bool) -> int:
         """Return the largest micro-batch whose step fits; 0 where not even one window does."""
@@ -139,8 +166,9 @@ class _Planner:
         return self._on_line(here, self.cost(first, checkpointed, self.deepest), room)
 
     def _on_line(self, a: StepCost, b: StepCost, room: float) -> int:
-        slope = max((b.peak - a.peak) / (b.batch - a.batch), 1.0)
-        return min(MOST_WINDOWS, int(a.batch + (room - self.memory(a).total) / slope))
+        less, more = self.memory(a).total, self.memory(b).total
+        slope = max((more - less) / (b.batch - a.batch), 1.0)
+        return min(MOST_WINDOWS, int(a.batch + (room - less) / slope))
 
     def logits(self) -> Logits:
         """Return what the losses of all supervised exits have alive at once, fused and not."""
@@ -167,6 +195,23 @@ def _vocabulary(run: RunConfig) -> tuple[int, tuple[str, ...]]:
     if run.data.tokenizer == "bytes":
         return BYTE_VALUES, ()
     return size, (f"the vocabulary of {run.data.tokenizer} is not read: {size:,} is assumed (--model.vocab_size).",)
+
+
+def _require_few(config: LoopedConfig, loops: int) -> None:
+    """Raise `InputError` for a step that would take long to go through even without its numbers."""
+    layers = config.num_prelude_layers + loops * config.num_stack_layers
+    if layers > MOST_LAYERS:
+        raise InputError(
+            f"this run has {loops:,} loops, {layers:,} layers one after another, and a plan goes through each of them: "
+            f"plan at most {MOST_LAYERS:,}; what a further loop takes is the same each time."
+        )
+
+
+def _bf16(run: RunConfig, on: Circumstances) -> bool:
+    """Return whether products are in bf16: on a CPU where this one multiplies such matrices, unless told."""
+    if run.train.precision == "auto" and on.device.name == CPU:
+        return cpu_multiplies_bf16()
+    return run.train.precision != "float32"
 
 
 def _depths(run: RunConfig) -> tuple[Depth, Depth]:

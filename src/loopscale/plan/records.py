@@ -10,6 +10,9 @@ from loopscale.plan.devices import Device
 from loopscale.plan.loops_or_width import Alternative
 from loopscale.plan.parameters import Parameters
 
+#: Of a CPU training, by `python -m benchmarks.memory` (results/bench-cpu/memory.json): what a process has before its
+#: model, and what lies between tensors in a heap that keeps what is freed, as a share of them.
+LIBRARIES, HOLES = 480 * 2**20, 0.2
 USABLE = 0.92  # of a device's memory: the rest is its driver's, libraries' and what lies between tensors
 
 
@@ -19,7 +22,8 @@ class Memory:
     """Bytes of one device at the peak of a step; `kept` waits for the backward pass, and is part of `working`.
 
     buckets: copies of the gradients in which processes exchange them. gathered: weights of others, where each process
-    holds its share. working: all else that is alive at the peak.
+    holds its share. working: all else that is alive at the peak. outside: what no tensor has of a CPU's memory,
+    libraries and holes of the heap; a GPU's is in the share that is left unused.
     """
 
     weights: int
@@ -28,11 +32,17 @@ class Memory:
     buckets: int
     gathered: int
     working: int
+    outside: int
     kept: int
 
     @property
     def total(self) -> int:
         """Bytes together."""
+        return self.tensors + self.outside
+
+    @property
+    def tensors(self) -> int:
+        """Bytes of all tensors."""
         return self.weights + self.gradients + self.optimizer + self.buckets + self.gathered + self.working
 
 

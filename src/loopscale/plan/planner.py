@@ -8,7 +8,6 @@ from typing import final
 
 import torch
 
-from loopscale.display import number
 from loopscale.errors import InputError
 from loopscale.hf import cpu_multiplies_bf16
 from loopscale.hf.tracing import FakeTensorMode
@@ -58,7 +57,7 @@ class _Planner:
         self.tokens = on.tokens if on.tokens is not None else None if steps is None else float(steps * per_step)
         if self.tokens is not None and self.tokens < per_step:
             self.notes += (
-                f"a step takes {per_step:,} tokens on {on.devices:,} devices, more than the {number(self.tokens)} that "
+                f"a step takes {per_step:,} tokens on {on.devices:,} devices, more than the {self.tokens:,.0f} that "
                 "are planned.",
             )
         if run.train.compile:

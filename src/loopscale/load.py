@@ -63,7 +63,8 @@ def load_model(name: str, num_loops: int | None = None, trust_remote_code: bool 
     if kind not in {*FOLDERS, *LIVE}:
         known = ", ".join(sorted({*FOLDERS, *LIVE}))
         raise InputError(
-            f"'{name}' is a model of type '{kind}': not one this library can run as a looped model ({known})."
+            f"'{name}' is a model of type '{kind}': not one this library can run as a looped model ({known}). "
+            "`loopscale retrofit` makes one of a pretrained Llama and its like."
         )
     if kind in FOLDERS and not (kind in LIVE and trust_remote_code):
         try:

@@ -18,6 +18,7 @@ from loopscale.evaluate import depth_curve
 from loopscale.model.parts import CARRIES, INJECTIONS
 from loopscale.retrofit import retrofit, scan_cores
 from loopscale.retrofit.family import refuse
+from tests.helpers import tiny_config
 from tests.retrofit.originals import LAYERS, ORIGINALS, SIZES, original, prompts
 
 CORE = (1, LAYERS - 1)
@@ -139,6 +140,7 @@ def test_without_its_message_every_loop_of_a_restart_is_the_original():
         (Olmo3Config(**SIZES), "'olmo3' has no looped form"),
         (GPT2Config(), "'gpt2' has no looped form"),
         (Phi3Config(**SIZES), "'phi3' has no looped form"),
+        (tiny_config(), "'loopscale' is a looped one already"),
     ],
 )
 def test_what_a_looped_model_lacks_is_refused_by_the_name_of_its_field(config, field):

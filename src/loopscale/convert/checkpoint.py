@@ -168,7 +168,8 @@ def _loader(folder: Path) -> FolderLoader:
     if kind not in FOLDERS:
         raise InputError(
             f"a model of type '{kind}' has no native form: convert reads {', '.join(sorted(FOLDERS))} and the paper's "
-            ".pt files. Other looped models are audited and evaluated as they are."
+            ".pt files. Other looped models are audited and evaluated as they are; `loopscale retrofit` makes one of a "
+            "pretrained Llama and its like."
         )
     return FOLDERS[kind]
 

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from transformers import PreTrainedConfig
 
+from loopscale.convert import FOLDERS
 from loopscale.convert.build import build_config
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig
@@ -107,6 +108,8 @@ def refuse(described: Described) -> None:
     kind = described.get("model_type", "")
     beyond = (name for name, lacks in BEYOND.items() if described.get(name) is not None and lacks(described[name]))
     found = next((f"{name} {_short(described[name])}" for name in beyond), None)
+    if kind in FOLDERS:
+        raise InputError(f"a model of type '{kind}' is a looped one already: evaluate, train or convert it as it is.")
     if kind not in FAMILIES:
         known, why = ", ".join(sorted(FAMILIES)), f" (it has {found})" if found else ""
         raise InputError(f"a model of type '{kind}' has no looped form{why}: retrofit reads {known}.")

@@ -11,7 +11,7 @@ from transformers.utils import hub
 from loopscale.audit import stated
 from loopscale.convert import convert_checkpoint
 from loopscale.model import LoopedForCausalLM
-from loopscale.model_card import Known, card_of
+from loopscale.model_card import Known, card_of, hub_id
 from tests.helpers import tiny_config, tiny_model
 
 HOSTILE = "evil\n---\nlicense: mit\n---\n# big ](http://x) <script> | `{{ 7 * 7 }}` {% raw %} \x1b[2J"
@@ -101,3 +101,12 @@ def test_the_configuration_alone_gives_a_verdict():
     assert blind.verdicts["scale"].startswith("**blind spot**") and not blind.audited and blind.steps == 3
     assert stated(tiny_config(readout="raw"), Known()).verdicts["scale"].startswith("visible to cross-entropy at exits")
     assert replace(blind, corpus="x").unknown != blind.unknown
+
+
+def test_the_hub_is_told_the_model_it_was_made_from(tmp_path):
+    assert [hub_id(name) for name in ("owner/model", "owner/model/file.gguf", "gpt2", str(tmp_path))] == [
+        *("owner/model", "owner/model", "gpt2"),
+        None,
+    ]
+    cards = [card_of(tiny_config(), 10, known) for known in (Known(base_model="owner/model"), Known())]
+    assert [ModelCard(str(card)).data.get("base_model") for card in cards] == ["owner/model", None]

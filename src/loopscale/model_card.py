@@ -30,7 +30,8 @@ PARTS = ("injection", "residual_part", "relaxation", "recurrence", "readout", "s
 class Known:
     """What is known of a model beside its configuration; None or empty where it is not.
 
-    corpus, sha256: the text, by name and content; steps: of the optimizer; made_from: what its weights come from.
+    corpus, sha256: the text, by name and content; steps: of the optimizer; made_from: what its weights come from, in
+    words; base_model: its id on the hub, which links the two there.
     perplexity: of exits 1..K, measured on `measured_on`, in words. verdicts: by coordinate, in words; audited: they
     were measured, not worked out from the configuration.
     """
@@ -43,6 +44,7 @@ class Known:
     measured_on: str | None = None
     verdicts: Mapping[str, str] = field(default_factory=dict)
     audited: bool = False
+    base_model: str | None = None
 
     @property
     def unknown(self) -> list[str]:
@@ -59,7 +61,9 @@ class Known:
 def card_of(config: "LoopedConfig", parameters: int, known: Known | None = None) -> ModelCard:
     """Return the card of a model. Names in it are text: none of them is obeyed by Markdown, YAML or the template."""
     known = known or Known()
-    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=list(TAGS))
+    data = ModelCardData(
+        base_model=known.base_model, library_name="transformers", pipeline_tag="text-generation", tags=list(TAGS)
+    )
     shown: dict[str, Any] = {
         "sizes": _sizes(config, parameters),
         "loops": config.trained_loops,
@@ -86,6 +90,11 @@ def write_card(folder: Path, card: ModelCard) -> None:
 def named(source: str) -> str:
     """Return the name by which a card tells of a model: a path of this machine is nobody else's business."""
     return Path(source).resolve().name if Path(source).exists() else source
+
+
+def hub_id(source: str) -> str | None:
+    """Return the repository of the hub that a readable source comes from; None for what lies on this machine."""
+    return None if Path(source).exists() else "/".join(source.split("/")[:2])  # OWNER/REPOSITORY/FILE.gguf too
 
 
 def is_untouched(text: str) -> bool:

@@ -37,7 +37,7 @@ from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.model.size import require_room
-from loopscale.model_card import CARD, Known, named
+from loopscale.model_card import CARD, Known, hub_id, named
 from loopscale.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def _write_card(model: LoopedForCausalLM, source: str, folder: Path) -> None:
     if there.is_file() and kind_of_config(read_config(Path(source))) == LoopedConfig.model_type:
         shutil.copyfile(there, folder / CARD)
     else:
-        model.write_card(folder, Known(made_from=named(source)))
+        model.write_card(folder, Known(made_from=named(source), base_model=hub_id(source)))
 
 
 def write_native(model: LoopedForCausalLM, folder: Path, auto_map: bool = False) -> None:

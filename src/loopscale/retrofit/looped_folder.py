@@ -9,7 +9,7 @@ from loopscale.convert.checkpoint import write_tokenizer
 from loopscale.convert.destination import check_destination, written_whole
 from loopscale.mechanism import Named
 from loopscale.model import LoopedForCausalLM
-from loopscale.model_card import Known, named
+from loopscale.model_card import Known, hub_id, named
 from loopscale.retrofit.surgery import retrofit
 from loopscale.storage import write_json
 
@@ -50,7 +50,7 @@ def retrofit_folder(
         made_from = (
             f"{named(source)}, whose layers {core[0]} to {core[1] - 1} are looped, and which it is with one loop"
         )
-        model.write_card(folder, Known(made_from=made_from))
+        model.write_card(folder, Known(made_from=made_from, base_model=hub_id(source)))
         write_tokenizer(source, folder, model.config.vocab_size)
         write_json(folder / RECORD, RetrofitRecord(source, *core, num_loops, parts))
     return model

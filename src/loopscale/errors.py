@@ -19,6 +19,10 @@ class InputError(ValueError):
     """Bad input. The command line prints its sentence and exits with status 2, without a traceback."""
 
 
+class FailedElsewhere(InputError):
+    """Bad input that another process of the same work tells of: this one ends alike, without a word."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Return the error for a `name` that is not one of the `known` names of that `kind`, with a guess."""
     names = sorted(known)

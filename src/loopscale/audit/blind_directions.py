@@ -9,12 +9,13 @@ larger, directions that only rare tokens see would stand as high as those that n
 of the solution and measures what was found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from loopscale.audit.coordinates import Direction
@@ -27,7 +28,7 @@ from loopscale.audit.measurement.checks import (
     runs_past_trained_depth,
 )
 from loopscale.audit.measurement.derivatives import push, telling
-from loopscale.audit.measurement.moments import Moments, most_retained_per_visible, null_visibility
+from loopscale.audit.measurement.moments import Found, Moments, most_retained_per_visible, null_visibility
 from loopscale.audit.measurement.streams import Counted
 from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.verdict import Thresholds
@@ -36,8 +37,10 @@ from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import Reads, facts_of
 from loopscale.objective import Losses
+from loopscale.processes import each
 from loopscale.stepping import Looped, State, evaluating
 
+Signs = Bool[Tensor, "moves batch seq hidden"]
 TOKENS_PER_CHANNEL = 4  # of each half, from which on a planted direction was found every time
 FLOOR = 1e-6  # of visibility; float32 leaves about 1e-8 to 1e-7 of what a readout hides
 ERRORS = 2.0  # standard errors by which a retention must be above its threshold
@@ -122,9 +125,10 @@ def search(
         z = first_state(call)
         for loss in losses:
             loss.require(Reads(call), model, z)
-        signs = torch.Generator(first.inputs.device).manual_seed(0)  # the same search finds the same
-        for i, window in enumerate(windows):
-            _gather(halves[i % 2], model, losses, window, probes, signs)
+        moves = max(losses.num_loops - 1, 1) * probes
+        drawn = _with_moves(windows, moves, z.shape[-1])
+        for i, found in enumerate(each(drawn, lambda some: _of_batch(model, losses, *some))):
+            halves[i % 2].take_in(found)
     fit, held_out = halves
     if not (fit.tokens and held_out.tokens):
         raise InputError("a search needs at least 2 batches: every second one is held out to test what was found.")
@@ -160,20 +164,26 @@ def _notes(halves: tuple[Moments, Moments], hidden: int, all_blind: bool) -> tup
     return tuple(note for note, true in applies.items() if true)
 
 
-def _gather(
-    moments: Moments,
-    model: Looped,
-    losses: Losses,
-    window: Window,
-    probes: int,
-    signs: torch.Generator,
-) -> None:
-    """Add one batch: the gradients that every loss sends into every state, and random moves through every loop."""
+def _with_moves(windows: Iterable[Window], moves: int, hidden: int) -> Iterator[tuple[Window, Signs]]:
+    """Yield every batch with the signs of its random moves: the same search draws the same."""
+    signs: torch.Generator | None = None
+    for window in windows:
+        device = window.inputs.device
+        signs = signs or torch.Generator(device).manual_seed(0)
+        shape = (*window.inputs.shape, hidden)
+        drawn = [torch.randint(2, shape, generator=signs, device=device).bool() for _ in range(moves)]
+        yield window, torch.stack(drawn)
+
+
+def _of_batch(model: Looped, losses: Losses, window: Window, signs: Signs) -> Found:
+    """Return the moments of one batch: of the gradients of every loss and state, and of random moves in every loop."""
+    moments = Moments()
     inputs, labels, counted, _ = window
     tokens = int(counted.sum())
     moments.tokens += tokens
     call, finite = Call(model, inputs), Finite()
     reads, z = Reads(call), first_state(call)
+    steps = max(losses.num_loops - 1, 1)
     for k in range(losses.num_loops):
         finite.note(z, f"the state of loop {k + 1}")
         for loss in losses:
@@ -182,9 +192,10 @@ def _gather(
                 finite.note(gradient, loss.described(k), counted)
                 moments.see(loss.name, k, gradient, counted & telling(gradient, token_losses))
         moments.looked += tokens * sum(loss.looks(k) for loss in losses)
-        if k + 1 < max(losses.num_loops, 2):
-            z = _push_probes(moments, _one_loop(call, k), z, counted, probes, signs)
+        if k < steps:
+            z = _push_probes(moments, _one_loop(call, k), z, counted, signs.chunk(steps)[k])
     finite.require()
+    return moments.found()
 
 
 def _one_loop(call: Call, k: int) -> Callable[[Tensor], Tensor]:
@@ -192,16 +203,11 @@ def _one_loop(call: Call, k: int) -> Callable[[Tensor], Tensor]:
 
 
 def _push_probes(
-    moments: Moments,
-    one_loop: Callable[[Tensor], Tensor],
-    z: State,
-    counted: Counted,
-    probes: int,
-    signs: torch.Generator,
+    moments: Moments, one_loop: Callable[[Tensor], Tensor], z: State, counted: Counted, signs: Signs
 ) -> State:
     after = z
-    for _ in range(probes):
-        move = torch.randint(2, z.shape, generator=signs, device=z.device).to(z) * 2 - 1
+    for sign in signs:
+        move = sign.to(z) * 2 - 1
         after, left = push(one_loop, z, move)
         moments.keep(move, left, counted)
     return after

@@ -6,10 +6,11 @@ from typing import Any
 
 from loopscale.audit.findings import ByLoop
 from loopscale.audit.measurement.checks import checked
-from loopscale.audit.measurement.streams import LoopMeans
-from loopscale.batches import Batches
+from loopscale.audit.measurement.streams import LoopMeans, Sums, added_up
+from loopscale.batches import Batches, Window
 from loopscale.call import Call
 from loopscale.facts import Reads, depth_of
+from loopscale.processes import each
 from loopscale.state import direction, norm, radial_step, scale
 from loopscale.stepping import Looped, State, evaluating
 
@@ -66,26 +67,34 @@ def intervene(
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
     K = depth_of(model, num_loops)
-    losses = {name: LoopMeans() for name in INTERVENTIONS}
-    norms = {name: LoopMeans() for name in INTERVENTIONS}
-    scaled = {factor: LoopMeans() for factor in factors}
     with evaluating(model):
-        for inputs, labels, counted, _ in checked(model, batches)[1]:
-            call = Call(model, inputs)
-            read, first = Reads(call).readings["trained"], call.step(call.embed(), 0)
-            for name, change in INTERVENTIONS.items():
-                for k, z in enumerate(_changed_states(call, first, K, change)):
-                    losses[name].add(k, read(z, k, labels), counted)
-                    norms[name].add(k, norm(z), counted)
-                    if name == "none":
-                        for factor, means in scaled.items():
-                            means.add(k, read(factor * z, k, labels), counted)
+        windows = checked(model, batches)[1]
+        found = added_up(each(windows, lambda window: _of_batch(model, window, K, factors)))
+    losses, norms = (dict(zip(INTERVENTIONS, found[start:], strict=False)) for start in (0, len(INTERVENTIONS)))
+    scaled = dict(zip(factors, found[2 * len(INTERVENTIONS) :], strict=True))
     return Interventions(
         tokens=norms["none"].tokens,
         cross_entropy={name: means.means() for name, means in losses.items()},
         norm={name: means.means() for name, means in norms.items()},
         readout_scaling={factor: means.means() for factor, means in scaled.items()},
     )
+
+
+def _of_batch(model: Looped, window: Window, num_loops: int, factors: Sequence[float]) -> list[Sums]:
+    """Return the sums of every intervention's losses, of its norms, and of the losses of every factor."""
+    inputs, labels, counted, _ = window
+    losses, norms = ({name: LoopMeans() for name in INTERVENTIONS} for _ in range(2))
+    scaled = [LoopMeans() for _ in factors]
+    call = Call(model, inputs)
+    read, first = Reads(call).readings["trained"], call.step(call.embed(), 0)
+    for name, change in INTERVENTIONS.items():
+        for k, z in enumerate(_changed_states(call, first, num_loops, change)):
+            losses[name].add(k, read(z, k, labels), counted)
+            norms[name].add(k, norm(z), counted)
+            if name == "none":
+                for factor, means in zip(factors, scaled, strict=True):
+                    means.add(k, read(factor * z, k, labels), counted)
+    return [means.sums() for means in (*losses.values(), *norms.values(), *scaled)]
 
 
 def _changed_states(

@@ -12,9 +12,10 @@ from torch import Tensor
 from loopscale.audit.findings import ByLoop
 from loopscale.audit.measurement.checks import checked, runs_past_trained_depth
 from loopscale.audit.measurement.derivatives import comparable
-from loopscale.audit.measurement.streams import LoopMeans
-from loopscale.batches import Batches
+from loopscale.audit.measurement.streams import LoopMeans, Sums, added_up
+from loopscale.batches import Batches, Window
 from loopscale.facts import depth_of
+from loopscale.processes import each
 from loopscale.state import angular_step, norm, radial_step, scale
 from loopscale.stepping import Looped, evaluating, run_loops
 
@@ -60,24 +61,12 @@ def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> L
     Raises `InputError` for a wrong model or batches, as `audit` does.
     """
     num_loops = depth_of(model, num_loops)
-    scales, norms, drifts, radial, angular = (LoopMeans() for _ in range(5))
     with evaluating(model):
         first, windows = checked(model, batches)
         if not runs_past_trained_depth(model, first.inputs, model.num_loops):
             num_loops = min(num_loops, model.num_loops)
-        for inputs, _, counted, _ in windows:
-            before: Tensor | None = None
-            for k, z in enumerate(run_loops(model, inputs, num_loops)):
-                counted = counted & torch.isfinite(z).all()  # from here on none: asking would wait at every loop
-                norms.add(k, norm(z), counted)
-                scales.add(k, scale(z), counted)
-                if before is not None:
-                    # a state of no length has no direction, nor a logarithm
-                    both = comparable(norm(before), counted) & comparable(norm(z), counted)
-                    radial.add(k - 1, radial_step(before, z), both)
-                    angular.add(k - 1, angular_step(before, z), both)
-                    drifts.add(k - 1, torch.where(both, norm(z) / norm(before), 1.0).log(), both)
-                before = z
+        found = added_up(each(windows, lambda window: _of_batch(model, window, num_loops)))
+    norms, scales, drifts, radial, angular = found
     loops = sum(map(bool, norms.counts()))  # that are finite
     updates = max(loops - 1, 0)
     s, turns = scales.means()[:loops], angular.means()[:updates]
@@ -93,6 +82,25 @@ def loop_curves(model: Looped | Any, batches: Batches, num_loops: int = 30) -> L
         fit=power_law(s[: len(turns)], turns),
         directed=angular.counts()[:updates],
     )
+
+
+def _of_batch(model: Looped, window: Window, num_loops: int) -> list[Sums]:
+    """Return the sums of norms, scales, drifts, radial increments and angular steps of one batch."""
+    norms, scales, drifts, radial, angular = several = [LoopMeans() for _ in range(5)]
+    before: Tensor | None = None
+    counted = window.counted
+    for k, z in enumerate(run_loops(model, window.inputs, num_loops)):
+        counted = counted & torch.isfinite(z).all()  # from here on none: asking would wait at every loop
+        norms.add(k, norm(z), counted)
+        scales.add(k, scale(z), counted)
+        if before is not None:
+            # a state of no length has no direction, nor a logarithm
+            both = comparable(norm(before), counted) & comparable(norm(z), counted)
+            radial.add(k - 1, radial_step(before, z), both)
+            angular.add(k - 1, angular_step(before, z), both)
+            drifts.add(k - 1, torch.where(both, norm(z) / norm(before), 1.0).log(), both)
+        before = z
+    return [means.sums() for means in several]
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw | None:

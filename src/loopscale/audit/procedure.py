@@ -18,8 +18,8 @@ from loopscale.audit.measurement.checks import (
     runs_past_trained_depth,
 )
 from loopscale.audit.measurement.derivatives import telling
-from loopscale.audit.measurement.meters import CoordinateMeter, ScaleMeter
-from loopscale.audit.measurement.streams import Counted, LoopMeans
+from loopscale.audit.measurement.meters import CoordinateMeter, ScaleMeter, ScaleSums
+from loopscale.audit.measurement.streams import Counted, LoopMeans, Sums
 from loopscale.audit.measurement.training_losses import told_losses
 from loopscale.audit.verdict import Thresholds
 from loopscale.batches import Batches, Window
@@ -27,6 +27,7 @@ from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import Facts, Reads, facts_of
 from loopscale.objective import Losses
+from loopscale.processes import each
 from loopscale.state import norm
 from loopscale.stepping import Looped, State, evaluating
 
@@ -74,7 +75,8 @@ def audit(
         if losses.num_loops == 1 and not goes_on:
             raise InputError("the model has one loop and cannot run another: nothing is carried on.")
         steps = losses.num_loops if goes_on else losses.num_loops - 1
-        run = _Session(model, coordinates, losses, steps)
+        configured = facts_of(model).configured
+        run = _Session(model, [CoordinateMeter(c, losses, configured) for c in coordinates], losses, steps)
         run.run(windows)
     reports = {meter.coordinate.name: meter.report(thresholds) for meter in run.coordinates}
     return AuditReport(
@@ -97,34 +99,48 @@ def audit(
     )
 
 
+Measured = tuple[ScaleSums, Sums, list[list[Sums]], int]  # of one batch: all that a session adds up, and its width
+
+
 @final
 class _Session:
-    """All meters of one audit, fed in one pass over the batches."""
+    """All meters of one audit, or of one batch of it."""
 
-    def __init__(self, model: Looped, coordinates: Sequence[Coordinate], losses: Losses, steps: int) -> None:
+    def __init__(self, model: Looped, coordinates: Sequence[CoordinateMeter], losses: Losses, steps: int) -> None:
         self.model, self.losses, self.steps = model, losses, steps
         self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
-        self.coordinates = [
-            CoordinateMeter(coordinate, losses, facts_of(model).configured) for coordinate in coordinates
-        ]
+        self.coordinates = coordinates
         self.hidden_size = 0
-        self.finite = Finite()  # of the batch under way
+        self.finite = Finite()  # of the batch
 
     def run(self, windows: Iterable[Window]) -> None:
-        """Measure every batch; only two states are alive at a time, and nothing is looked at before the last loop."""
-        for inputs, labels, counted, _ in windows:
-            call, self.finite = Call(self.model, inputs), Finite()
-            reads, z = Reads(call), first_state(call)
-            self.hidden_size = z.shape[-1]
-            for k in range(self.losses.num_loops):
-                self.finite.note(norm(z)[..., None], f"the state of loop {k + 1}, or the sum of its squares,")
-                self._look(reads, k, z, labels, counted)
-                if k < self.steps:
-                    z = self._advance(call, k, z, counted)
-            self.finite.require()
-            self.scale.take_in()
+        """Measure every batch, whichever process does, and add them up in their order."""
+        for of_scale, cross_entropy, coordinates, hidden_size in each(windows, self._of_batch):
+            self.hidden_size = hidden_size
+            self.scale.take_in(of_scale)
+            self.cross_entropy.take_in(cross_entropy)
+            for meter, found in zip(self.coordinates, coordinates, strict=True):
+                meter.take_in(found)
         for k, told in enumerate(self.coordinates[0].seen[self.losses.exits.name].counts()):
             require_told(told, k)
+
+    def _of_batch(self, window: Window) -> Measured:
+        fresh = [meter.anew() for meter in self.coordinates]
+        return _Session(self.model, fresh, self.losses, self.steps).measured(window)
+
+    def measured(self, window: Window) -> Measured:
+        """Measure a batch; only two states are alive at a time, and nothing is looked at before the last loop."""
+        inputs, labels, counted, _ = window
+        call = Call(self.model, inputs)
+        reads, z = Reads(call), first_state(call)
+        for k in range(self.losses.num_loops):
+            self.finite.note(norm(z)[..., None], f"the state of loop {k + 1}, or the sum of its squares,")
+            self._look(reads, k, z, labels, counted)
+            if k < self.steps:
+                z = self._advance(call, k, z, counted)
+        self.finite.require()
+        found = [meter.found() for meter in self.coordinates]
+        return self.scale.found(), self.cross_entropy.sums(), found, z.shape[-1]
 
     def _look(self, reads: Reads, k: int, z: State, labels: Tensor, counted: Counted) -> None:
         """Measure what every loss sees of the state of loop k."""

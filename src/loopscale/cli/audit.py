@@ -20,11 +20,12 @@ from loopscale.audit.display import (
 from loopscale.batches import Batch
 from loopscale.cli.options import parser_of
 from loopscale.cli.parser import check_outputs, read_document
-from loopscale.cli.subject import labels, measured_subject
+from loopscale.cli.subject import labels, loaded, measured_subject
 from loopscale.cli.train import run_config
 from loopscale.display import console, tracker
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
+from loopscale.processes import first_alone, is_first
 from loopscale.storage import plain, write_json
 from loopscale.train import RunConfig
 
@@ -37,7 +38,7 @@ def run(args: Namespace) -> int:
     """Judge a configuration or measure a model."""
     if (args.model is None) == (args.config is None):
         raise InputError("give either a MODEL to measure or --config FILE to judge before training.")
-    check_outputs(args, "figures")
+    first_alone(lambda: check_outputs(args, "figures"))
     return _judge(args) if args.model is None else _measure(args)
 
 
@@ -49,20 +50,21 @@ def _judge(args: Namespace) -> int:
             )
     config, scale_target = read_config(Path(args.config))
     verdicts = static_verdict(config, penalty=scale_target is not None)
-    console().print(static_table(verdicts))
+    console(quiet=not is_first()).print(static_table(verdicts))
     _write(args.json, {"coordinates": plain(verdicts)})
     return BLIND_SPOT if any(v.verdict == "blind_spot" for v in verdicts.values()) else 0
 
 
 def _measure(args: Namespace) -> int:
     wanted = None if args.windows == "all" else int(args.windows)
-    subject = measured_subject(args, args.model, labels([args.model])[0], wanted, halves=True)
-    model, out = subject.model, console()
+    label = labels([args.model])[0]
+    (subject,) = loaded(lambda: [measured_subject(args, args.model, label, wanted, halves=True)])
+    model, out = subject.model, console(quiet=not is_first())
     told = {"supervision": args.supervision, "norm_penalty_coef": args.norm_penalty_coef}
     thresholds = Thresholds(**{name: value for name, value in args.thresholds.as_dict().items() if value is not None})
 
     def windows(what: str) -> Iterable[Batch]:
-        return tracker()(subject.windows, what)
+        return tracker(quiet=not is_first())(subject.windows, what)
 
     report = audit(model, windows("auditing"), thresholds=thresholds, **told)
     out.print(f"{subject.label}, {subject.described}", soft_wrap=True, highlight=False)
@@ -79,7 +81,7 @@ def _measure(args: Namespace) -> int:
         out.print("", curves_line(curves), "", intervention_table(changed), sep="\n")
         found |= {"curves": plain(curves), "interventions": plain(changed)}
         if args.figures:
-            write_figures(Path(args.figures), report, curves, changed)
+            first_alone(lambda: write_figures(Path(args.figures), report, curves, changed))
             out.print(f"figures are in {args.figures}", soft_wrap=True)
     _write(args.json, found)
     return BLIND_SPOT if blind else 0
@@ -87,7 +89,7 @@ def _measure(args: Namespace) -> int:
 
 def _write(path: str | None, found: dict[str, Any]) -> None:
     if path is not None:
-        write_json(Path(path), found)
+        first_alone(lambda: write_json(Path(path), found))
 
 
 def read_config(path: Path) -> tuple[LoopedConfig, float | None]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from loopscale.batches import Batch, inputs_and_labels
 from loopscale.cli.parser import check_outputs
-from loopscale.cli.subject import Subject, labels, measured_subject
+from loopscale.cli.subject import Subject, labels, loaded, measured_subject
 from loopscale.display import Table, console, file_name, tracker, write_chart
 from loopscale.display.page import PageFigure, PagePart, write_html
 from loopscale.errors import InputError, unknown
@@ -51,6 +51,7 @@ from loopscale.evaluate.fewer_bits import precision_named
 from loopscale.evaluate.pareto import points_table
 from loopscale.halting.calibrated import fingerprint
 from loopscale.halting.display import halting_chart, halting_table, halting_time_table
+from loopscale.processes import first_alone, is_first
 from loopscale.storage import plain, write_json
 from loopscale.study.published import points_129m
 from loopscale.system.environment import environment
@@ -66,19 +67,19 @@ OTHER_TEXTS = (
 
 def run(args: Namespace) -> int:
     """Measure every model, print the tables and write what was asked for."""
-    out = console()
+    out = console(quiet=not is_first())
     halting = halting_asked(args)
     wanted = windows_wanted(args)
     precisions = [precision_named(name) for name in args.precision]
     sizes = sorted(set(args.speed_batch_sizes))
     if sizes[0] < 1 or args.repeats < 1:
         raise InputError("--speed_batch_sizes and --repeats must be at least 1.")
-    check_outputs(args, "figures", "save_rules")
-    named = zip(args.models, labels(args.models), strict=True)
-    subjects = [measured_subject(args, name, label, wanted, args.stride) for name, label in named]
+    first_alone(lambda: check_outputs(args, "figures", "save_rules"))
+    named = list(zip(args.models, labels(args.models), strict=True))
+    subjects = loaded(lambda: [measured_subject(args, name, label, wanted, args.stride) for name, label in named])
     rules = {} if halting is None else {subject.label: halting.rules_for(subject) for subject in subjects}
     curves = {subject.label: _curves(args, subject) for subject in subjects}
-    speeds = _speeds(subjects, curves, sizes, args.repeats)
+    speeds = first_alone(lambda: _speeds(subjects, curves, sizes, args.repeats))
     found: dict[str, Any] = {"environment": environment(), "corpus": subjects[0].facts["corpus"], "models": {}}
     measured: dict[str, Measured] = {}
     shown: dict[str, list[Table]] = {"Every exit": []}
@@ -107,21 +108,25 @@ def run(args: Namespace) -> int:
     alike = len({tuple(subject.facts[key] for key in SAME) for subject in subjects}) == 1
     if not alike:
         out.print(OTHER_TEXTS, "", sep="\n", soft_wrap=True)
-    points = frontier(measured, reference(args))
+    points = frontier(measured, points_129m() if args.reference else [])
     shown["At equal cost"], found["frontier"] = _frontier(points, measured, out)
     if halting is not None:
         for subject in subjects:
             found["models"][subject.label]["halting"] = halting.report(subject, rules[subject.label], out)
-    if args.json:
-        write_json(Path(args.json), plain(found))
-    if args.figures:
-        _figures(Path(args.figures), found, measured, points)
-    if args.report:
-        parts = [PagePart(heading, tables=tuple(tables)) for heading, tables in shown.items()]
-        texts = {subject.label: subject.facts for subject in subjects}
-        page = exits_page(measured, points, [*parts, *_halting_parts(found)], found["environment"], texts, alike)
-        write_html(Path(args.report), page)
-        out.print(f"wrote {args.report}: open it in a browser", highlight=False, soft_wrap=True)
+
+    def write() -> None:
+        if args.json:
+            write_json(Path(args.json), plain(found))
+        if args.figures:
+            _figures(Path(args.figures), found, measured, points)
+        if args.report:
+            parts = [PagePart(heading, tables=tuple(tables)) for heading, tables in shown.items()]
+            texts = {subject.label: subject.facts for subject in subjects}
+            page = exits_page(measured, points, [*parts, *_halting_parts(found)], found["environment"], texts, alike)
+            write_html(Path(args.report), page)
+            out.print(f"wrote {args.report}: open it in a browser", highlight=False, soft_wrap=True)
+
+    first_alone(write)
     return 0
 
 
@@ -135,7 +140,7 @@ def windows_wanted(args: Namespace) -> int | None:
 
 
 def _curves(args: Namespace, subject: Subject) -> dict[str, DepthCurve]:
-    windows = tracker(subject.label)(subject.windows, "depth curve")
+    windows = tracker(subject.label, not is_first())(subject.windows, "depth curve")
     return depth_curves(subject.model, windows, args.max_loops, subject.bytes_per_token)
 
 
@@ -181,11 +186,6 @@ def _halting_parts(found: dict[str, Any]) -> list[PagePart]:
             tables = halting_table(f"{label}, halting", report), halting_time_table(f"{label}, by the clock", report)
             parts.append(PagePart(f"Halting of {label}", (figure,), tables))
     return parts
-
-
-def reference(args: Namespace) -> list[FrontierPoint]:
-    """Return the published exits if they were asked for."""
-    return list(points_129m()) if args.reference else []
 
 
 def _figures(
@@ -241,12 +241,12 @@ class Halting:
             self.levels,
             self.speed_batch_sizes,
             repeats=self.repeats,
-            track=tracker(subject.label),
+            track=tracker(subject.label, not is_first()),
         )
         out.print(halting_table(f"{subject.label}, halting", report), "")
         out.print(halting_time_table(f"{subject.label}, halting by the clock", report), "")
-        if self.save_to is not None:
-            _save_rules(self.save_to, subject, report)
+        if (folder := self.save_to) is not None:
+            first_alone(lambda: _save_rules(folder, subject, report))
         return report
 
 

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from loopscale import __version__
-from loopscale.errors import InputError, unknown
+from loopscale.errors import FailedElsewhere, InputError, unknown
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 # name -> one line of help; its options are in `loopscale.cli.options`, what it does in `loopscale.cli.<name>`
 COMMANDS = {
@@ -34,6 +37,7 @@ COMMANDS = {
     "plan": "say what a training takes of a device, how long it is and what it costs",
     "report": "write tables, figures and the page of a study anew, or of several as one",
 }
+SHARING = ("evaluate", "audit")  # commands that share their batches out among the processes of a launcher
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}
 
@@ -75,6 +79,8 @@ def _heard_interruptions() -> Iterator[list[bool]]:
 
 def _told(name: str, error: Exception) -> int:
     """Say what an error means and return its status; one that is a fault of this program is raised again."""
+    if isinstance(error, FailedElsewhere):
+        return 2
     if isinstance(error, InputError):
         return _say(name, str(error))
     if isinstance(error, BrokenPipeError):
@@ -96,10 +102,36 @@ def _run(name: str, words: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
+    _require_place()
+    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return _begun(name, _read(name, words))
+    from loopscale.processes import agreed, shared
+
+    with shared():
+        args = agreed(lambda: _read_in_one_of_several(name, words))
+        if name in SHARING:
+            return _begun(name, args)
+    return _begun(name, args)  # training has the processes to itself
+
+
+def _read_in_one_of_several(name: str, words: Sequence[str]) -> "Namespace":
+    """Return a command's arguments. Raises `InputError` for a command that each process would run whole."""
+    if name not in {*SHARING, "train"}:
+        raise InputError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: only train, {' and '.join(SHARING)} share their work out among "
+            f"processes; start {name} without a launcher, or unset WORLD_SIZE."
+        )
+    return _read(name, words)
+
+
+def _read(name: str, words: Sequence[str]) -> "Namespace":
     from loopscale.cli.options import parser_of
 
-    _require_place()
-    args = parser_of(name, words).read(words)
+    return parser_of(name, words).read(words)
+
+
+def _begun(name: str, args: "Namespace") -> int:
+    """Run a command, and return its exit status."""
     from transformers.utils import logging
 
     from loopscale.display import inert_logs

@@ -1,7 +1,7 @@
 """Subject of a command: its model, where it runs, and the text it is measured on, as its own run read it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -29,8 +29,10 @@ from loopscale.data.streaming import stream_of
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate import sliding_windows
 from loopscale.facts import facts_of
+from loopscale.halting.calibrated import fingerprint
 from loopscale.load import load_model, load_tokenizer_of, require_finite
 from loopscale.model.size import require_depth
+from loopscale.processes import first_ahead, require_alike
 from loopscale.stepping import Looped
 from loopscale.system.device import device_named
 from loopscale.system.provenance import Provenance, provenance
@@ -131,6 +133,18 @@ def measured_subject(
         windows = halved(windows[0])
     facts = text.facts_of(windows, stride)
     return Subject(label, model, windows, in_words(facts, text.notes), facts, text.bytes_per_token)
+
+
+def loaded(load: Callable[[], list[Subject]]) -> list[Subject]:
+    """Return subjects that every process loads, the first ahead; they share their windows out.
+
+    Raises `InputError` where the processes, on several machines, have not the same models or texts.
+    """
+    subjects = first_ahead(load)
+    for subject in subjects:
+        for fact, value in {**subject.facts, "hash of the weights": fingerprint(subject.model)}.items():
+            require_alike(f"{fact} of {subject.label}", value)
+    return subjects
 
 
 def require_counts(args: Namespace, wanted: int | None) -> None:

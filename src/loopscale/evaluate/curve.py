@@ -15,6 +15,7 @@ from loopscale.call import Call
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.statistics import Counts, standard_error, token_mean
 from loopscale.facts import Reads, facts_of
+from loopscale.processes import each
 from loopscale.state import norm, room
 from loopscale.stepping import Looped, evaluating
 from loopscale.system.precision import perplexity
@@ -205,10 +206,9 @@ def _curves(
     loops = PAST_TRAINING * trained if max_loops is None else max_loops
     if not isinstance(loops, int) or loops < 1:
         raise InputError(f"max_loops is {loops}: evaluate at least 1 loop.")
-    parts = []
     with evaluating(model):
-        for window in windows_of(model, batches, facts.padding):
-            parts.append(dict(_batch_sums(model, window, loops, readings)))
+        windows = windows_of(model, batches, facts.padding)
+        parts = list(each(windows, lambda window: dict(_batch_sums(model, window, loops, readings))))
     sums = {name: torch.cat([part[name] for part in parts], -1).cpu().double() for name in parts[0]}
     fill = sums["fill"].amax(-1)
     return {

@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from typing import Any, TypeVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from loopscale.batches import Batches, windows_of
+from loopscale.batches import Batches, Window, windows_of
 from loopscale.call import Call
 from loopscale.errors import InputError, unknown
 from loopscale.evaluate.curve import depth_curve
 from loopscale.facts import facts_of
+from loopscale.processes import each
 from loopscale.state import norm
 from loopscale.stepping import Looped, evaluating
 from loopscale.system.precision import perplexity
@@ -135,20 +136,23 @@ def measure_precisions(
 
 def _states(full: Any, changed: Any, windows: Batches, loops: int) -> dict[str, tuple]:
     """Return the figures of the states of a model beside those of another, by loop."""
-    sums = torch.zeros(4, loops, dtype=torch.float64)  # of errors, of norms, of tokens, of tokens that overflow
+
+    def of_window(window: Window) -> Tensor:
+        """Return sums of errors, of norms, of tokens, and of tokens that overflow, (4, loops)."""
+        states = zip(Call(full, window.inputs).states(loops), Call(changed, window.inputs).states(loops), strict=True)
+        rows = []
+        for z, other in states:
+            own = norm(other)
+            good = window.counted & own.isfinite()
+            error = norm(other.to(z.dtype) - z) / norm(z).clamp_min(torch.finfo(torch.float32).tiny)
+            found = (torch.where(good, error, 0.0), torch.where(good, own, 0.0), good, window.counted & ~good)
+            rows.append(torch.stack([value.double().sum() for value in found]))
+        return torch.stack(rows, 1).cpu()  # one transfer a window
+
+    sums = torch.zeros(4, loops, dtype=torch.float64)
     with evaluating(full), evaluating(changed):
-        for window in windows_of(full, windows, facts_of(full).padding):
-            states = zip(
-                Call(full, window.inputs).states(loops), Call(changed, window.inputs).states(loops), strict=True
-            )
-            rows = []
-            for z, other in states:
-                own = norm(other)
-                good = window.counted & own.isfinite()
-                error = norm(other.to(z.dtype) - z) / norm(z).clamp_min(torch.finfo(torch.float32).tiny)
-                found = (torch.where(good, error, 0.0), torch.where(good, own, 0.0), good, window.counted & ~good)
-                rows.append(torch.stack([value.double().sum() for value in found]))
-            sums += torch.stack(rows, 1).cpu()  # one transfer a window
+        for found in each(windows_of(full, windows, facts_of(full).padding), of_window):
+            sums += found
     error, norms, tokens, lost = sums
     return {
         "state_error": tuple((error / tokens).tolist()),

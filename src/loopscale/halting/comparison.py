@@ -16,6 +16,7 @@ from loopscale.halting.halted_run import HaltingTime, time_halting
 from loopscale.halting.rules import RULES, HaltingRule, Level
 from loopscale.halting.targets import RelativePerplexity, Target
 from loopscale.halting.trace import trace_exits
+from loopscale.processes import first_alone
 from loopscale.stepping import Looped
 
 Result = HaltingResult[CalibratedRule]
@@ -78,7 +79,7 @@ def run_halting(
         time
         for size in track(batch_sizes, "halting: times")
         for some in [max(size, FEWEST_TIMED)]
-        for time in time_halting(model, ids[:some], timed, size, repeats, real[:some])
+        for time in _times(model, ids[:some], timed, size, repeats, real[:some])
     ]
     return HaltingReport(
         target=str(target),
@@ -89,6 +90,10 @@ def run_halting(
         results=tuple(_stored(result) for result in (base, *results)),
         times=tuple(_stored(time, **_over_fixed(time, times)) for time in times),
     )
+
+
+def _times(model: Looped | Any, *args: Any) -> tuple[Time, ...]:
+    return first_alone(lambda: time_halting(model, *args))
 
 
 def _over_fixed(time: Time, times: Sequence[Time]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Trace of exits: what every rule would have seen and lost, from one full-depth pass; thresholds are tried on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from loopscale.batches import Batches, windows_of
+from loopscale.batches import Batches, Window, windows_of
 from loopscale.call import Call
 from loopscale.errors import InputError
 from loopscale.facts import depth_of, facts_of
 from loopscale.halting.rules import Exit, HaltingRule, Level, row_means
 from loopscale.objective import logit_losses
+from loopscale.processes import each
 from loopscale.stepping import Looped, evaluating
 
 Depths = Int[Tensor, "windows seq"]
@@ -81,27 +82,30 @@ def trace_exits(
         raise InputError("the same halting rule is given twice: name each once.")
     for rule in rules:
         rule.require_fit(model)
-    losses: list[Tensor] = []
-    scored: list[Tensor] = []
-    rows: list[Tensor] = []
-    scores: list[dict[str, Tensor]] = []
+
+    def of_window(window: Window) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        losses, scores = _trace_batch(model, window.inputs, window.labels, rules, K)
+        return losses, window.counted.cpu(), scores, window.real.cpu()
+
     with evaluating(model):
-        for inputs, labels, counted, real in windows_of(model, batches, facts_of(model).padding):
-            if scored and labels.shape[1] != scored[0].shape[1]:
-                raise InputError(
-                    f"windows of {scored[0].shape[1]} and of {labels.shape[1]} tokens: calibrate halting on one length."
-                )
-            batch_losses, batch_scores = _trace_batch(model, inputs, labels, rules, K)
-            losses.append(batch_losses)
-            scored.append(counted.cpu())
-            rows.append(real.cpu())
-            scores.append(batch_scores)
+        windows = _of_one_length(windows_of(model, batches, facts_of(model).padding))
+        losses, scored, scores, rows = zip(*each(windows, of_window), strict=True)
     return ExitTrace(
         torch.cat(losses, 1),
         torch.cat(scored),
         {rule.name: torch.cat([batch[rule.name] for batch in scores], 1) for rule in rules},
         torch.cat(rows),
     )
+
+
+def _of_one_length(windows: Iterable[Window]) -> Iterator[Window]:
+    length: int | None = None
+    for window in windows:
+        found = window.labels.shape[1]
+        if length not in (None, found):
+            raise InputError(f"windows of {length} and of {found} tokens: calibrate halting on one length.")
+        length = found
+        yield window
 
 
 def _trace_batch(

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model_card import Known, named
+from loopscale.processes import agreed, require_alike, shared
 from loopscale.storage import parse_json, sweep, write_json
 from loopscale.system.launcher import own_settings, processes_started
 from loopscale.system.lock import require_held
@@ -106,24 +107,36 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
     Raises `InputError` for data that does not fit the model or a step, for a folder that belongs to another
     configuration or text, and while another process trains there.
     """
-    with borrowed(quiet), own_settings(precision(config), config.train.compile):
+    with borrowed(quiet), own_settings(precision(config), config.train.compile), ExitStack() as held:
         args = training_arguments(config)
-        check_room(config, args)
-        if config.train.deterministic:
-            compute_in_one_order()
-        check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
-        data = load_run_data(config, quiet)  # one process makes what is not there, as long as it takes; others wait
-        with only_one(config.folder) if args.should_save else nullcontext():
+
+        def read() -> Data:
+            check_room(config, args)
+            check_folder(config)  # before the text is read; what decides is what it holds once nobody else writes there
+            return load_run_data(config, quiet)  # one process makes what is not there; others wait
+
+        def prepared() -> tuple[LoopedForCausalLM, dict[str, str] | None] | None:
             if args.should_save:
+                held.enter_context(only_one(config.folder))
                 sweep(config.folder)
             check_folder(config)
             check_corpus(config.folder, data)
             if finished(config.folder):
-                return _finished(config, data, args)
+                return None
             check_machine(config, args.world_size, precision(config))
             check_windows(config, data, args.world_size)
-            model, given = _first_weights(config, data)
-            return _train(config, model, data, args, callbacks, given, quiet)
+            return _first_weights(config, data)
+
+        if config.train.deterministic:
+            compute_in_one_order()
+        with shared():  # so that what is wrong in one process ends all of them
+            data = agreed(read)
+            require_alike("the hash of the text", data.corpus.sha256)
+            begin = agreed(prepared)
+        if begin is None:
+            return _finished(config, data, args)
+        model, given = begin
+        return _train(config, model, data, args, callbacks, given, quiet)
 
 
 def _first_weights(config: RunConfig, data: Data) -> tuple[LoopedForCausalLM, dict[str, str] | None]:

@@ -1,6 +1,6 @@
 """Meters of one audit: per loop, the scale, what the losses feel of a coordinate and what the next loop keeps of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor
 from loopscale.audit.coordinates import Coordinate
 from loopscale.audit.findings import ByLoop, CoordinateReport, ScaleStats
 from loopscale.audit.measurement.derivatives import alignment, comparable, push
-from loopscale.audit.measurement.streams import Counted, LoopMeans, Sample
+from loopscale.audit.measurement.streams import Counted, LoopMeans, Sample, Sums
 from loopscale.audit.verdict import Thresholds, Verdict, judge, retention_per_loop
 from loopscale.errors import InputError
 from loopscale.objective import Losses
 from loopscale.state import norm
 from loopscale.stepping import State
+
+ScaleSums = tuple[Sums, Sums, Tensor, Tensor]  # of norms, of scales; (loops, batch, seq) norms, and which count
 
 
 @final
@@ -33,10 +35,16 @@ class ScaleMeter:
         self.scales.add(k, norms / z.shape[-1] ** 0.5, counted)
         self._waiting.append((norms.detach(), counted))
 
-    def take_in(self) -> None:
-        """End a batch: its norms come to the host together, for which tokens count decides how many they are."""
+    def found(self) -> ScaleSums:
+        """Return what was measured, of one batch; its norms come to the host together."""
         norms, counted = (torch.stack(column).cpu() for column in zip(*self._waiting, strict=True))
-        self._waiting = []
+        return self.norms.sums(), self.scales.sums(), norms, counted
+
+    def take_in(self, found: ScaleSums) -> None:
+        """Add the figures of one batch."""
+        of_norms, of_scales, norms, counted = found
+        self.norms.take_in(of_norms)
+        self.scales.take_in(of_scales)
         self.samples += [Sample() for _ in range(len(norms) - len(self.samples))]
         for sample, of_loop, which in zip(self.samples, norms, counted, strict=True):
             sample.add(of_loop[which])
@@ -60,6 +68,23 @@ class CoordinateMeter:
         self.seen = {loss.name: LoopMeans() for loss in losses}
         self.nats, self.abs_nats, self.value, self.drift = LoopMeans(), LoopMeans(), LoopMeans(), LoopMeans()
         self.kept, self.log_kept, self.carried = LoopMeans(), LoopMeans(), LoopMeans()
+
+    def anew(self) -> "CoordinateMeter":
+        """Return a meter of the same coordinate that has measured nothing."""
+        return CoordinateMeter(self.coordinate, self.losses, self.configured)
+
+    def found(self) -> list[Sums]:
+        """Return what was measured, for another meter of the same coordinate."""
+        return [means.sums() for means in self._means()]
+
+    def take_in(self, found: Sequence[Sums]) -> None:
+        """Add the figures of a meter of the same coordinate."""
+        for means, sums in zip(self._means(), found, strict=True):
+            means.take_in(sums)
+
+    def _means(self) -> list[LoopMeans]:
+        several = self.nats, self.abs_nats, self.value, self.drift, self.kept, self.log_kept, self.carried
+        return [*self.seen.values(), *several]
 
     def feel(self, loss: str, k: int, gradient: State, told: Counted, z: State, counted: Counted) -> None:
         """Take in how much of a loss's gradient at loop k moves the coordinate, of the tokens it can be told of."""

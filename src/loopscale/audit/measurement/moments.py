@@ -11,6 +11,7 @@ from loopscale.audit.measurement.derivatives import unit
 from loopscale.audit.measurement.streams import Counted
 from loopscale.stepping import State
 
+Found = tuple[int, int, tuple[tuple[str, int], ...], list[Tensor]]  # of moments; tensors stay on their device
 Square = Float[Tensor, "hidden hidden"]
 
 
@@ -38,6 +39,22 @@ class Moments:
         self._retained = self._retained + w.T @ moved
         self._moved = self._moved + moved.T @ moved
         self._moves = self._moves + counted.sum()
+
+    def found(self) -> Found:
+        """Return what was taken in, for others."""
+        names = tuple(self.told)
+        counts = torch.stack([torch.as_tensor(count) for count in self.told.values()]) if names else torch.zeros(0)
+        moved = self._visible, self._retained, self._moved, self._moves
+        return self.tokens, self.looked, names, [counts, *map(torch.as_tensor, moved)]
+
+    def take_in(self, found: Found) -> None:
+        """Add what others took in."""
+        tokens, looked, names, (counts, visible, retained, moved, moves) = found
+        self.tokens, self.looked = self.tokens + tokens, self.looked + looked
+        for name, count in zip(names, counts, strict=True):
+            self.told[name] = self.told.get(name, 0) + count
+        self._visible, self._retained = self._visible + visible, self._retained + retained
+        self._moved, self._moves = self._moved + moved, self._moves + moves
 
     @property
     def gradients(self) -> int:

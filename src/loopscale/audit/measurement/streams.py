@@ -1,6 +1,7 @@
 """Figures gathered batch by batch in memory that does not grow with them."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Counted = Bool[Tensor, "batch seq"]
+Sums = Float[Tensor, "_ 4"]  # total, tokens, least and most
 CAPACITY = 65_536  # tokens of each loop that quantiles are read from: all of them up to here, a fair sample beyond
 
 
@@ -28,6 +30,16 @@ class LoopMeans:
     def add_parts(self, k: int, parts: Float[Tensor, "batch seq"], counted: Counted) -> None:
         """Add what each token, counted or not, gives to the sum of loop k's figures over the tokens that count."""
         self._add(k, parts, torch.ones_like(counted), counted)
+
+    def sums(self) -> Sums:
+        """Return what the means are made of, where the figures are: to be taken in by others."""
+        return torch.stack([loop.sums() for loop in self._loops]) if self._loops else torch.zeros(0, 4)
+
+    def take_in(self, sums: Sums) -> None:
+        """Add the figures of other tokens."""
+        self._loops += [_Loop() for _ in range(len(sums) - len(self._loops))]
+        for loop, more in zip(self._loops, sums, strict=False):
+            loop.take_in(*more)
 
     def means(self) -> tuple[float, ...]:
         """Return the mean of every loop seen so far; 0 where no token counts."""
@@ -52,6 +64,16 @@ class LoopMeans:
         self._loops[k].add(parts.detach().double(), given, counted)
 
 
+def added_up(batches: Iterable[Sequence[Sums]]) -> list[LoopMeans]:
+    """Return the means of several figures over all batches, which hold the sums of each."""
+    found: list[LoopMeans] = []
+    for sums in batches:
+        found += [LoopMeans() for _ in range(len(sums) - len(found))]
+        for means, more in zip(found, sums, strict=True):
+            means.take_in(more)
+    return found
+
+
 @final
 class _Loop:
     """Sum, count and extremes of one loop's figures."""
@@ -63,12 +85,23 @@ class _Loop:
 
     def add(self, parts: Float[Tensor, "batch seq"], given: Counted, counted: Counted) -> None:
         """Take in one number per token, of those that are `given`."""
-        self.total = self.total + torch.where(given, parts, 0.0).sum()
-        self.count = self.count + counted.sum()
-        least, most = torch.where(given, parts, math.inf).amin(), torch.where(given, parts, -math.inf).amax()
+        self.take_in(
+            torch.where(given, parts, 0.0).sum(),
+            counted.sum(),
+            torch.where(given, parts, math.inf).amin(),
+            torch.where(given, parts, -math.inf).amax(),
+        )
+
+    def take_in(self, total: Tensor, count: Tensor, least: Tensor, most: Tensor) -> None:
+        self.total, self.count = self.total + total, self.count + count
         if self.extremes is not None:
             least, most = torch.minimum(self.extremes[0], least), torch.maximum(self.extremes[1], most)
         self.extremes = torch.stack([least, most])
+
+    def sums(self) -> Float[Tensor, "4"]:
+        assert self.extremes is not None  # a loop is there from its first figures on
+        least, most = self.extremes
+        return torch.stack([torch.as_tensor(value).to(least) for value in (self.total, self.count, least, most)])
 
     def mean(self) -> float:
         return float(self.total) / max(int(self.count), 1)

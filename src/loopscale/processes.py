@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from itertools import count, islice
 from typing import Any, TypeVar, final
 
@@ -23,6 +24,7 @@ from loopscale.errors import FailedElsewhere, InputError
 from loopscale.system.launcher import check_ranks, processes_started
 
 PATIENCE = timedelta(hours=12)  # for the others: rank 0 may time a large model meanwhile; one that is gone is noticed
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 TALKING = ("loopscale", "transformers")  # what only the first process logs of them would be said by each
 
 T = TypeVar("T")
@@ -80,8 +82,10 @@ def shared() -> Iterator[None]:
     with ExitStack() as stack:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        store, rank, size = next(distributed.rendezvous("env://"))
-        store = distributed.PrefixStore(f"loopscale-{next(_numbers)}", store)  # a training begins anew after it
+        place = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        kept, rank, size = _store(*place)
+        # what torchrun starts again finds the same store, and a training after this begins anew in it
+        store = distributed.PrefixStore(f"loopscale-{os.environ.get(RESTARTS, 0)}-{next(_numbers)}", kept)
         stack.enter_context(_each_sentence_once(store))
         group = None
         with _gone_is_told():
@@ -97,6 +101,12 @@ def shared() -> Iterator[None]:
         yield
         with _gone_is_told():
             distributed.barrier(group)  # a launcher ends the others where one ends with a status of its own
+
+
+@cache
+def _store(address: str, port: str) -> tuple[Any, int, int]:
+    """Return torch's store, which stays until this process ends, this one's number, and how many there are."""
+    return next(distributed.rendezvous("env://"))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from benchmarks.trials.subjects import without_clocks
 from loopscale import InputError
 from loopscale.cli.main import main
-from loopscale.processes import agreed, each, first_ahead, first_alone, is_first, require_alike, shared
+from loopscale.processes import agreed, each, first_alone, is_first, require_alike, shared
 from tests.cli.runs import saved_run
 from tests.helpers import shapes_unchecked
 from tests.train.pair import Pair
@@ -130,7 +130,7 @@ def primitives(rank: int) -> None:
         assert [found["item"] for found in each(iter(range(3)), third_fails)] == [0, 1, 2]
         assert list(each([], third_fails)) == []
         assert first_alone(lambda: rank) == 0
-        assert (agreed(lambda: rank), first_ahead(lambda: rank)) == (rank, rank)
+        assert agreed(lambda: rank) == rank
         require_alike("a number", 7)
         for wrong, sentence in (
             (lambda: list(each(range(6), third_fails)), "third"),
@@ -161,5 +161,5 @@ def test_work_is_shared_out_in_order_and_fails_in_all_processes(folder):
 def test_one_process_alone_does_everything():
     with shared():
         assert is_first() and list(each([1, 2], str)) == ["1", "2"]
-        assert first_alone(lambda: 3) == agreed(lambda: 3) == first_ahead(lambda: 3) == 3
+        assert first_alone(lambda: 3) == agreed(lambda: 3) == 3
         require_alike("a number", 7)

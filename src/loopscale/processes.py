@@ -197,16 +197,6 @@ def _told(group: _Group, work: Callable[[], _Outcome]) -> list[_Outcome]:
 
 def agreed(work: Callable[[], R]) -> R:
     """Return what `work` gives, which every process does; where it fails in one, all fail, and one says why."""
-    return _in_turns(work, lambda rank: True)
-
-
-def first_ahead(work: Callable[[], R]) -> R:
-    """Return what `work` gives, done by the first process before the others, who find in caches what it has made."""
-    return _in_turns(work, lambda rank: rank == 0, lambda rank: rank > 0)
-
-
-def _in_turns(work: Callable[[], R], *turns: Callable[[int], bool]) -> R:
-    """Do some work in every process, those of a turn at once."""
     group = _together.get()
     if group is None:
         return work()
@@ -216,8 +206,7 @@ def _in_turns(work: Callable[[], R], *turns: Callable[[int], bool]) -> R:
         kept.append(work())
         return _Outcome()
 
-    for in_turn in turns:
-        _told(group, do if in_turn(group.rank) else _Outcome)
+    _told(group, do)
     return kept[0]
 
 

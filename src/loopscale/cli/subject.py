@@ -32,7 +32,7 @@ from loopscale.facts import facts_of
 from loopscale.halting.calibrated import fingerprint
 from loopscale.load import load_model, load_tokenizer_of, require_finite
 from loopscale.model.size import require_depth
-from loopscale.processes import first_ahead, require_alike
+from loopscale.processes import agreed, require_alike
 from loopscale.stepping import Looped
 from loopscale.system.device import device_named
 from loopscale.system.provenance import Provenance, provenance
@@ -136,11 +136,11 @@ def measured_subject(
 
 
 def loaded(load: Callable[[], list[Subject]]) -> list[Subject]:
-    """Return subjects that every process loads, the first ahead; they share their windows out.
+    """Return subjects that every process loads; they share their windows out.
 
     Raises `InputError` where the processes, on several machines, have not the same models or texts.
     """
-    subjects = first_ahead(load)
+    subjects = agreed(load)
     for subject in subjects:
         for fact, value in {**subject.facts, "hash of the weights": fingerprint(subject.model)}.items():
             require_alike(f"{fact} of {subject.label}", value)

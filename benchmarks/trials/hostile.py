@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.trials.foreign_code import inputs_with_code
 from benchmarks.trials.forks import REFUSED, forked
 from benchmarks.trials.names import Act, named_inputs, orders_in, prepare
 from benchmarks.trials.runner import Case, Record
@@ -43,16 +41,6 @@ SIZES = [
 ]
 
 
-class Runs:
-    """Pickles into a call: whoever loads it leaves a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.mark),)
-
-
 def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
     """Return so many hostile inputs (0: all)."""
     os.environ["LOOPSCALE_CACHE"] = str(place / "cache")
@@ -60,7 +48,13 @@ def cases(number: int, seed: int, place: Path) -> Sequence[Case]:
     ended = forked(lambda: int(train(tiny_run(place, max_steps=1), quiet=True) is None), log)
     assert ended.status == 0, ended.said
     assert (made := forked(lambda: prepare(place), log)).status == 0, made.said
-    found = [*named_inputs(place), *_sizes(place), *_configs(place), *_files(place), *_code(place)]
+    found = [
+        *named_inputs(place),
+        *_sizes(place),
+        *_configs(place),
+        *_files(place),
+        *inputs_with_code(place, partial(_words, place)),
+    ]
     found = random.Random(seed).sample(found, number) if 0 < number < len(found) else found
     return [Case(name, partial(_tried, name, act, place, log)) for name, act in found]
 
@@ -178,64 +172,3 @@ def _files(place: Path) -> Iterator[tuple[str, Act]]:
             return command(_on("evaluate", folder))
 
         yield f"file flipped byte in {name}", damaged
-
-
-def _code(place: Path) -> Iterator[tuple[str, Act]]:
-    for name in ("pytorch_model.bin", "model.pt", "weights.ckpt"):
-
-        def weights(name: str = name) -> int:
-            folder = _changed(place, {})
-            (folder / "model.safetensors").unlink()
-            (folder / "manifest.json").unlink()
-            (folder / name).write_bytes(pickle.dumps(Runs(place / "pwned")))
-            return command(_on("generate", folder if name.endswith("bin") else folder / name))
-
-        yield f"code pickle {name}", weights
-
-        def saved(name: str = name) -> int:
-            folder = _changed(place, {})
-            (folder / "model.safetensors").unlink()
-            (folder / "manifest.json").unlink()
-            torch.save({"model": Runs(place / "pwned")}, folder / name)
-            return command(_on("generate", folder if name.endswith("bin") else folder / name))
-
-        yield f"code torch.save {name}", saved
-
-    def tokenizer() -> int:
-        folder = place / "tok"
-        folder.mkdir(exist_ok=True)
-        (folder / "tok.py").write_text("import os; os.mkdir('pwned')\nclass T: pass\n")
-        settings = {"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["tok.T", "tok.T"]}}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-        (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "tok.T"}}))
-        return command(_words(place, f"--data.tokenizer={folder}", out="of-tok"))
-
-    yield "code tokenizer of its own", tokenizer
-
-    def model_code() -> int:
-        folder = _changed(
-            place, {"model_type": "own", "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}}
-        )
-        (folder / "m.py").write_text("import os; os.mkdir('pwned')\n")
-        return command(_on("generate", folder))
-
-    yield "code model of its own", model_code
-
-    def optimizer() -> int:
-        run = tiny_run(place, save_every=1)
-        folder = place / "checkpointed"
-        shutil.copytree(place / "run", folder, dirs_exist_ok=True)
-        checkpoint = folder / "checkpoints" / "checkpoint-1"
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        for path in ("model.safetensors", "config.json"):
-            shutil.copy(place / "run" / path, checkpoint)
-        (folder / "training.json").unlink(missing_ok=True)
-        for path in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-            torch.save({"model": Runs(place / "pwned")}, checkpoint / path)
-        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
-        from dataclasses import replace
-
-        train(replace(run, out=str(folder)), quiet=True)
-        return 0
-
-    yield "code pickle in a checkpoint", optimizer

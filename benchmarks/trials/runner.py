@@ -47,6 +47,7 @@ class Order:
     seed: int
     processes: int = 1
     minutes: float = 600
+    only: str = ""
 
 
 class Trial(Protocol):
@@ -58,24 +59,25 @@ class Trial(Protocol):
 
 
 @cache
-def _cases(trial: str, number: int, seed: int, place: Path) -> Sequence[Case]:
+def _cases(trial: str, order: Order, place: Path) -> Sequence[Case]:
     """Return the cases of this process, made once."""
     torch.set_num_threads(1)
     own = place / f"process-{os.getpid()}"
     own.mkdir(parents=True)
     os.chdir(own)
-    return sys.modules[trial].cases(number, seed, own)
+    found = sys.modules[trial].cases(order.number, order.seed, own)
+    return [case for case in found if order.only in case.name]
 
 
 def _count(trial: str, order: Order, place: Path) -> int:
-    return len(_cases(trial, order.number, order.seed, place))
+    return len(_cases(trial, order, place))
 
 
 def _record(trial: str, order: Order, place: Path, index: int) -> Record:
     """Try one case; a trial that breaks down is a bad case too."""
     began, name = time.monotonic(), ""
     try:
-        case = _cases(trial, order.number, order.seed, place)[index]
+        case = _cases(trial, order, place)[index]
         name, record = case.name, case.act()
     except Exception:
         record = {"kind": "TRIAL BROKE DOWN", "bad": True, "said": traceback.format_exc()[-2000:]}

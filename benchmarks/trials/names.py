@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
@@ -43,7 +43,18 @@ NAMES += [
     "${x}$\\frac{",
     "a\tb",
 ]
-NAMES += ["é€\U0001f600", "\u202eabc\u2066", "\u2028x\u0085", "-x", "--help", "..x", " ", "x" * 255, "é" * 127]
+NAMES += [
+    "é€\U0001f600",
+    "\u202eabc\u2066",
+    "\u061cabc",
+    "\u2028x\u0085",
+    "-x",
+    "--help",
+    "..x",
+    " ",
+    "x" * 255,
+    "é" * 127,
+]
 NAMES += [os.fsdecode(b"\xff\xfe"), os.fsdecode(b"a\xed\xa0\x80b"), "'\"", "\\", "a&b;c", "CON", "x\u0000y", "\ud800"]
 OPTIONS = [
     "--data.corpus",
@@ -54,8 +65,14 @@ OPTIONS = [
     "--init_from",
     "--model.mlp",
 ]
-ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-SHOWN = {".md", ".html", ".svg", ".txt", ".log"}
+ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+SHOWN = {".md", ".html", ".svg", ".txt", ".log", ".tex"}
+
+NOTHING: Mapping[str, list[str]] = {  # commands on what is not there, with what else they need
+    **{verb: [] for verb in ("audit", "evaluate", "report", "plan", "check")},
+    "generate": ["--prompt=a"],
+    **{verb: ["none.gguf"] for verb in ("export", "convert", "retrofit")},
+}
 
 Act = Callable[[], int | None]
 
@@ -76,14 +93,15 @@ def named_inputs(place: Path) -> Iterator[tuple[str, Act]]:
             f"name as a text {name}",
             partial(command, ["lens", str(place / "run"), f"--text={name}", f"--out={_shown(place) / 'lens.html'}"]),
         )
+        for verb, words in _written(place, text).items():
+            yield f"name of what is written {verb} {name}", partial(_written_as, place, name, verb, words)
         for verb, words in _of_models(place, text).items():
             yield f"name of a model {verb} {name}", partial(_model, place, name, verb, words)
         for option in OPTIONS:
             yield f"name as {option} {name}", partial(_trained, place, ["--out=new", f"{option}={name}"])
         for option in ("--conditions", "--grid"):
             yield f"name as {option} {name}", partial(command, ["reproduce", f"--out={place}/none", f"{option}={name}"])
-        for verb in ("audit", "evaluate", "report", "generate"):
-            more = ["--prompt=a"] if verb == "generate" else []
+        for verb, more in NOTHING.items():
             yield f"name of nothing {verb} {name}", partial(command, [verb, f"{place}/none/{name}", *more])
         yield f"name of a command {name}", partial(command, [name])
         yield f"name of an option {name}", partial(command, ["train", f"--{name}", "1"])
@@ -98,11 +116,18 @@ def orders_in(said: str, place: Path) -> list[str]:
             found += [f"{mark!r} in {path.name}" for mark in set(ORDERS.findall(text))]
             if path.suffix in (".html", ".svg"):
                 found += [f"{element} in {path.name}" for element in _elements(text)]
+            elif path.suffix == ".tex" and (re.search(r"\\frac|<script", text) or _open_braces(text)):
+                found.append(f"a command in {path.name}")
             elif re.search(r"<(script|img)\b", text):
                 found.append(f"an element in {path.name}")
             elif path.suffix == ".md" and len({_cells(line) for line in text.splitlines() if line.startswith("|")}) > 1:
                 found.append(f"rows of other lengths in {path.name}")
     return found
+
+
+def _open_braces(text: str) -> int:
+    plain = re.sub(r"\\[{}\\]", "", text)
+    return plain.count("{") - plain.count("}")
 
 
 def _cells(line: str) -> int:
@@ -171,6 +196,22 @@ def _of_models(place: Path, text: Path) -> dict[str, list[str]]:
     }
 
 
+def _written(place: Path, text: Path) -> dict[str, list[str]]:
+    return {
+        "lens": ["--text=abc", "--out"],
+        "evaluate": [f"--corpus={text}", "--windows=2", "--repeats=1", "--speed_batch_sizes=1", "--report"],
+        "plan": ["--json"],
+        "convert": ["--to=nanbeige"],
+    }
+
+
+def _written_as(place: Path, name: str, verb: str, words: list[str]) -> int:
+    *more, last = words
+    out = f"{_shown(place)}/{name}.html"
+    model = [] if verb == "plan" else [str(place / "run")]
+    return command([verb, *model, *more, *([last, out] if verb == "convert" else [f"{last}={out}"])])
+
+
 def _model(place: Path, name: str, verb: str, words: list[str]) -> int:
     folder = f"{place}/models/{name}"
     if "\0" not in name and name != "\ud800":
@@ -201,7 +242,7 @@ def _report(place: Path, name: str) -> int:
     out = _shown(place) / "named"
     out.mkdir()
     (out / "results.json").write_text(json.dumps(found))
-    return command(["report", str(out)])
+    return command(["report", str(out), "--latex"])
 
 
 def prepare(place: Path) -> None:

@@ -106,6 +106,15 @@ def test_it_stops_a_run_that_grows_too_far(tmp_path, caplog):
     assert trainer.state.global_step == 1 and "stopping" in caplog.text
 
 
+@pytest.mark.parametrize("factor", [math.nan, 1e25])  # the latter's squares are infinite
+def test_a_scale_that_is_no_number_is_none_within_the_limit(tmp_path, caplog, factor):
+    model = tiny_model(tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(factor)
+    trainer = run(tmp_path, ScaleMonitor(every=2, stop_scale=1e30), model)
+    assert trainer.state.global_step == 1 and "stopping" in caplog.text
+
+
 def test_the_controller_steers_the_scale_to_its_target(tmp_path):
     model = tiny_model(num_stack_layers=1)
     controller = ScaleController(0.5)

@@ -85,5 +85,5 @@ def test_a_console_prints_on_any_code_page(monkeypatch, encoding):
 
 
 def test_control_characters_are_spelled_out():
-    assert inert("a\nb\x1b[2J\x07\u202eé") == "a b\\x1b[2J\\x07\\u202eé"
+    assert inert("a\nb\x1b[2J\x07\u202e\u061cé") == "a b\\x1b[2J\\x07\\u202e\\u061cé"
     assert spelled("a\nb\t\x1b[2J\r\u202e\ud800é") == "a\nb\t\\x1b[2J\\r\\u202e\\ud800é"

@@ -112,7 +112,7 @@ def to_rich(table: Table, width: int) -> RichTable:
     for i in shown:
         column = table.columns[i]
         justify: JustifyMethod = "right" if column.numeric else "left"
-        rendered.add_column(Text(column.heading), justify=justify, width=widths[i])
+        rendered.add_column(Text(inert(column.heading)), justify=justify, width=widths[i])
     for row in table.rows:
         rendered.add_row(*(Text(inert(row[i]), style=_colour(table.columns[i], row[i])) for i in shown))
     return rendered
@@ -132,7 +132,7 @@ def _as_lines(table: Table, shown: Sequence[int], width: int) -> RichTable:
 
     Headings stand beside cells, or before them where a word of a cell would have to be broken.
     """
-    headings = max(cell_len(table.columns[i].heading) for i in shown)
+    headings = max(cell_len(inert(table.columns[i].heading)) for i in shown)
     beside = headings + max(_longest(cell) for i in shown for cell in _cells(table, i)) + GAP + EDGES <= width
     rendered = _frame(table)
     rendered.show_header = False
@@ -144,9 +144,9 @@ def _as_lines(table: Table, shown: Sequence[int], width: int) -> RichTable:
             column, last = table.columns[i], i == shown[-1]
             cell = Text(inert(row[i]), style=_colour(column, row[i]))
             if beside:
-                rendered.add_row(Text(column.heading), cell, end_section=last)
+                rendered.add_row(Text(inert(column.heading)), cell, end_section=last)
             else:
-                rendered.add_row(Text(f"{column.heading}: ").append_text(cell), end_section=last)
+                rendered.add_row(Text(f"{inert(column.heading)}: ").append_text(cell), end_section=last)
     return rendered
 
 
@@ -163,7 +163,7 @@ def _frame(table: Table) -> RichTable:
 
 
 def _cells(table: Table, i: int) -> list[str]:
-    return [table.columns[i].heading, *(inert(row[i]) for row in table.rows)]
+    return [inert(table.columns[i].heading), *(inert(row[i]) for row in table.rows)]
 
 
 def _longest(text: str) -> int:

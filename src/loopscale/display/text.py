@@ -7,7 +7,7 @@ import unicodedata
 
 SPELLED = {"\n": " ", "\r": " ", "\t": " ", "\u2028": " ", "\u2029": " "}
 # Cc: control (ESC, BEL); Cs: half of a surrogate pair; and the marks that turn the direction of writing
-TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def inert(text: object) -> str:

@@ -92,7 +92,7 @@ def _sizes(place: Path) -> Iterator[tuple[str, Act]]:
     for name, size in SIZES:
         yield f"size {name} {size}", partial(_command, _words(place, f"--{name}={size}", out="big"))
     for name, size in [*SIZES[:8], ("model.num_key_value_heads", HUGE), ("model.head_dim", HUGE)]:
-        for verb in ("evaluate", "generate", "audit"):
+        for verb in ("evaluate", "generate", "audit", "lens", "export", "convert", "plan"):
 
             def loaded(name: str = name, size: int = size, verb: str = verb) -> int:
                 return command(_on(verb, _changed(place, {name.removeprefix("model."): size})))
@@ -104,14 +104,24 @@ def _sizes(place: Path) -> Iterator[tuple[str, Act]]:
 
 
 def _on(verb: str, folder: Path) -> list[str]:
-    more = {"generate": ["--prompt=a", "--max_new_tokens=2"], "evaluate": ["--repeats=1"], "audit": []}[verb]
-    return [verb, str(folder), *more, *([] if verb == "generate" else ["--windows=2"])]
+    made = f"{folder.parent}/made-of-{verb}"
+    more = {
+        "generate": ["--prompt=a", "--max_new_tokens=2"],
+        "evaluate": ["--repeats=1", "--windows=2"],
+        "audit": ["--windows=2"],
+        "lens": ["--text=abc", f"--out={made}.html"],
+        "plan": [],
+    }
+    return [verb, str(folder), *more.get(verb, [made, "--overwrite"])]
 
 
-def _changed(place: Path, changes: dict[str, Any]) -> Path:
+def _changed(place: Path, changes: dict[str, Any], listed: bool = False) -> Path:
+    """Return a copy of the run with another config.json; `listed`: with the sizes and sums of what was there before."""
     folder = place / "changed"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(place / "run", folder)
+    if not listed:
+        (folder / "manifest.json").unlink()
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return folder
@@ -165,7 +175,7 @@ def _files(place: Path) -> Iterator[tuple[str, Act]]:
     for name in ("model.safetensors", "tokenizer.json"):
 
         def damaged(name: str = name) -> int:
-            folder = _changed(place, {})
+            folder = _changed(place, {}, listed=True)
             content = bytearray((folder / name).read_bytes())
             content[-9] ^= 4
             (folder / name).write_bytes(content)

@@ -14,6 +14,7 @@ from loopscale.hf.tracing import FakeTensorMode
 from loopscale.model import LoopedConfig
 from loopscale.model.size import require_countable
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
+from loopscale.objective.head import CHUNK_BYTES
 from loopscale.plan.devices import CPU
 from loopscale.plan.ledger import Ledger
 from loopscale.plan.loops_or_width import alternatives
@@ -27,6 +28,7 @@ MOST_LAYERS = 2_000  # one after another: some ten minutes
 DRAWN = 1_000  # steps that a mean depth is taken over
 BYTES = 4  # of a weight, a gradient and each of the optimizer's numbers
 BYTE_VALUES = 256
+MOST_PARTS = 4_000  # of a step's logits: a minute goes by until all are gone through without numbers
 
 
 def plan_run(run: RunConfig, on: Circumstances) -> Plan:
@@ -46,12 +48,13 @@ class _Planner:
         self.run, self.on = run, on
         self.vocabulary, self.notes = _vocabulary(run)
         self.config = run.model_config(self.vocabulary)
+        self.deepest, self.mean = _depths(run)
+        _require_few(self.config, self.deepest.loops)
         require_countable(self.config, "this run")
         self.parameters = count_parameters(self.config, run.train.optimizer)
         self.bf16 = _bf16(run, on)
         self.micro_batch = run.train.batch_size // run.train.micro_batches
-        self.deepest, self.mean = _depths(run)
-        _require_few(self.config, self.deepest.loops)
+        self._require_few_parts()
         steps = run.train.max_steps
         per_step = run.train.batch_size * run.data.sequence_length * on.devices
         self.tokens = on.tokens if on.tokens is not None else None if steps is None else float(steps * per_step)
@@ -71,6 +74,16 @@ class _Planner:
             )
         if self.run.train.shard:
             self.notes += ("memory of a sharded run is an estimate from its parts, not measured.",)
+
+    def _require_few_parts(self) -> None:
+        """Raise `InputError` for a step whose logits are so many that even going through its parts takes minutes."""
+        tokens = self.micro_batch * self.run.data.sequence_length
+        parts = tokens * self.deepest.loops // max(1, CHUNK_BYTES // (BYTES * self.vocabulary))
+        if parts > MOST_PARTS:
+            raise InputError(
+                f"a step of {tokens:,} tokens and {self.deepest.loops} loops with a vocabulary of {self.vocabulary:,} "
+                f"takes its logits in {parts:,} parts: lower train.batch_size, data.sequence_length or the vocabulary."
+            )
 
     def plan(self) -> Plan:
         """Work everything out."""
@@ -198,7 +211,7 @@ def _vocabulary(run: RunConfig) -> tuple[int, tuple[str, ...]]:
 
 def _require_few(config: LoopedConfig, loops: int) -> None:
     """Raise `InputError` for a step that would take long to go through even without its numbers."""
-    layers = config.num_prelude_layers + loops * config.num_stack_layers
+    layers = config.num_prelude_layers + loops * config.num_stack_layers + config.num_coda_layers
     if layers > MOST_LAYERS:
         raise InputError(
             f"this run has {loops:,} loops, {layers:,} layers one after another, and a plan goes through each of them: "

@@ -16,8 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from loopscale.errors import InputError
-from loopscale.storage import check_writable
-from loopscale.system.yaml_document import check_yaml
+from loopscale.storage import check_writable, check_yaml
 
 HELP = ("-h", "--help")
 Defaults = Callable[[Namespace], Mapping[str, Any]]

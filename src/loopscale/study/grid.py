@@ -20,8 +20,7 @@ from loopscale.display import Style, fresh_styles
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
 from loopscale.model.size import parameters_of
-from loopscale.storage import from_json, to_json
-from loopscale.system.yaml_document import check_yaml
+from loopscale.storage import check_yaml, from_json, to_json
 from loopscale.train import MODEL_FIELDS, RunConfig, TrainConfig
 
 from .results import Results

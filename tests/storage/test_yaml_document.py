@@ -6,7 +6,7 @@ import pytest
 
 from loopscale import InputError
 from loopscale.cli.main import main
-from loopscale.system.yaml_document import check_yaml
+from loopscale.storage import check_yaml
 
 LINES = [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
 BOMB = "\n".join(["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", *LINES])

@@ -159,6 +159,13 @@ def test_a_place_no_library_can_name_is_refused_before_the_work(tmp_path, name):
         check_writable("--out", tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["n" * 231, "ä" * 200, "/".join(["folder"] * 700)])
+def test_a_name_too_long_is_told_with_its_option(tmp_path, name):
+    with pytest.raises(InputError, match=r"^--out .*(bytes, and 230 are the most|cannot be looked at)"):
+        check_writable("--out", tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_write_clears_what_a_killed_one_left_of_the_same_file(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

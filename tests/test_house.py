@@ -1,5 +1,6 @@
 """The house stays one in which a line knows its room: names, sizes of folders and of modules."""
 
+import ast
 from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +9,7 @@ import loopscale
 from loopscale.cli.main import COMMANDS
 
 ROOT = Path(loopscale.__file__).parent
+LIBRARIES = ("torch", "transformers")
 MOST_FILES, MOST_LINES, BESIDE_COMMANDS = 12, 300, 5
 
 #: Names that stand more than once, each with the one meaning that it has everywhere. A command's file is named as what
@@ -71,3 +73,46 @@ def test_folders_hold_at_most_a_dozen_files():
 def test_modules_stay_readable_at_a_sitting():
     longest = {path: path.read_text(encoding="utf-8").count("\n") for path in ROOT.rglob("*.py")}
     assert {str(path): lines for path, lines in longest.items() if lines > MOST_LINES} == {}
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(tree):
+    """Yield what a module says of the private parts of other people's objects: attributes, imports, names in texts."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(value=ast.Call(func=ast.Name("super")))
+            ):
+                continue  # a method of the class itself, or one that it overrides
+            case ast.Attribute(attr=name) if private(name):
+                yield ast.unparse(node)
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in LIBRARIES:
+                if any(map(private, [*module.split("."), *(alias.name for alias in node.names)])):
+                    yield ast.unparse(node)
+            case ast.Import() if any(private(part) for alias in node.names for part in alias.name.split(".")):
+                yield ast.unparse(node)
+            case ast.Constant(value=str(text)) if any(f"{library}._" in text for library in LIBRARIES):
+                yield text
+
+
+def test_private_names_of_torch_and_transformers_stand_in_hf_alone():
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        if path.relative_to(ROOT).parts[0] != "hf":
+            found[str(path.relative_to(ROOT))] = list(private_names(ast.parse(path.read_text(encoding="utf-8"))))
+    assert {path: names for path, names in found.items() if names} == {}, "give it a name in hf/"
+
+
+def test_private_names_are_found_however_they_are_reached():
+    lines = (
+        "from torch._dynamo import x",
+        "import torch._C",
+        "y = torch.ops.aten._fused_rms_norm",
+        "z = model._tied",
+    )
+    lines = (*lines, "from transformers.utils import _private", "'torch._inductor' in name")
+    assert [len(list(private_names(ast.parse(line)))) for line in lines] == [1] * len(lines)
+    assert not list(private_names(ast.parse("self._own, super()._init_weights, model.__dict__, torch.float32")))

@@ -17,8 +17,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from loopscale.adapters.injected import Injected, InjectedLoop
-from loopscale.adapters.repairs import keep_former_cache, load_whole, name_ties
+from loopscale.adapters.repairs import keep_former_cache, load_whole
 from loopscale.errors import InputError
+from loopscale.hf import name_ties
 from loopscale.objective import Terminal
 from loopscale.stepping import Logits, State, Tokens
 

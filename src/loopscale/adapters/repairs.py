@@ -12,12 +12,6 @@ from loopscale.errors import InputError
 FORMER, PRESENT = "past_key_values", "cache"  # the name of a cache before and since transformers 5.24
 
 
-def name_ties(model_class: Any, tied: dict[str, str]) -> None:
-    """Say what is tied to what, where a class only lists the tied weights, as transformers 4 wanted it."""
-    if isinstance(model_class._tied_weights_keys, list):
-        model_class._tied_weights_keys = tied
-
-
 def keep_former_cache(model_class: type) -> None:
     """Let outputs of a model's own module take the cache under the one name that they have a field for.
 

@@ -18,6 +18,7 @@ from loopscale.hf.modules import (
     execution_device,
     holds_numbers_alone,
     in_backward,
+    is_of_a_compiler,
     kernel_device,
     kernels_of,
     modules_by_all_names,
@@ -25,7 +26,7 @@ from loopscale.hf.modules import (
     warn_once,
     wrapped_model,
 )
-from loopscale.hf.naming import CACHE, one_cache_name, register
+from loopscale.hf.naming import CACHE, name_ties, one_cache_name, register
 from loopscale.hf.remote_code import Importable, RemoteCode
 from loopscale.hf.sharding import ShardedTraining, whole
 from loopscale.hf.trainers import StagedCheckpoints, accelerate_state, cpu_multiplies_bf16
@@ -48,10 +49,12 @@ __all__ = [
     "execution_device",
     "holds_numbers_alone",
     "in_backward",
+    "is_of_a_compiler",
     "kernel_device",
     "kernels_of",
     "mask_of",
     "modules_by_all_names",
+    "name_ties",
     "one_cache_name",
     "prepared_generation",
     "register",

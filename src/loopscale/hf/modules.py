@@ -92,6 +92,11 @@ def wrapped_model(model: Any) -> Any:
             return model
 
 
+def is_of_a_compiler(error: BaseException) -> bool:
+    """Return whether torch.compile raised an error, which then speaks of its own code."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
 def warn_once(sentence: str) -> None:
     """Say this in transformers' log, once in a process."""
     logging.get_logger(__name__).warning_once(sentence)

@@ -26,6 +26,12 @@ def register(config_class: type[PreTrainedConfig], model_class: type[PreTrainedM
         setattr(module, model_class.__name__, model_class)
 
 
+def name_ties(model_class: Any, tied: dict[str, str]) -> None:
+    """Say what is tied to what, where a class only lists the tied weights, as transformers 4 wanted it."""
+    if isinstance(model_class._tied_weights_keys, list):
+        model_class._tied_weights_keys = tied
+
+
 def _transformers_modules() -> list[ModuleType]:
     """Return transformers, once more where it put itself into `sys.modules` anew after others had imported it."""
     held = [getattr(module, "__dict__", {}).get("transformers") for module in list(sys.modules.values())]

@@ -8,17 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from loopscale.hf.tracing import TorchDispatchMode, tree_leaves
+from loopscale.hf.tracing import CPU_ATTENTION, TorchDispatchMode, kernel_of, storage_key, tree_leaves
 
-aten = torch.ops.aten
-#: The counter knows the attention kernels of GPUs; that of a CPU, which stands for them in a plan, computes the same.
-FORMULAS: Mapping[Any, Any] = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        aten._scaled_dot_product_flash_attention_backward
-    ],
-}
+#: The counter knows the attention kernels of GPUs alone.
+FORMULAS: Mapping[Any, Any] = {**flop_registry, **{own: flop_registry[same] for own, same in CPU_ATTENTION.items()}}
 
 
 @final
@@ -40,7 +33,7 @@ class Ledger(TorchDispatchMode):
         """Run an operation, and note what it made."""
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        if (formula := FORMULAS.get(function._overloadpacket)) is not None:
+        if (formula := FORMULAS.get(kernel_of(function))) is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
         for made in tree_leaves(result):
             if isinstance(made, Tensor):
@@ -48,7 +41,7 @@ class Ledger(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage_key(storage), storage.nbytes()
         if key in self._known:
             return
         self.live += size

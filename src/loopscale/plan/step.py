@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from loopscale.hf import kernels_of
-from loopscale.hf.tracing import FakeTensorMode
+from loopscale.hf.tracing import FakeTensorMode, fused_rms_norm
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 from loopscale.plan.ledger import Ledger
 
@@ -81,18 +81,14 @@ def step_cost(
 def _keep_as_a_gpu(model: nn.Module) -> None:
     """Let modules keep for their gradient what a GPU's kernels keep.
 
-    Dropout: a mask of one byte, not one in the state's precision. RMSNorm: its input and one number per token.
+    Dropout: a mask of one byte, not one in the state's precision. RMSNorm: no more than its input.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.forward = partial(_dropout, module.p)  # type: ignore[method-assign]
         elif isinstance(module, nn.RMSNorm):
-            module.forward = partial(_rms_norm, module)  # type: ignore[method-assign]
+            module.forward = partial(fused_rms_norm, module)  # type: ignore[method-assign]
 
 
 def _dropout(p: float, x: torch.Tensor) -> torch.Tensor:
     return torch.native_dropout(x, p, True)[0] if p else x
-
-
-def _rms_norm(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten._fused_rms_norm(x, list(norm.normalized_shape), norm.weight, norm.eps)[0]

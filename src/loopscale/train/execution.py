@@ -19,6 +19,7 @@ from transformers import TrainerState
 
 from loopscale.audit import ScaleMonitor
 from loopscale.errors import InputError
+from loopscale.hf import is_of_a_compiler
 from loopscale.state import norm
 from loopscale.train.callbacks import Lines, StopOnSignal, Stopwatch
 from loopscale.train.checkpoints import STATE_FILE, step_of
@@ -197,8 +198,7 @@ def _compiler_errors(config: RunConfig) -> Iterator[None]:
         if "does not have a deterministic implementation" in str(error):
             said = str(error).partition(" does not have")[0]
             raise InputError(f"train.deterministic: {said} has no such form here; leave it out.") from error
-        own = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-        if not (config.train.compile and own):
+        if not (config.train.compile and is_of_a_compiler(error)):
             raise
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"train.compile failed here ({said}): leave it out.") from error

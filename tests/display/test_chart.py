@@ -51,6 +51,11 @@ def test_what_is_left_out_is_told_by_name_while_few():
         remarks(chart(*far, y=Axis("y", end=10))) == "Arrows: beyond the axis, 5 of 5 lines at 5 points, up to 24.00."
     )
     assert remarks(chart(*far)) == ""
+    lost = Series("s", (1, 2, 3), (1.0, 0.0, math.nan), INK)
+    assert remarks(chart(lost, y=Axis("y", log=True))) == (
+        "Crosses: not finite beside them, s at 1 point. "
+        "Crosses: not above 0, where the axis is logarithmic, beside them, s at 1 point."
+    )
 
 
 def test_a_plot_shows_what_the_chart_says():

@@ -138,11 +138,21 @@ class Chart:
         return first
 
 
+#: What is said of points that are not drawn: the words, their state, and whether the value is finite.
+LEFT_OUT = (
+    ("Arrows: beyond the axis", "beyond", (True, False)),
+    ("Crosses: not finite beside them", "lost", (False,)),
+    ("Crosses: not above 0, where the axis is logarithmic, beside them", "lost", (True,)),
+)
+
+
 def remarks(chart: Chart) -> str:
     """Say in words what could not be drawn: points beyond an axis, shown as arrows, and those that are no numbers."""
     said = []
-    for words, kind in (("Arrows: beyond the axis", "beyond"), ("Crosses: not finite beside them", "lost")):
-        found = {name: values for name in chart.legend if (values := _left_out(chart, name, kind))}
+    left = {name: {kind: _left_out(chart, name, kind) for kind in ("beyond", "lost")} for name in chart.legend}
+    for words, kind, finite in LEFT_OUT:
+        values_of = {name: [v for v in of[kind] if math.isfinite(v) in finite] for name, of in left.items()}
+        found = {name: values for name, values in values_of.items() if values}
         if found:
             named = [f"{name} at {len(values)} point{'s' * (len(values) > 1)}" for name, values in found.items()]
             if len(named) > NAMED:

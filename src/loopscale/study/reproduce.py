@@ -3,7 +3,6 @@
 `<out>/<condition>/seed-<n>/` holds a run and its model; results, tables, figures and page lie in `<out>`.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,16 +87,9 @@ def at_rates(conditions: Mapping[str, Edit], rates: Sequence[float], grid: Grid)
     return {name: edit for name in names if (edit := edit_of(name, grid)) is not None}
 
 
-def at_best_rates(
-    conditions: Iterable[str], rates: Sequence[float], grid: Grid, results: Results, seed: int
-) -> dict[str, Edit]:
-    """Return every condition at the rate with which the last exit of its run of that seed is best."""
-
-    def loss(name: str) -> float:
-        nats = next((run.cross_entropy[-1] for run in results.runs(name) if run.seed == seed), math.inf)
-        return nats if math.isfinite(nats) else math.inf
-
-    best = [min((at_rate(name, rate) for rate in rates), key=loss) for name in conditions]
+def at_best_rates(conditions: Iterable[str], rates: Sequence[float], grid: Grid, results: Results) -> dict[str, Edit]:
+    """Return every condition at the rate with which its last exit is best so far (see `Results.best_of`)."""
+    best = [results.best_of(at_rate(name, rate) for rate in rates) for name in conditions]
     return {name: edit for name in best if (edit := edit_of(name, grid)) is not None}
 
 
@@ -165,7 +157,7 @@ def _reproduced(
     try:
         _execute(runs, executor, data, screen)
         if rates and seeds[1:]:
-            best = at_best_rates(wanted, rates, grid, collected(), seeds[0])
+            best = at_best_rates(wanted, rates, grid, collected())
             _execute(plan(base, best, seeds[1:], out), executor, data, screen)
     except (InputError, KeyboardInterrupt):
         if finished := (results := collected()).all_runs:

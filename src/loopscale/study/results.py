@@ -5,8 +5,9 @@ there and NaN here.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal, final
 
 from loopscale.storage import REST
@@ -52,6 +53,11 @@ class Run:
     def diverged(self) -> bool:
         """Whether training met what is not finite, or a loss or a norm within the trained depth is not."""
         return "diverged" in self.measured or not all(map(math.isfinite, (*self.cross_entropy, *self.norm)))
+
+    @property
+    def loss(self) -> float:
+        """The cross-entropy of the last exit, by which runs are ranked; infinite where it diverged."""
+        return math.inf if self.diverged else self.cross_entropy[-1]
 
 
 @final
@@ -107,6 +113,21 @@ class Results:
     def runs(self, condition: str) -> tuple[Run, ...]:
         """Return the runs of `condition`; none where it was not trained."""
         return self.conditions[condition].runs if condition in self.conditions else ()
+
+    def best_of(self, names: Iterable[str]) -> str:
+        """Return the condition with the lowest loss, of several that differ in their learning rate; untried ones last.
+
+        It is the mean over the seeds that all of them have, where there are such.
+        """
+        runs = {name: self.runs(name) for name in names}
+        seeds = [{run.seed for run in own} for own in runs.values() if own]
+        shared = set.intersection(*seeds) if seeds else set()
+
+        def loss(name: str) -> float:
+            counted = [run.loss for run in runs[name] if run.seed in shared or not shared]
+            return fmean(counted) if counted else math.inf
+
+        return min(runs, key=loss)
 
     @property
     def all_runs(self) -> tuple[Run, ...]:

@@ -30,10 +30,9 @@ def conditions_at_rates(results: Results) -> dict[str, AtRates]:
 
 
 def best_rate(results: Results, names: AtRates) -> float:
-    """Return the rate with the lowest loss of the last exit, mean over the seeds of all; what diverged comes last."""
-    runs = {rate: results.runs(name) for rate, name in names.items()}
-    shared = set.intersection(*({run.seed for run in own} for own in runs.values()))
-    return min(names, key=lambda rate: _loss([run for run in runs[rate] if run.seed in shared or not shared]))
+    """Return the rate with which the last exit is best."""
+    best = results.best_of(names.values())
+    return next(rate for rate, name in names.items() if name == best)
 
 
 def cost(results: Results, names: AtRates, rate: float) -> float:
@@ -147,7 +146,7 @@ def _over(nats: float) -> str:
 
 
 def _loss(runs: Sequence[Run]) -> float:
-    return fmean(math.inf if run.diverged else run.cross_entropy[-1] for run in runs)
+    return fmean(run.loss for run in runs)
 
 
 def _exits(results: Results, condition: ConditionResult) -> list[str]:

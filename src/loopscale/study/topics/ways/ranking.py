@@ -46,11 +46,7 @@ def entries(results: Results) -> dict[str, Entry]:
     for name, condition in results.conditions.items():
         if condition.runs and split_rate(name)[0] in SCALE_CONTROL:
             tried.setdefault(split_rate(name)[0], []).append(name)
-    best = {
-        entry: min(tried[entry], key=lambda name: _loss(results.runs(name)[0]))
-        for entry in SCALE_CONTROL
-        if entry in tried
-    }
+    best = {entry: results.best_of(tried[entry]) for entry in SCALE_CONTROL if entry in tried}
     if BLIND not in best or len(best) < 2:
         return {}
     usual = results.config.get("train", {}).get("learning_rate")
@@ -102,9 +98,9 @@ def control(results: Results) -> Table | None:
         title="Ways to control the scale, and what they are worth",
         caption="Perplexity on the validation split, past the trained depth on few windows. Useful band: exits within "
         f"1% of the best, to {FAR[-1]} times the trained depth; dynamics of the state to there. Rank: by the last "
-        "trained exit, mean over seeds [least to greatest]. Of several learning rates that with the best last exit of "
-        f"the first seed counts; over {BLIND}: the last exit's perplexity over the blind model's, seed by seed; "
-        f"highest rate: what it costs over the best one. {seeds_said(results)}",
+        "trained exit, mean over seeds [least to greatest]. Of several learning rates that with the best last exit "
+        f"counts, over the seeds that all have; over {BLIND}: the last exit's perplexity over the blind model's, seed "
+        f"by seed; highest rate: what it costs over the best one. {seeds_said(results)}",
         columns=(
             *columns_of_conditions(*exits),
             Column("useful band"),
@@ -157,7 +153,7 @@ def over_blind(found: Mapping[str, Entry], name: str) -> list[float]:
     """Return an entry's last-exit perplexity over the blind model's, one per seed that both finished."""
     blind = {run.seed: run for run in found[BLIND].runs}
     pairs = ((run, blind[run.seed]) for run in found[name].runs if run.seed in blind)
-    return [ratio_of_perplexities(_loss(a) - _loss(b)) for a, b in pairs if not (a.diverged or b.diverged)]
+    return [ratio_of_perplexities(a.loss - b.loss) for a, b in pairs if not (a.diverged or b.diverged)]
 
 
 def ranks_by_seed(results: Results) -> dict[int, dict[str, int]]:
@@ -166,7 +162,7 @@ def ranks_by_seed(results: Results) -> dict[int, dict[str, int]]:
     shared = sorted(set.intersection(*map(set, runs.values()))) if runs else []
     ranks = {}
     for seed in shared:
-        order = sorted(runs, key=lambda name: _loss(runs[name][seed]))
+        order = sorted(runs, key=lambda name: runs[name][seed].loss)
         ranks[seed] = {name: place for place, name in enumerate(order, 1)}
     return ranks
 
@@ -180,7 +176,7 @@ def verdict_harm(results: Results) -> tuple[float, int, int] | None:
     for entry in entries(results).values():
         verdicts = {scale_verdict(run) for run in entry.runs}
         if len(verdicts) == 1 and None not in verdicts:
-            losses["blind_spot" in verdicts].append(fmean(map(_loss, entry.runs)))
+            losses["blind_spot" in verdicts].append(fmean(run.loss for run in entry.runs))
     blind, controlled = losses[True], losses[False]
     if not blind or not controlled:
         return None
@@ -200,10 +196,6 @@ def ranking_sentence(results: Results) -> str | None:
         said += f"; a way that leaves a blind spot is worse than one that does not in {percent(harm[0])} of pairs"
         said += f" ({harm[1]} against {harm[2]}; 50% would say that the verdict predicts nothing)"
     return f"{said}."
-
-
-def _loss(run: Run) -> float:
-    return math.inf if run.diverged else run.cross_entropy[-1]
 
 
 def _word(ratio: float) -> str:

@@ -112,3 +112,41 @@ def test_what_is_no_text_in_a_stream_is_a_sentence(tmp_path, bad):
 def test_a_file_may_be_called_like_a_pattern(tmp_path):
     (tmp_path / "a[1].jsonl").write_text(LINES)
     assert rows(load_stream(str(tmp_path), "bytes", sequence_length=LENGTH).train, 2)
+
+
+def put(folder, **tables):
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", compression="none")
+    return folder
+
+
+def texts(name="text", rows=120, **more):
+    return pa.table({name: [f"row {i} of words" for i in range(rows)], **{key: [1] * rows for key in more}})
+
+
+def test_files_of_nothing_are_named_and_left_out_and_other_columns_need_not_be_alike(tmp_path):
+    folder = put(tmp_path, a=texts(), b=texts(rows=0), c=texts(score=True))
+    (folder / "d.parquet").write_bytes(b"")
+    data = load_stream(str(folder), "bytes", sequence_length=LENGTH)
+    empty = "b.parquet is not streamed: it has no rows.", "d.parquet is not streamed: it is empty."
+    assert tuple(note for note in data.notes if "not streamed" in note) == empty
+    assert text_of(one_pass(data.train)).count("row 7 of words") == 2
+
+
+def test_a_file_that_cannot_be_streamed_is_named_before_training_starts(tmp_path):
+    folder = put(tmp_path, a=texts(), b=texts("content"))
+    with pytest.raises(InputError, match=r"b\.parquet' has no column 'text', which the files before it have"):
+        load_stream(str(folder), "bytes", sequence_length=LENGTH)
+    whole = (folder / "b.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"b\.parquet' is not a readable parquet file"):
+        load_stream(str(folder), "bytes", sequence_length=LENGTH)
+
+
+def test_a_file_that_breaks_off_in_the_middle_of_a_stream_is_named(tmp_path):
+    for name, text in (("a", '{"text": "some words to train on"}\n' * 99), ("b", '{"other": "words"}\n' * 99)):
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    (tmp_path / "valid.jsonl").write_text('{"text": "some words to validate on"}\n')
+    data = load_stream(str(tmp_path), "bytes", sequence_length=LENGTH)
+    with pytest.raises(InputError, match=r"b\.jsonl', line 1: no field 'text'"):
+        one_pass(data.train)

@@ -16,6 +16,7 @@ from loopscale.data.disk_cache import digest
 from loopscale.data.folders import printable, split_by_name, walk
 from loopscale.data.readers import endings, existing
 from loopscale.data.readers.rows import Rows, text_column
+from loopscale.data.streaming.local_files import culprit, looked_at
 from loopscale.errors import InputError
 
 BUILDERS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
@@ -34,6 +35,7 @@ class TextStream:
     valid: Any | None
     column: str
     notes: tuple[str, ...] = ()  # on what is not streamed
+    files: tuple[Path, ...] = ()  # where it lies here
 
     def trained_on(self, text: str) -> bool:
         """Return whether a document is to train on. Its content decides, so that no copy of it stands on both sides."""
@@ -45,7 +47,7 @@ class TextStream:
         Raises `InputError` where there are none.
         """
         found: list[str] = []
-        for text in documents(self.train if self.valid is None else self.valid, self.column):
+        for text in documents(self.train if self.valid is None else self.valid, self.column, self.files):
             if text and (self.valid is not None or not self.trained_on(text)):
                 found.append(text)
                 if len(found) == MOST_VALID:
@@ -65,38 +67,52 @@ def stream_of(name: str, text_field: str | None = None) -> TextStream:
     """
     path = existing(name)
     if path is not None:
-        identity, train, valid, notes = _local(path)
-    else:
-        (identity, train, valid), notes = _of_hub(name), ()
+        return _local(path, name, text_field)
+    identity, train, valid = _of_hub(name)
+    return TextStream(identity, train, valid, _column_of(train, name, text_field))
+
+
+def _column_of(stream: Any, name: str, text_field: str | None, files: Sequence[Path] = ()) -> str:
+    """Return the column of text, by the first row."""
     try:
-        first = next(iter(train), None)
+        first = next(iter(stream), None)
     except Exception as error:  # `datasets` raises whatever it comes across
-        raise InputError(f"corpus '{name}' cannot be streamed ({_said(error)}).") from error
+        raise culprit(files[:1], text_field) or InputError(
+            f"corpus '{name}' cannot be streamed ({_said(error)})."
+        ) from error
     if first is None:
         raise InputError(f"corpus '{name}' is empty: give it some text.")
-    return TextStream(identity, train, valid, text_column(list(first), text_field, f"'{name}'"), notes)
+    return text_column(list(first), text_field, f"'{name}'")
 
 
-def _local(path: Path) -> tuple[CorpusId, Any, Any, tuple[str, ...]]:
+def _local(path: Path, name: str, text_field: str | None) -> TextStream:
     from datasets import load_dataset
 
     found = walk(path if path.is_dir() else path.parent)
-    files = [file for file in found.files if endings(file.name).format in BUILDERS]
-    split = split_by_name(found, files if path.is_dir() else [path])
-    kinds = {BUILDERS.get(endings(file.name).format) for file in (*split.train, *split.valid)}
+    files = [file for file in found.files if endings(file.name).format in BUILDERS] if path.is_dir() else [path]
+    full, column, notes = looked_at(files, text_field)
+    split = split_by_name(found, full)
+    here = (*split.train, *split.valid)
+    kinds = {BUILDERS.get(endings(file.name).format) for file in here}
     if len(kinds) != 1 or None in kinds:
-        raise InputError(f"'{path}' cannot be streamed: give files of one kind, parquet or JSON lines.")
+        empty = f" ({notes[0].rstrip('.')})" if notes else ""
+        raise InputError(f"'{path}' cannot be streamed{empty}: give files of one kind, parquet or JSON lines.")
     (kind,) = kinds
+    # of other columns, which need not be the same in every file, nothing is read
+    only = {} if column is None else {"columns": [column]}
 
     def stream(of: Sequence[Path]) -> Any:
-        return load_dataset(kind, data_files=[glob.escape(str(file)) for file in of], split="train", streaming=True)
+        names = [glob.escape(str(file)) for file in of]
+        return load_dataset(kind, data_files=names, split="train", streaming=True, **only)
 
     # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
-    sizes = [part for file in (*split.train, *split.valid) for part in (found.name(file), file.stat().st_size)]
+    sizes = [part for file in here for part in (found.name(file), file.stat().st_size)]
     identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
     passed = [f for f in found.files if f not in files] if path.is_dir() else []
-    notes = [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]
-    return identity, stream(split.train), stream(split.valid) if split.valid else None, tuple(notes)
+    notes += [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]
+    train, valid = stream(split.train), stream(split.valid) if split.valid else None
+    column = column or _column_of(train, name, text_field, split.train)
+    return TextStream(identity, train, valid, column, tuple(notes), here)
 
 
 def _of_hub(name: str) -> tuple[CorpusId, Any, Any]:
@@ -134,8 +150,11 @@ def share_of(stream: Any, rank: int, processes: int) -> Any:
     return split_dataset_by_node(stream, rank=rank, world_size=processes)
 
 
-def documents(stream: Any, column: str) -> Iterator[str]:
-    """Yield the texts of a stream from where it stands. Raises `InputError` for what cannot be read or is no text."""
+def documents(stream: Any, column: str, files: Sequence[Path] = ()) -> Iterator[str]:
+    """Yield the texts of a stream from where it stands.
+
+    Raises `InputError` for what cannot be read or is no text, with the first of `files` that is to blame.
+    """
     rows = Rows(column=column)
     try:
         for row in stream:
@@ -144,7 +163,7 @@ def documents(stream: Any, column: str) -> Iterator[str]:
     except InputError:
         raise
     except Exception as error:  # `datasets` raises whatever it comes across
-        raise InputError(f"the stream cannot be read on ({_said(error)}).") from error
+        raise culprit(files, column) or InputError(f"the stream cannot be read on ({_said(error)}).") from error
 
 
 def _said(error: Exception) -> str:

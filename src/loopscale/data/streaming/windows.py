@@ -64,7 +64,7 @@ class StreamedWindows(IterableDataset[Tensor]):
 
     def _one_pass(self) -> Iterator[Int64[Tensor, " length"]]:
         yield from self._rows()
-        for text in documents(self._stream, self.source.column):
+        for text in documents(self._stream, self.source.column, self.source.files):
             if self.source.trained_on(text):
                 self._rest += self._ids(text)
                 yield from self._rows()

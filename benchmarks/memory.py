@@ -22,7 +22,7 @@ from benchmarks.shapes import Shape, train_step
 from benchmarks.timing import live_mib
 from loopscale.display import Column, Table
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
-from loopscale.plan import LIBRARIES, Circumstances, Logits, Memory, device_of, plan_memory
+from loopscale.plan import LIBRARIES, Circumstances, device_of, plan_memory
 from loopscale.system.environment import environment
 from loopscale.train import RunConfig, preset_run
 
@@ -51,9 +51,6 @@ class Case:
         train = replace(run.train, batch_size=self.batch, checkpoint_loops=self.recomputed, max_steps=STEPS)
         return replace(run, model={**run.model, "num_loops": self.loops}, train=train)
 
-    def planned(self) -> tuple[Memory, Logits]:
-        return plan_memory(self.run(), Circumstances(device_of("cpu")), self.recomputed)
-
 
 CASES = (
     *(Case("44m", 2), Case("44m", 2, recomputed=True), Case("44m", 4), Case("44m", 2, loops=8)),
@@ -65,46 +62,51 @@ HANDED_BACK = (Case("44m", 2), Case("129m", 1))
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--presets", nargs="+", choices=("44m", "129m"), default=("44m", "129m"))
+    numbers = range(len(CASES))
+    parser.add_argument("--cases", type=int, nargs="+", choices=numbers, default=numbers, help="by their places")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # one case, in a process of its own
     args = parser.parse_args()
     if args.measure is not None:
         print(json.dumps(live(CASES[args.measure])))
         return
-    found: dict[str, Any] = {"environment": environment(), "sequence": SEQUENCE, "steps": STEPS, "rows": []}
-    for number, case in enumerate(CASES):
-        if case.preset in args.presets:
-            found["rows"].append(row(number, case))
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(found, indent=1) + "\n")
-            Console().print(table(found["rows"]), "")
+    before = json.loads(args.out.read_text())["rows"] if args.out.is_file() else []
+    rows = {Case(**{name: row[name] for name in Case.__annotations__}): row for row in before}
+    found = {"environment": environment(), "sequence": SEQUENCE, "steps": STEPS}
+    for number in args.cases:
+        case = CASES[number]
+        if case not in rows:  # what the file has is not measured again
+            rows[case] = {**asdict(case), **measured(number, case)}
+        rows[case] |= planned(case)
+        ordered = [rows[case] for case in CASES if case in rows]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps({**found, "rows": ordered}, indent=1) + "\n")
+        Console().print(table(ordered), "")
     Console().print(f"written to {args.out}")
 
 
-def row(number: int, case: Case) -> dict[str, Any]:
-    """Return what was planned and measured of a case, in MiB."""
-    memory, logits = case.planned()
-    alone = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "--out", "-", "--measure", str(number)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    measured = json.loads(alone.stdout)
-    states = (memory.weights + memory.optimizer) / MIB
-    tensors = memory.tensors / MIB
+def planned(case: Case) -> dict[str, float]:
+    """Return what a plan says of a case, in MiB."""
+    memory, logits = plan_memory(case.run(), Circumstances(device_of("cpu")), case.recomputed)
     return {
-        **asdict(case),
-        "planned_tensors": tensors,
-        "live_tensors": states + measured["step"],
+        "planned_tensors": memory.tensors / MIB,
         "planned": memory.total / MIB,
         "planned_without_holes": (memory.tensors + LIBRARIES) / MIB,
+        "planned_head": logits.fused / MIB,
+        "planned_head_plain": logits.plain / MIB,
+    }
+
+
+def measured(number: int, case: Case) -> dict[str, float]:
+    """Return what a case took, in MiB: weights and the optimizer's numbers are there before the step."""
+    words = [sys.executable, "-m", "benchmarks.memory", "--out", "-", "--measure", str(number)]
+    alone = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    memory, _ = plan_memory(case.run(), Circumstances(device_of("cpu")), case.recomputed)
+    return {
+        "live_tensors": (memory.weights + memory.optimizer) / MIB + alone["step"],
+        "live_head": alone["fused"],
+        "live_head_plain": alone["plain"],
         "resident": resident(case),
         **({"resident_handed_back": resident(case, handed_back=True)} if case in HANDED_BACK else {}),
-        "planned_head": logits.fused / MIB,
-        "live_head": measured["fused"],
-        "planned_head_plain": logits.plain / MIB,
-        "live_head_plain": measured["plain"],
     }
 
 

@@ -58,6 +58,14 @@ def test_memory_and_operations_are_those_of_a_real_step(fields, bf16, checkpoint
     assert planned.peak == pytest.approx(peak, rel=0.02)  # of random states, which a real checkpoint keeps
 
 
+def test_what_was_there_before_is_not_counted_in_its_views():
+    weight = torch.ones(64, 32, requires_grad=True)
+    with Ledger() as ledger:
+        made = (torch.ones(8, 32) @ weight.T)[:4].sum()
+        made.backward()
+    assert ledger.peak < 4 * (3 * 64 * 32)  # its gradient, and what is as large as a row or two
+
+
 def test_what_is_kept_is_what_autograd_saves(unchecked_shapes):
     config = tiny_config(norm_penalty_coef=0.01)
     model = LoopedForCausalLM(config).train()

@@ -35,15 +35,14 @@ class Ledger(TorchDispatchMode):
         result = function(*args, **kwargs)
         if (formula := FORMULAS.get(kernel_of(function))) is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor):
-                self._note(made.untyped_storage())
+        given = _storages((args, kwargs))
+        for key, storage in _storages(result).items():
+            if key not in given and key not in self._known:  # a view of what was there before is not new
+                self._note(key, storage)
         return result
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage_key(storage), storage.nbytes()
-        if key in self._known:
-            return
+    def _note(self, key: int, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
         self.live += size
         self.peak = max(self.peak, self.live)
 
@@ -52,3 +51,9 @@ class Ledger(TorchDispatchMode):
             self._known.pop(key, None)
 
         self._known[key] = weakref.ref(storage, gone)
+
+
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    """Return the storages of all tensors among the values, by their address."""
+    found = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    return {storage_key(storage): storage for storage in found}

@@ -12,7 +12,7 @@ from loopscale.plan.parameters import Parameters
 
 #: Of a CPU training, by `python -m benchmarks.memory` (results/bench-cpu/memory.json): what a process has before its
 #: model, and what lies between tensors in a heap that keeps what is freed, as a share of them.
-LIBRARIES = 480 * 2**20
+LIBRARIES = 300 * 2**20
 HOLES = 0.2
 USABLE = 0.92  # of a device's memory: the rest is its driver's, libraries' and what lies between tensors
 

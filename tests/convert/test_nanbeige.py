@@ -12,7 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from loopscale import InputError, LoopedConfig, run_loops
 from loopscale.convert import convert_checkpoint, from_nanbeige, load_nanbeige, to_nanbeige
 from loopscale.model.parts import SLOTS
+from loopscale.retrofit import retrofit
 from tests.helpers import tiny_model
+from tests.retrofit.originals import LAYERS, original, prompts
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -131,6 +133,14 @@ def test_a_field_of_ours_that_nobody_has_placed_counts_at_its_default(monkeypatc
     model.config.tau = 2.0
     with pytest.raises(InputError, match=r"no tau=2\.0"):
         to_nanbeige(model)
+
+
+def test_a_retrofit_is_written_where_all_its_layers_are_looped():
+    llama, ids = original(), prompts(2)
+    weights, config = to_nanbeige(retrofit(llama, (0, LAYERS), num_loops=2), num_loops=1)
+    torch.testing.assert_close(from_nanbeige(weights, config)(ids).logits, llama(ids).logits)
+    with pytest.raises(InputError, match="no num_prelude_layers=1, no num_coda_layers=1"):
+        to_nanbeige(retrofit(llama, (1, LAYERS - 1)))
 
 
 def test_a_weight_without_a_place_is_refused():

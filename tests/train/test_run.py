@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +15,7 @@ from loopscale.storage import read_json, write_json
 from loopscale.train import check_folder, train
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run_folder import only_one, write_config
-
-
-class KillAt(TrainerCallback):
-    """Send the process a signal during a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step == self.step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+from tests.train.test_resumption import KillAt
 
 
 def weights(trained):

@@ -5,7 +5,14 @@ from inspect import getdoc
 from typing import Any, Literal
 
 from loopscale.cli.parser import Parser
-from loopscale.cli.run_options import add_plan_arguments, add_run_arguments, of_folder, starting
+from loopscale.cli.run_options import (
+    add_model_arguments,
+    add_plan_arguments,
+    add_run_arguments,
+    add_text_arguments,
+    of_folder,
+    starting,
+)
 
 # a test holds it against the registry
 RULES = "fixed_exit, logit_margin, max_probability, entropy, kl, state_change, exit_gate"
@@ -279,20 +286,3 @@ OPTIONS: Mapping[str, Callable[[Parser, Sequence[str]], None]] = {
     declare.__name__: declare
     for declare in (train, reproduce, audit, check, convert, retrofit, export, evaluate, generate, lens, plan, report)
 }
-
-
-def add_model_arguments(parser: Parser) -> None:
-    """Add how a model is loaded and where it runs."""
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
-
-
-def add_text_arguments(parser: Parser) -> None:
-    """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
-    parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
-    parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
-    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (as in the run)")
-    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
-    parser.add_argument(
-        "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"
-    )

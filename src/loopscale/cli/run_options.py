@@ -1,4 +1,4 @@
-"""Options of a run, `--model.*`, `--data.*` and `--train.*`: the fields of its configuration.
+"""Options that commands share: the model and the text, and those of a run, the fields of its configuration.
 
 To import the configuration takes seconds. So help, and a misspelt name, are answered by what its source declares.
 """
@@ -143,3 +143,20 @@ def of_folder(preset: Callable[[Namespace], Mapping[str, Any]]) -> Callable[[Nam
 
 def _flat(values: Values) -> Mapping[str, Any]:
     return {f"{part}.{key}": value for part in PARTS for key, value in values[part].items()}
+
+
+def add_model_arguments(parser: Parser) -> None:
+    """Add how a model is loaded and where it runs."""
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with a checkpoint")
+
+
+def add_text_arguments(parser: Parser) -> None:
+    """Add the text, how it becomes tokens, and the length of a window; each by default as in training."""
+    parser.add_argument("--corpus", type=str | None, help="name or path of the text (default: the run's, else stdlib)")
+    parser.add_argument("--split", type=str | None, help="valid (the default), train, or all for the whole text")
+    parser.add_argument("--text_field", type=str | None, help="field of its rows that holds the text (as in the run)")
+    parser.add_argument("--tokenizer", type=str | None, help="default: the one saved beside the model")
+    parser.add_argument(
+        "--sequence_length", type=int | None, help="default: the run's, else the model's positions, at most 256"
+    )

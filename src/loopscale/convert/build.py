@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
+from numpy import ndarray
 from torch import Tensor
 from transformers.utils import logging
 
@@ -14,6 +15,7 @@ from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
 
 State = Mapping[str, Shaped[Tensor, "..."]]
+Weights = Mapping[str, ndarray | Tensor]  # as others hold them, under their names
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_names, require_sizes
+from loopscale.convert.build import Weights, build_config, build_model, require_names, require_sizes
 from loopscale.convert.expressible import differing_fields, family_beyond, require_placed, require_same
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.interleaved import ANGLES, angles_of, require_angles, to_halves, to_neighbours
@@ -26,7 +25,6 @@ from loopscale.model import LoopedConfig, LoopedForCausalLM
 
 logger = logging.getLogger(__name__)
 
-Weights = Mapping[str, ndarray | Tensor]
 State = dict[str, Tensor]
 
 # config keys: theirs -> ours; a missing one is an error

@@ -11,16 +11,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_names, require_sizes
+from loopscale.convert.build import Weights, build_config, build_model, require_names, require_sizes
 from loopscale.convert.expressible import differing_fields, require_placed, require_same, rope_beyond
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-
-Weights = Mapping[str, ndarray | Tensor]
 
 # config keys: theirs -> ours; a missing one is an error
 SIZES = {

@@ -11,16 +11,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from numpy import ndarray
 from torch import Tensor
 
-from loopscale.convert.build import build_config, build_model, require_sizes
+from loopscale.convert.build import Weights, build_config, build_model, require_sizes
 from loopscale.convert.files.prefixes import plain_names
 from loopscale.convert.files.weights import read_torch
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-
-Weights = Mapping[str, ndarray | Tensor]
 
 # their layer's keys -> ours; `attn.qkv.weight` is three of ours stacked
 LAYER_KEYS = {

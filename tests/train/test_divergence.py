@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from loopscale import InputError
-from loopscale.train import train
-from loopscale.train.execution import first_not_finite
+from loopscale import InputError, LoopedForCausalLM
+from loopscale.train import first_not_finite, train
 from tests.helpers import tiny_model
 
 
@@ -85,6 +84,17 @@ def test_the_batch_that_was_kept_replays_what_was_not_finite(run_config):
     trained = train(run, [Breaks(3, name)], quiet=True)
     batch = load_file(Path(run.out, "diverged.safetensors"))
     assert first_not_finite(trained.model, batch) in trained.diverged
+
+
+def test_a_run_that_diverged_does_so_again_from_its_checkpoint_and_its_windows_alone(run_config):
+    run = run_config(learning_rate=1e30, save_every=1, model={"dropout": 0.0})
+    first = train(run, quiet=True).diverged
+    windows = load_file(Path(run.out, "diverged.safetensors"))
+    model = LoopedForCausalLM.from_pretrained(Path(run.out, "checkpoints", "checkpoint-1"))
+    assert first_not_finite(model, windows) in first
+    Path(run.out, "training.json").unlink()
+    assert train(run, quiet=True).diverged == first
+    assert all(torch.equal(load_file(Path(run.out, "diverged.safetensors"))[name], x) for name, x in windows.items())
 
 
 @pytest.mark.parametrize("loop", [1, 3])

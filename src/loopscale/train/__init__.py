@@ -3,6 +3,7 @@
 from loopscale.train.callbacks import StopOnSignal
 from loopscale.train.config import MODEL_FIELDS, RUNS, DataConfig, RunConfig, TrainConfig, preset_run
 from loopscale.train.depth_schedules import DEPTHS, Depth, DepthSchedule, FixedDepth
+from loopscale.train.execution import first_not_finite
 from loopscale.train.identity import check_corpus, check_folder, complete, differences
 from loopscale.train.initialisation import run_from
 from loopscale.train.run import Trained, load_run_data, train
@@ -27,6 +28,7 @@ __all__ = [
     "check_folder",
     "complete",
     "differences",
+    "first_not_finite",
     "load_run_data",
     "preset_run",
     "read_run",

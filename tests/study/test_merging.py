@@ -1,5 +1,6 @@
 """Studies of one configuration become one; any other is refused by what differs."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_condition_of_the_same_name_must_be_the_same(study):
     other = replace(first.conditions["per_loop-raw"], model={"supervision": "per_loop", "readout": "power"})
     with pytest.raises(InputError, match="readout of condition per_loop-raw is raw"):
         merged([Path("a"), Path("b")], [first, replace(first, conditions={"per_loop-raw": other})], Path("out"))
+
+
+def test_a_run_that_two_studies_have_with_other_figures_is_refused(study):
+    first = study(conditions=("per_loop-raw",), seeds=(1, 2))
+    runs = first.conditions["per_loop-raw"].runs
+    other = replace(runs[1], cross_entropy=(*runs[1].cross_entropy[:-1], 2.0))
+    theirs = {"per_loop-raw": replace(first.conditions["per_loop-raw"], runs=(other,))}
+    both = [first, replace(first, conditions=theirs)]
+    with pytest.raises(InputError, match=r"a and b hold per_loop-raw/seed-2 with other figures .cross_entropy is"):
+        merged([Path("a"), Path("b")], both, Path("out"))
+    lost = replace(runs[0], cross_entropy=(math.nan,) * 4)
+    same = replace(first, conditions={"per_loop-raw": replace(first.conditions["per_loop-raw"], runs=(lost,))})
+    (part, again) = merged([Path("a"), Path("b")], [same, same], Path("out")).extra["studies"]
+    assert (part["left_out"], again["left_out"]) == ([], ["per_loop-raw/seed-1"])
 
 
 def test_what_an_older_study_does_not_state_is_its_default(study):

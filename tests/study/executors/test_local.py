@@ -12,7 +12,7 @@ import pytest
 from loopscale import InputError
 from loopscale.storage import write_json
 from loopscale.study import worker
-from loopscale.study.executors import Job, LocalExecutor
+from loopscale.study.executors import Job, LocalExecutor, local
 from loopscale.study.executors.job import Failure
 from loopscale.study.grid import named_conditions
 from loopscale.study.reproduce import plan, reproduce
@@ -75,6 +75,32 @@ def test_a_run_whose_process_was_ended_from_outside_is_gone_on_with(tmp_path, mo
     monkeypatch.setattr(Script, "poll", lambda _: setattr(script, "returncode", statuses.pop(0)) or script.returncode)
     LocalExecutor(1).execute([Job("a", tmp_path)], lambda: None)
     assert not statuses
+
+
+def test_as_many_run_at_once_as_there_are_gpus_each_with_one_and_its_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("loopscale.study.executors.local.WORKER", "tests.study.executors.toy_worker")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    jobs = [Job(f"run-{i}", tmp_path / f"run-{i}") for i in range(3)]
+    for one in jobs:
+        one.folder.mkdir()
+        (one.folder / "does").write_text("finish")
+    running = []
+    begin = local._start
+
+    def start(job, environment):
+        running.append(environment["CUDA_VISIBLE_DEVICES"])
+        return begin(job, environment)
+
+    monkeypatch.setattr(local, "_start", start)
+    LocalExecutor().execute(jobs, lambda: None)
+    seen = [(one.folder / "gpus").read_text() for one in jobs]
+    assert seen == running and set(seen[:2]) == {"4", "7"} and seen[2] in {"4", "7"}
+    assert {(one.folder / "pids").read_text().split()[1] for one in jobs} == {"3"}
+    assert LocalExecutor().width(100) == 2 and LocalExecutor(5).width(100) == 5
 
 
 class Waiting:

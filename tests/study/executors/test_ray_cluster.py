@@ -3,21 +3,21 @@
 import os
 import signal
 import sys
-from dataclasses import replace
-from io import StringIO
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from benchmarks.trials.subjects import without_clocks
 from loopscale import InputError
+from loopscale.cli.main import main
 from loopscale.storage import read_json
 from loopscale.study import worker
-from loopscale.study.executors import Job, RayExecutor, executor_named, ray_cluster
+from loopscale.study.executors import EXECUTORS, Job, RayExecutor, executor_named, ray_cluster
 from loopscale.study.executors.ray_cluster import share
-from loopscale.study.reproduce import reproduce
 from loopscale.system.lock import Owner
 from tests.helpers import shapes_unchecked
 
@@ -31,6 +31,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_USAGE_STATS_ENABLED": "0"}
+    paths["RAY_worker_niceness"] = "0"  # 15 by default: beside other tests they would starve
     with pytest.MonkeyPatch.context() as patch:
         for name, value in paths.items():  # the machines' own
             patch.setenv(name, value)
@@ -91,6 +92,22 @@ def test_an_interrupted_study_leaves_no_process_and_every_run_has_saved(cluster,
     begun = [one for one in jobs if starts(one)]
     assert len(begun) == 2 and all((one.folder / "saved").exists() for one in begun)
     assert not any(psutil.pid_exists(int(pid)) for one in begun for pid, _ in starts(one))
+
+
+def test_machines_that_do_not_share_the_folder_are_named_before_anything_runs(cluster, toys, monkeypatch):
+    jobs = toys("finish", "finish")
+    ours = ray_cluster._marked
+
+    @contextmanager
+    def of_another_disk(folder):
+        with ours(folder) as mark:
+            yield mark._replace(token="another")
+
+    monkeypatch.setattr(ray_cluster.ray_task, "LATE", 0.1)
+    monkeypatch.setattr(ray_cluster, "_marked", of_another_disk)
+    with pytest.raises(InputError, match=r"machine \S+ of the Ray cluster does not share .*run-0 with this one"):
+        RayExecutor(cluster.address).execute(jobs, lambda: None)
+    assert not any(map(starts, jobs)) and not (jobs[0].folder / ray_cluster.MARK_FILE).exists()
 
 
 def test_no_cluster_at_an_address_is_one_sentence(monkeypatch):
@@ -155,28 +172,55 @@ class Here:
             assert worker.main(one.folder) == 0
 
 
-def test_a_run_whose_machine_dies_goes_on_on_another_and_ends_as_if_nothing_had_been(cluster, base, tmp_path):
+CONDITIONS = ["terminal-raw", "per_loop-rmsnorm"]
+
+
+@pytest.fixture
+def grid(base, tmp_path):
+    """Return a function that makes the words of a study of two short runs."""
+    sizes = [word for name, value in base.model.items() for word in (f"--model.{name}", str(value))]
+    steps = ["--train.max_steps", "40", "--train.save_every", "1", "--train.log_every", "1", "--train.batch_size", "2"]
+    text = ["--corpus", base.data.corpus, "--data.sequence_length", "32"]
+
+    def words(name, *more):
+        own = ["--out", str(tmp_path / name), "--conditions", *CONDITIONS]
+        return ["reproduce", "--preset", "laptop", *text, *sizes, *steps, *own, *more]
+
+    return words
+
+
+def test_a_grid_of_which_a_machine_dies_ends_as_if_nothing_had_been(cluster, grid, tmp_path, monkeypatch):
     """The last test: it takes a machine of the cluster away."""
-    few = replace(base, train=replace(base.train, max_steps=40, save_every=1))
-    pids = []
+    killed = []
 
-    def kill_the_first_machine(out=tmp_path / "many" / "terminal-raw" / "seed-42"):
-        if (pid := owner(out)) not in (None, *pids):
-            pids.append(pid)
-        if len(pids) == 1 and (line := worker.read_report(out / worker.PROGRESS_FILE)) and 3 <= line["step"] < 35:
-            above = {parent.pid for parent in psutil.Process(pid).parents()}
-            (node,) = (n for n in cluster.worker_nodes if above & {p.pid for _, p in n.live_processes()})
-            cluster.remove_node(node, allow_graceful=False)
-            pids.append(0)
+    def kill_a_machine():
+        while not killed:
+            for run in (tmp_path / "many" / name / "seed-42" for name in CONDITIONS):
+                line = worker.read_report(run / worker.PROGRESS_FILE)
+                if not killed and line and 3 <= line["step"] < 35 and (pid := owner(run)) is not None:
+                    above = {parent.pid for parent in psutil.Process(pid).parents()}
+                    (node,) = (n for n in cluster.worker_nodes if above & {p.pid for _, p in n.live_processes()})
+                    cluster.remove_node(node, allow_graceful=False)
+                    killed.append(pid)
+            time.sleep(0.05)
 
-    class Killing:
-        def execute(self, jobs, tick):
-            RayExecutor(cluster.address).execute(jobs, kill_the_first_machine)
+    thread = threading.Thread(target=kill_a_machine, daemon=True)
+    thread.start()
+    assert main(grid("many", "--executor", "ray", "--ray_address", cluster.address)) == 0
+    assert killed
+    monkeypatch.setitem(EXECUTORS, "local", lambda processes, address: Here())
+    with shapes_unchecked():
+        assert main(grid("one")) == 0
+    many, one = (without_clocks(read_json(tmp_path / name / "results.json", dict)) for name in ("many", "one"))
+    assert many == one
+    missing = tmp_path / "many" / CONDITIONS[1] / "seed-42" / "result.json"
+    missing.unlink()
+    asked = []
 
-    studies = {}
-    for name, executor in (("many", Killing()), ("one", Here())):
-        with shapes_unchecked():
-            reproduce(few, tmp_path / name, ["terminal-raw"], executor=executor, console=Console(file=StringIO()))
-        studies[name] = without_clocks(read_json(tmp_path / name / "results.json", dict))
-    assert len(pids) == 3 and pids[1] == 0
-    assert studies["many"] == studies["one"]
+    def execute(self, jobs, tick):
+        asked.extend(one.name for one in jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RayExecutor, "execute", execute)
+    assert main(grid("many", "--executor", "ray")) == 130
+    assert asked == [f"{CONDITIONS[1]}/seed-42"]

@@ -27,6 +27,7 @@ signal.signal(signal.SIGTERM, save)
 threading.Thread(target=end_with_parent, daemon=True).start()
 with (folder / "pids").open("a") as file:
     file.write(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}\n")
+(folder / "gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 match (folder / "does").read_text():
     case "fail":
         print("no such luck")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+from uuid import uuid4
 
 from loopscale.errors import InputError
 
@@ -31,6 +32,7 @@ from .job import (
 POLLING = 0.2  # seconds
 PATIENCE = 120.0  # seconds for a run to save, and for the lock of one whose machine is gone to be free
 LOST_MACHINES = 100  # starts of one run: machines that are lent for hours go often
+MARK_FILE = ".seen-by-all"  # while the study runs
 FOLLOWED = ("LOOPSCALE_", "HF_")  # beginnings of the variables that runs follow on every machine
 
 
@@ -51,7 +53,9 @@ class RayExecutor:
             return
         with ends_are_interruptions(), _connected(self.address) as ray, ends_are_interruptions():  # Ray listens too
             try:
-                self._execute(ray, list(jobs), tick)
+                with _marked(jobs[0].folder) as mark:
+                    _require_shared(ray, mark)
+                    self._execute(ray, list(jobs), tick, mark)
             except ray.exceptions.RayError as error:
                 said = str(error).strip().splitlines()
                 raise InputError(
@@ -59,7 +63,7 @@ class RayExecutor:
                     "same command goes on from what was saved."
                 ) from error
 
-    def _execute(self, ray: Any, waiting: list[Job], tick: Callable[[], None]) -> None:
+    def _execute(self, ray: Any, waiting: list[Job], tick: Callable[[], None], mark: ray_task.Mark) -> None:
         nodes = [(int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0))) for n in alive(ray)]
         cores, gpus = share(nodes, min(len(waiting), self.processes or len(waiting)))
         here = inspect.unwrap(ray_task.run_here)  # tests wrap it in what cannot be sent
@@ -69,7 +73,7 @@ class RayExecutor:
             while waiting or running:
                 while waiting and len(running) < (self.processes or len(waiting) + len(running)):
                     job = waiting.pop(0)
-                    running[task.remote(**_asked(job, cores))] = job
+                    running[task.remote(**_asked(job, cores, mark))] = job
                 for ended in ray.wait(list(running), timeout=POLLING)[0]:
                     _judge(running.pop(ended), ray_task.Ended(*ray.get(ended)))
                 tick()
@@ -107,13 +111,41 @@ def alive(ray: Any) -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _asked(job: Job, cores: int) -> dict[str, Any]:
+@contextmanager
+def _marked(folder: Path) -> Iterator[ray_task.Mark]:
+    """Yield a mark in a folder that only who shares it can know."""
+    path, token = folder.resolve() / MARK_FILE, uuid4().hex
+    path.write_text(token, encoding="utf-8")
+    try:
+        yield ray_task.Mark(str(path), token, str(Path.cwd()))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _require_shared(ray: Any, mark: ray_task.Mark) -> None:
+    """Raise `InputError` where a machine that could run something does not see the study, before anything runs."""
+    on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    look = ray.remote(inspect.unwrap(ray_task.seen_here))
+    nodes = [node["NodeID"] for node in alive(ray) if node["Resources"].get("CPU", 0) >= 1]
+    looks = [look.options(num_cpus=0, scheduling_strategy=on(node, soft=False)).remote(tuple(mark)) for node in nodes]
+    answers = ray.get(ray.wait(looks, num_returns=len(looks), timeout=PATIENCE)[0]) if looks else []
+    if blind := sorted({host for seen, host in answers if not seen}):
+        raise _not_shared(", ".join(blind), Path(mark.path).parent)
+
+
+def _not_shared(hosts: str, folder: Path) -> InputError:
+    return InputError(
+        f"machine {hosts} of the Ray cluster does not share {folder} with this one: put --out on a file system that "
+        "all machines see under one path, or run a study on each and merge them (loopscale report)."
+    )
+
+
+def _asked(job: Job, cores: int, mark: ray_task.Mark) -> dict[str, Any]:
     folder = job.folder.resolve()
     followed = {name: value for name, value in os.environ.items() if name.startswith(FOLLOWED)}
     return {
         "words": ["-m", WORKER, str(folder), str(PATIENCE)],
-        "folder": str(folder),
-        "place": str(Path.cwd()),
+        "mark": tuple(mark),
         "log": str(folder / LOG_FILE),
         "environment": {
             **followed,
@@ -129,10 +161,7 @@ def _judge(job: Job, ended: ray_task.Ended) -> None:
     if ended.status:
         raise failed(job, ended.pid, ended.status, f" on {ended.host}")
     if ended.status is None or not _appears(job.folder / RESULT_FILE):
-        raise InputError(
-            f"machine {ended.host} of the Ray cluster does not share {job.folder.resolve()} with this one: put --out "
-            "on a file system that all machines see under one path, or run a study on each and merge their reports."
-        )
+        raise _not_shared(ended.host, job.folder.resolve())
 
 
 def _appears(path: Path) -> bool:

@@ -14,6 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+LATE = 10.0  # seconds until a network file system shows what another machine has written
+
+
+class Mark(NamedTuple):
+    """A file beside the runs, what it holds for this study alone, and the working folder: who shares all sees them."""
+
+    path: str
+    token: str
+    place: str
+
 
 class Ended(NamedTuple):
     """How a job's process ended, its number, and the machine; no status where the machine lacks the study's folder."""
@@ -23,10 +33,22 @@ class Ended(NamedTuple):
     host: str
 
 
+def seen_here(mark: Mark) -> tuple[bool, str]:
+    """Return whether this machine sees the study's files and its working folder, and its name."""
+    mark, end = Mark(*mark), time.monotonic() + LATE
+    while True:
+        try:
+            seen = Path(mark.place).is_dir() and Path(mark.path).read_text(encoding="utf-8") == mark.token
+        except OSError:
+            seen = False
+        if seen or time.monotonic() > end:
+            return seen, socket.gethostname()
+        time.sleep(0.2)
+
+
 def run_here(
     words: Sequence[str],
-    folder: str,
-    place: str,
+    mark: Mark,
     log: str,
     environment: Mapping[str, str],
     attempts: int,
@@ -36,16 +58,16 @@ def run_here(
 
     Args:
         words: the command after the interpreter.
-        folder: of the run, under the same path on every machine.
-        place: the working folder, which relative paths of the run start from.
+        mark: that this machine has to see; relative paths of the run start from its working folder.
         log: takes what the process prints.
         environment: variables beside those of this machine.
         attempts: how often to start it while it is ended from outside.
         stopped: the exit status of a process that was asked to stop.
     """
-    host = socket.gethostname()
-    if not (Path(folder).is_dir() and Path(place).is_dir()):
+    seen, host = seen_here(mark)
+    if not seen:
         return None, 0, host
+    place = Mark(*mark).place
     status, pid = 0, 0
     for _ in range(attempts):
         with Path(log).open("ab") as file:

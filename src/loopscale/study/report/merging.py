@@ -1,7 +1,7 @@
 """Merging of studies: runs of one configuration from several folders and machines, as one study with more seeds.
 
 What was trained on another text, at another depth or otherwise is refused: a mean over both would be of neither. A seed
-of a condition counts once, or the same run would be taken for two.
+of a condition counts once, or the same run would be taken for two; with other figures in two studies it is refused.
 """
 
 import os
@@ -19,6 +19,7 @@ from ..results import RESULTS_FILE, ConditionResult, Results, Run
 
 STUDIES = "studies"  # key of the document under which a merged study says of what it is made
 CORPUS = ("sha256", "tokenizer", "vocab_size")
+FIGURES = ("steps", "tokens", "cross_entropy", "norm")  # of a run that stands in two studies
 # how a run was computed, which the machine may ask for, and what is compared by its content
 HOW = {"train.micro_batches", "train.checkpoint_loops", "train.compile", "train.deterministic", "data.tokenizer"}
 
@@ -51,8 +52,9 @@ def merged(folders: Sequence[Path], studies: Sequence[Results], out: Path) -> Re
         _check(where, first, name, study)
     conditions: dict[str, ConditionResult] = {}
     parts = []
+    owners: dict[str, str] = {}
     for name, folder, study in zip(names, folders, studies, strict=True):
-        twice = _add(conditions, study, Path(os.path.relpath(folder, out)))
+        twice = _add(conditions, owners, name, study, Path(os.path.relpath(folder, out)))
         parts.append(Part(name, study.seeds, tuple(twice), study.environment))
     return replace(
         first,
@@ -75,17 +77,35 @@ def left_out(results: Results) -> list[str]:
     return found
 
 
-def _add(conditions: dict[str, ConditionResult], study: Results, place: Path) -> list[str]:
-    """Add a study's runs; return the names of those whose condition and seed are there already."""
+def _add(
+    conditions: dict[str, ConditionResult], owners: dict[str, str], name: str, study: Results, place: Path
+) -> list[str]:
+    """Add a study's runs, whose `owners` it is then; return the names of those that a study before has too."""
     twice = []
-    for name, condition in study.conditions.items():
-        before = conditions.get(name)
-        known = {run.seed for run in before.runs} if before else set()
-        new = tuple(_placed(run, place) for run in condition.runs if run.seed not in known)
-        twice += [f"{name}/seed-{run.seed}" for run in condition.runs if run.seed in known]
-        runs = sorted((*(before.runs if before else ()), *new), key=lambda run: run.seed)
-        conditions[name] = replace(before or condition, runs=tuple(runs))
+    for condition, result in study.conditions.items():
+        before = conditions.get(condition)
+        known = {run.seed: run for run in before.runs} if before else {}
+        for run in result.runs:
+            if run.seed in known:
+                twice.append(f"{condition}/seed-{run.seed}")
+                _require_same(owners[twice[-1]], name, twice[-1], known[run.seed], run)
+            else:
+                owners[f"{condition}/seed-{run.seed}"] = name
+                known[run.seed] = _placed(run, place)
+        runs = sorted(known.values(), key=lambda run: run.seed)
+        conditions[condition] = replace(before or result, runs=tuple(runs))
     return twice
+
+
+def _require_same(where: str, name: str, run: str, ours: Run, theirs: Run) -> None:
+    """Raise `InputError` where a run of one name has other figures in another study: which is it?"""
+    for figure in FIGURES:
+        a, b = getattr(ours, figure), getattr(theirs, figure)
+        if str(a) != str(b):  # NaN is like NaN
+            raise InputError(
+                f"{where} and {name} hold {run} with other figures ({figure} is {a} in the first and {b} in the "
+                "other): remove it from one of them, or train it there with another seed."
+            )
 
 
 def _placed(run: Run, place: Path) -> Run:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from types import ModuleType
 from typing import Any, TypeGuard
 
@@ -59,6 +60,7 @@ def one_cache_name(forward: Callable[..., Any]) -> Callable[..., Any]:
             _insist(f"`past_key_values` is deprecated for {type(self).__name__}: call the cache `cache`.")
         return forward(self, *args, **kwargs)
 
+    vars(telling)["__signature__"] = signature(forward)  # which every call of `generate` asks for, several times
     return telling
 
 

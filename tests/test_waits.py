@@ -1,12 +1,14 @@
 """Nothing waits for an accelerator inside the loop over k, in training, measuring and decoding."""
 
+from itertools import zip_longest
+
 import pytest
 import torch
 
 from loopscale.audit import audit, intervene, loop_curves
 from loopscale.decode import early_exit_generate, full_depth_generate, speculative_generate
-from loopscale.evaluate import depth_curve, rule_named
-from loopscale.halting import trace_exits
+from loopscale.evaluate import depth_curve
+from loopscale.halting import RULES, trace_exits
 from loopscale.model.parts import SLOTS
 from loopscale.objective import PENALTIES, SUPERVISIONS
 from loopscale.train.metrics import LoopSums, token_sums
@@ -82,8 +84,12 @@ MEASURED = {
     "loop curves": lambda model, batches: loop_curves(model, batches, model.num_loops + 1),
     "interventions": lambda model, batches: intervene(model, batches, factors=(0.3,)),
     "depth curve": depth_curve,
-    "halting trace": lambda model, batches: trace_exits(model, batches, [rule_named("max_probability")]),
+    "halting trace": lambda model, batches: trace_exits(model, batches, rules_of(model)),
 }
+
+
+def rules_of(model):
+    return [rule for rule in RULES.values() if rule.applies_to(model)]
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -113,10 +119,17 @@ def speculation(model, ids, new):
     return speculative_generate(model, ids, new).stats.passes
 
 
-@pytest.mark.parametrize("write", [generated, full_depth, speculation])
-def test_decoding_waits_between_tokens_or_passes_alone(device, write):
+PARTS_OF_A_LOOP = [  # every carry and every injection, two at a time
+    {"recurrence": carry or "residual", "injection": injection or "none"}
+    for carry, injection in zip_longest(SLOTS["recurrence"], SLOTS["injection"])
+]
+DECODED = [(generated, {}), (full_depth, {}), (speculation, {}), *((full_depth, fields) for fields in PARTS_OF_A_LOOP)]
+
+
+@pytest.mark.parametrize(("write", "fields"), DECODED)
+def test_decoding_waits_between_tokens_or_passes_alone(device, write, fields):
     def waits_of_one(loops):
-        model, ids = moved(tiny_model(**SMALL, num_loops=loops)), There(WINDOWS[:2, :4])
+        model, ids = moved(tiny_model(**SMALL, num_loops=loops, **fields)), There(WINDOWS[:2, :4])
         counts, steps = [], []
         for new in (3, 6):
             device.waits.clear()

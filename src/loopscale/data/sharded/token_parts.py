@@ -90,7 +90,8 @@ def _join(path: Path, parts: Sequence[Path]) -> int:
         spelled.update(tokens.spelled)
     if not count:
         return 0
-    with mmap.mmap(-1, count * dtype.itemsize, prot=mmap.PROT_READ) as nothing:
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared ones would be memory
+    with mmap.mmap(-1, count * dtype.itemsize, flags=private, prot=mmap.PROT_READ) as nothing:
         zeros = np.frombuffer(nothing, dtype)
         write_tokens(path, Tokens(zeros, text_bytes, spelled=dict(spelled)))
         del zeros

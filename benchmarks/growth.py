@@ -46,7 +46,9 @@ def by_vocabulary(shape: Shape, rounds: int) -> dict[str, Any]:
 
 
 def exponent(points: list[tuple[float, float]]) -> float:
-    """Return the least-squares slope of log y over log x."""
+    """Return the least-squares slope of log y over log x; NaN for fewer than two points, as noise may leave."""
+    if len(points) < 2:
+        return math.nan
     logs = [(math.log(x), math.log(y)) for x, y in points]
     mean_x, mean_y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)

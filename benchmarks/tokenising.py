@@ -65,7 +65,9 @@ def write(folder: Path, files: int, mib: int) -> None:
         while size < mib * MIB:
             chosen.append(next(texts))
             size += len(chosen[-1].encode())
-        pq.write_table(pa.table({"text": chosen}), folder / f"part-{number}.parquet", compression="none")
+        pq.write_table(
+            pa.table({"text": chosen}), folder / f"part-{number}.parquet", compression="none", use_dictionary=False
+        )
 
 
 def start(asked: dict[str, Any]) -> "subprocess.Popen[str]":

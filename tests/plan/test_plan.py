@@ -173,6 +173,7 @@ def test_the_command_plans_a_folder_with_overrides_and_writes_json(quick, tmp_pa
         (["--model.num_loops", "5000"], "plan at most 2,000"),
         (["--model.num_coda_layers", "1000000000"], "plan at most 2,000"),
         (["--train.batch_size", "1000000000"], "takes its logits in"),
+        (["--model.vocab_size", "1000000000"], "at most 33,554,432"),
     ],
 )
 def test_the_command_answers_bad_input_in_a_sentence(words, sentence, capsys):

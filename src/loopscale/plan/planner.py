@@ -77,6 +77,8 @@ class _Planner:
 
     def _require_few_parts(self) -> None:
         """Raise `InputError` for a step whose logits are so many that even going through its parts takes minutes."""
+        if (most := CHUNK_BYTES // BYTES) < self.vocabulary:
+            raise InputError(f"a vocabulary of {self.vocabulary:,} is not planned for: give one of at most {most:,}.")
         tokens = self.micro_batch * self.run.data.sequence_length
         parts = tokens * self.deepest.loops // max(1, CHUNK_BYTES // (BYTES * self.vocabulary))
         if parts > MOST_PARTS:

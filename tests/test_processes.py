@@ -27,10 +27,7 @@ MEASURED = {
         "1",
         "--precision",
         "bf16",
-        "--halting",
-        "all",
-        "--level",
-        "token",
+        *HALTING,
         *QUICK,
     ],
     "audit": ["--windows", "5", "--batch_size", "2", "--search", "--full"],
@@ -163,3 +160,18 @@ def test_one_process_alone_does_everything():
         assert is_first() and list(each([1, 2], str)) == ["1", "2"]
         assert first_alone(lambda: 3) == agreed(lambda: 3) == 3
         require_alike("a number", 7)
+
+
+def test_processes_that_cannot_meet_are_a_sentence(monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "no-port")
+    with pytest.raises(InputError, match="cannot meet at MASTER_ADDR=localhost MASTER_PORT=no-port"), shared():
+        raise AssertionError
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_processes_of_mpi_do_not_each_measure(command, folder, monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    assert main([command, "run"]) == 2
+    assert "MPI started processes that know nothing of each other" in capsys.readouterr().err

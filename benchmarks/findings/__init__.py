@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.findings import matrices
-from benchmarks.findings.study import Study, said
+from benchmarks.findings.study import Study
 from loopscale.study import Run, judged, load, write_report
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def page() -> str:
     paper = [study for study in decisive if not study.is_of_ways]
     main = max(ways, key=lambda study: len(study.results.all_runs))
     return environment.get_template("page.md.j2").render(
-        studies=studies, ways=ways, paper=paper, decisive=decisive, main=main, said=said, matrices=matrices
+        studies=studies, ways=ways, paper=paper, decisive=decisive, main=main, matrices=matrices
     )
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from loopscale.display import Table, mean_and_spread, percent, to_markdown
-from loopscale.study import TOPICS, Judgement, Results, Run
+from loopscale.study import TOPICS, Results, Run
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
-from loopscale.study.topics import halting, looping, rates, worth
+from loopscale.study.topics import rates
 from loopscale.study.topics.ways import disputed, ranking
 
 
@@ -59,12 +58,6 @@ class Study:
         link = f"[{self.name}](../results/{self.name})"
         return [link, *self.setting, seeds, str(len(self.results.all_runs))]
 
-    @property
-    def seeds_in_words(self) -> str:
-        """Return how many seeds it has."""
-        count = len(self.results.seeds)
-        return f"{count} seed{'s' if count > 1 else ''}"
-
     def price(self, verdict: str) -> str:
         """Return what the highest learning rate costs the conditions of one verdict on scale, least to greatest."""
         nats = rates.cost_of_the_highest_rate(self.results).get(verdict)
@@ -99,14 +92,6 @@ class Study:
         around = claim_interval(claim) if claim.n > 1 else "(one seed)"
         return self.link(f"{claim_value(claim)} {around}: {claim.verdict}", "claims")
 
-    def judged(self, verdict: str) -> list[Judgement]:
-        """Return the claims with a verdict."""
-        return [claim for claim in self.results.claims if claim.verdict == verdict]
-
-    def cost(self, condition: str) -> str:
-        """Return what a remedy costs at the last exit."""
-        return self.link(worth.remedy_cost(self.results, condition) or "–", "table-1")
-
     def over(self, condition: str, figure: Callable[[Run], float], table: str) -> str:
         """Return a figure over the seeds."""
         return self.link(mean_and_spread([figure(run) for run in self.results.runs(condition)]), table)
@@ -115,22 +100,9 @@ class Study:
         """Return the perplexity of exit k, the last one for 0."""
         return self.over(condition, lambda run: run.perplexity[k - 1], "table-1")
 
-    def far(self, condition: str) -> str:
-        """Return the perplexity of the deepest exit of the curve, past the trained depth."""
-        values = [run.perplexity_by_depth[-1] for run in self.results.runs(condition)]
-        return f"[{mean_and_spread(values)}]({self.figure('perplexity-by-depth')})"
-
     def norm(self, condition: str) -> str:
         """Return the final norm."""
         return self.over(condition, lambda run: run.norm[-1], "table-1")
-
-    def gain(self, condition: str) -> str:
-        """Return the depth gain."""
-        return self.over(condition, looping.depth_gain, "looping")
-
-    def conditions(self, *names: str) -> list[str]:
-        """Return those of the conditions that it has."""
-        return [name for name in names if self.results.runs(name)]
 
     @property
     def trained_at_every_exit(self) -> list[Run]:
@@ -164,17 +136,3 @@ class Study:
     def _table(self, name: str) -> Table | None:
         built = (build(self.results) for topic in TOPICS for build in topic.tables)
         return next((table for table in built if table is not None and table.name == name), None)
-
-
-TABLE_OF = {"ranking": "control"}  # of a sentence, where it has another name
-
-
-def said(study: Study, what: str) -> str:
-    """Return a sentence of the report, as a link to its table."""
-    sentences: dict[str, Callable[[Results], Any]] = {
-        "looping": looping.looping_sentence,
-        "halting": halting.halting_sentence,
-        "ranking": ranking.ranking_sentence,
-        "rates": rates.rates_sentence,
-    }
-    return study.link(sentences[what](study.results) or "–", TABLE_OF.get(what, what))

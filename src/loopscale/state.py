@@ -14,12 +14,11 @@ from loopscale.stepping import State
 from loopscale.system.precision import widened
 
 PerToken = Float[Tensor, "batch seq"]
-SQUARES = torch.finfo(torch.float32).max  # norms add up squares in float32, whatever the state's dtype
 
 
 def room(dtype: torch.dtype, hidden: int) -> float:
     """Return the largest number that channels of a state may be: of its dtype, and with squares that can be added."""
-    return min(torch.finfo(dtype).max, math.sqrt(SQUARES / hidden))
+    return min(torch.finfo(dtype).max, math.sqrt(torch.finfo(widened(dtype)).max / hidden))  # as `norm` adds them up
 
 
 def norm(z: State) -> PerToken:

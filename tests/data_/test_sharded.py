@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loopscale import InputError
-from loopscale.data import load_corpus, load_tokenizer, tokenize
+from loopscale.data import corpora, load_corpus, load_tokenizer, tokenize
 from loopscale.data.folders import reading
 from loopscale.data.sharded import catalogue, documents, token_parts
 from loopscale.data.sharded.token_parts import write_part
@@ -142,3 +142,27 @@ def test_processes_are_as_many_as_parts_and_memory_allow(folders, large, monkeyp
     assert processes_for(parts, 4) == 4 and processes_for(parts, 100) == 9
     monkeypatch.setattr("loopscale.data.sharded.token_processes.UNPACKED", 2**60)
     assert processes_for(parts, None) == 0  # this process does it alone
+
+
+def test_names_that_are_no_utf_8_are_read(folders, large, tmp_path):
+    shutil.copytree(folders / "spread", tmp_path / "mine")
+    (tmp_path / "mine" / os.fsdecode(b"\xff.txt")).write_text("more text. " * 30)
+    assert load_corpus(str(tmp_path / "mine"), cache_dir=tmp_path / "cache").train
+
+
+def test_a_folder_that_a_link_named_is_not_asked_for_by_the_link(folders, large, tmp_path):
+    shutil.copytree(folders / "spread", tmp_path / "mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    first = load_corpus(str(tmp_path / "link"), cache_dir=tmp_path / "cache")
+    (tmp_path / "link").unlink()
+    second = load_corpus(str(tmp_path / "mine"), cache_dir=tmp_path / "cache")
+    assert list(second.train) == list(load_corpus(str(tmp_path / "mine"), cache_dir=tmp_path / "other").train)
+    assert second.id.sha256 == first.id.sha256
+
+
+def test_a_large_folder_whose_text_is_small_is_read_once(folders, large, tmp_path, monkeypatch):
+    read = []
+    whole = corpora.read_folder
+    monkeypatch.setattr(corpora, "read_folder", lambda *given: read.append(given) or whole(*given))
+    load_corpus(str(folders / "few"), cache_dir=tmp_path / "cache")
+    assert len(read) == 1

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 from loopscale.study.topics.ways import ranking
 from tests.study.conftest import RUNS
 
@@ -48,3 +51,12 @@ def test_whether_the_verdict_predicts_harm_is_said(ways):
     assert "best first, is raw (0.905), none (1.00), inter_loop_norm (1.22)" in said and "in 50% of pairs" in said
     only = {key: value for key, value in RUNS.items() if key[0] == "none"}
     assert ranking.control(ways(runs=only)) is None and ranking.ranking_sentence(ways(runs=only)) is None
+
+
+def test_a_way_that_diverged_in_one_seed_is_not_told_by_the_others(ways):
+    results = ways()
+    raw = results.conditions["raw@0.003"]
+    lost = replace(raw.runs[0], cross_entropy=(math.nan,) * 4)
+    broken = replace(results, conditions={**results.conditions, "raw@0.003": replace(raw, runs=(lost, *raw.runs[1:]))})
+    assert rows_of(ranking.control(broken))["raw"]["over none"] == "–"
+    assert "raw (diverged)" in ranking.ranking_sentence(broken)

@@ -103,8 +103,8 @@ def search(
 ) -> SearchReport:
     """Find the `num_directions` linear directions of the state that are least visible and most retained.
 
-    Memory is a few (hidden, hidden) matrices. `probes` random moves a loop and batch measure retention. Arguments
-    about the loss are those of `audit`.
+    Memory is a few (hidden, hidden) matrices, and a byte a channel for every token and move of a batch. `probes` random
+    moves a loop and batch measure retention. Arguments about the loss are those of `audit`.
 
     Raises `InputError` for a wrong model or batches, as `audit` does, and for fewer than 2 batches: every second one is
     held out.
@@ -185,7 +185,7 @@ def _of_batch(model: Looped, losses: Losses, window: Window, signs: Signs) -> Fo
     reads, z = Reads(call), first_state(call)
     steps = max(losses.num_loops - 1, 1)
     for k in range(losses.num_loops):
-        finite.note(z, f"the state of loop {k + 1}")
+        finite.note_state(z, k)
         for loss in losses:
             if loss.looks(k):
                 gradient, token_losses = loss.gradient(reads, z, k, labels)

@@ -28,7 +28,6 @@ from loopscale.errors import InputError
 from loopscale.facts import Facts, Reads, facts_of
 from loopscale.objective import Losses
 from loopscale.processes import each
-from loopscale.state import norm
 from loopscale.stepping import Looped, State, evaluating
 
 ENDS = "the model cannot run past its trained depth: nothing is measured there"
@@ -84,7 +83,7 @@ def audit(
         supervision=losses.supervision,
         supervised_loops=tuple(k + 1 for k in range(losses.num_loops) if losses.exits.looks(k)),
         tokens=run.cross_entropy.tokens,
-        hidden_size=run.hidden_size,
+        hidden_size=z.shape[-1],
         thresholds=thresholds,
         cross_entropy=run.cross_entropy.means(),
         scale=run.scale.stats(),
@@ -99,7 +98,7 @@ def audit(
     )
 
 
-Measured = tuple[ScaleSums, Sums, list[list[Sums]], int]  # of one batch: all that a session adds up, and its width
+Measured = tuple[ScaleSums, Sums, list[list[Sums]]]  # of one batch: all that a session adds up
 
 
 @final
@@ -110,13 +109,11 @@ class _Session:
         self.model, self.losses, self.steps = model, losses, steps
         self.scale, self.cross_entropy = ScaleMeter(), LoopMeans()
         self.coordinates = coordinates
-        self.hidden_size = 0
         self.finite = Finite()  # of the batch
 
     def run(self, windows: Iterable[Window]) -> None:
         """Measure every batch, whichever process does, and add them up in their order."""
-        for of_scale, cross_entropy, coordinates, hidden_size in each(windows, self._of_batch):
-            self.hidden_size = hidden_size
+        for of_scale, cross_entropy, coordinates in each(windows, self._of_batch):
             self.scale.take_in(of_scale)
             self.cross_entropy.take_in(cross_entropy)
             for meter, found in zip(self.coordinates, coordinates, strict=True):
@@ -134,13 +131,12 @@ class _Session:
         call = Call(self.model, inputs)
         reads, z = Reads(call), first_state(call)
         for k in range(self.losses.num_loops):
-            self.finite.note(norm(z)[..., None], f"the state of loop {k + 1}, or the sum of its squares,")
+            self.finite.note_state(z, k)
             self._look(reads, k, z, labels, counted)
             if k < self.steps:
                 z = self._advance(call, k, z, counted)
         self.finite.require()
-        found = [meter.found() for meter in self.coordinates]
-        return self.scale.found(), self.cross_entropy.sums(), found, z.shape[-1]
+        return self.scale.found(), self.cross_entropy.sums(), [meter.found() for meter in self.coordinates]
 
     def _look(self, reads: Reads, k: int, z: State, labels: Tensor, counted: Counted) -> None:
         """Measure what every loss sees of the state of loop k."""

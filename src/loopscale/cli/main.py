@@ -103,8 +103,14 @@ def _run(name: str, words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
     _require_place()
-    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return _begun(name, _read(name, words))
+    started = os.environ.get("WORLD_SIZE", "")
+    if not started.isdecimal() or int(started) < 2:
+        args = _read(name, words)
+        if name in SHARING:
+            from loopscale.system.launcher import check_ranks
+
+            check_ranks()  # refuses what is half set, and the processes of MPI, which would each measure and write
+        return _begun(name, args)
     from loopscale.processes import agreed, shared
 
     with shared():

@@ -145,15 +145,18 @@ def _local(path: Path, text_field: str | None, valid_fraction: float, cache_dir:
     if not too_large(files):
         return Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
 
+    held: list[Corpus] = []
+
     def survey() -> Survey | None:
         found = Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
         if not isinstance(found.train, Documents) or not isinstance(found.valid, Documents):
+            held.append(found)
             return None
         return Survey(found.id.sha256, found.train, found.valid, found.notes)
 
     found = surveyed(path, files, (text_field, str(valid_fraction)), survey, cache_dir)
     if found is None:
-        return Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
+        return held[0] if held else Corpus.of(name, *_of_folder(path, text_field, valid_fraction))
     return Corpus(CorpusId(name, found.sha256), found.train, found.valid, found.notes)
 
 

@@ -108,8 +108,8 @@ def _lost_meaning(curve: DepthCurve) -> Iterator[str]:
         yield f"From exit {lost} on the loss is not finite."
     if alike := _alike(curve):
         yield (
-            f"At exit{'s' if alike[1:] else ''} {', '.join(map(str, alike))} every window costs the same, as where all "
-            "tokens are alike: what is read there does not depend on the text."
+            f"At exit{'s' if alike[1:] else ''} {', '.join(map(str, alike))} every window costs the same: either all "
+            "windows hold the same text, or what is read there does not depend on it."
         )
     fill = [] if curve.fill is None else curve.fill.tolist()
     if near := [k for k, share in enumerate(fill, 1) if FULL <= share <= 1]:

@@ -193,8 +193,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
         recorder = recorder_of(self.config, kwargs, slots.total + 1)
         wanted = labels is None or not supervised_exits_only  # the logits
         exits = [k for k in range(K) if read[k] or (k + 1 == K and (wanted or recorder is not None))]
-        layout = None if cache is None else slots.every_exit
-        if cache is not None and layout is not None:
+        layout = slots.every_exit
+        if cache is not None:
             check_depth(cache, layout, exits)
         context = self.model.context(input_ids, attention_mask, position_ids, cache, inputs_embeds, recorder, layout)
         h = self.model.embed(input_ids, context, inputs_embeds)

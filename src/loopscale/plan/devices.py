@@ -40,7 +40,7 @@ DEVICES: Mapping[str, Device] = {
 }
 
 
-SLOWER = ("pcie", "nvl", "mig")
+OTHER_FORMS = ("pcie", "nvl", "mig")  # than the one in the table, most of them slower
 
 
 def device_of(name: str) -> Device:
@@ -53,9 +53,9 @@ def device_of(name: str) -> Device:
 def device_called(driver_name: str) -> Device | None:
     """Return the device that a driver calls so, such as `NVIDIA H100 80GB HBM3`; None for one that is not known.
 
-    Cards of the same name in another form (`NVIDIA H100 PCIe`) have other peaks, and parts of one (MIG) a part of it.
+    Cards of the same name in another form (`NVIDIA H100 PCIe`) may have other peaks, parts of one (MIG) a part of it.
     """
-    if any(form in driver_name.lower() for form in SLOWER):
+    if any(form in driver_name.lower() for form in OTHER_FORMS):
         return None
     words = driver_name.lower().replace("geforce ", "").replace("rtx ", "rtx").replace("-", " ").split()
     return next((DEVICES[word] for word in words if word in DEVICES), None)

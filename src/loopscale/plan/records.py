@@ -14,7 +14,9 @@ from loopscale.plan.parameters import Parameters
 #: model, and what lies between tensors in a heap that keeps what is freed, as a share of them.
 LIBRARIES = 300 * 2**20
 HOLES = 0.2
-USABLE = 0.92  # of a device's memory: the rest is its driver's, libraries' and what lies between tensors
+USABLE = (
+    0.92  # of a device's memory: the rest is its driver's, libraries' and what lies between tensors; of a CPU, others'
+)
 
 
 @final

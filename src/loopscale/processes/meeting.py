@@ -90,7 +90,17 @@ def shared() -> Iterator[None]:
 @cache
 def _store(address: str, port: str) -> tuple[Any, int, int]:
     """Return torch's store, which stays until this process ends, this one's number, and how many there are."""
-    return next(distributed.rendezvous("env://"))
+    try:
+        return next(distributed.rendezvous("env://"))
+    except (RuntimeError, ValueError) as error:  # torch's, of a store, and of a port that is no number
+        raise InputError(
+            f"the processes cannot meet at MASTER_ADDR={address} MASTER_PORT={port} ({_first_line(error)}): start them "
+            "with torchrun, with an address and a free port that all of them reach."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def each(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
         return
     waiting = iter(items)
     while True:
-        outcomes = _told(group, lambda: _one_of(list(islice(waiting, group.size)), group.rank, work))
+        outcomes = _told(group, lambda: _one_of(islice(waiting, group.size), group.rank, work))
         if len({outcome.items for outcome in outcomes}) > 1:
             raise InputError("the processes were given different numbers of batches: give all of them the same.")
         if not (left := outcomes[0].items):
@@ -44,10 +44,14 @@ def each(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
         yield from (outcome.value for outcome in outcomes[:left])
 
 
-def _one_of(items: list[T], rank: int, work: Callable[[T], R]) -> _Outcome:
+def _one_of(items: Iterable[T], rank: int, work: Callable[[T], R]) -> _Outcome:
     """Return what one's own of some items comes to, and how many there were."""
-    value = send_to_device(work(items[rank]), "cpu") if rank < len(items) else None
-    return _Outcome(value, items=len(items))
+    own, count = [], 0
+    for count, item in enumerate(items, 1):
+        if count == rank + 1:
+            own.append(item)
+    value = send_to_device(work(own[0]), "cpu") if own else None
+    return _Outcome(value, items=count)
 
 
 def _told(group: Group, work: Callable[[], _Outcome]) -> list[_Outcome]:

@@ -9,9 +9,10 @@ from typing import Any, final
 
 from transformers import PreTrainedConfig
 
-from loopscale.convert import FOLDERS
+from loopscale.convert import FOLDERS, kind_of_config
 from loopscale.convert.build import build_config
 from loopscale.errors import InputError
+from loopscale.load import LIVE
 from loopscale.model import LoopedConfig
 
 Described = Mapping[str, Any]  # a pretrained model's configuration as plain values
@@ -105,11 +106,13 @@ def looped_config(theirs: PreTrainedConfig, core: tuple[int, int], num_loops: in
 
 def refuse(described: Described) -> None:
     """Raise `InputError`, naming the field, for a model that computes something our layers do not."""
-    kind = described.get("model_type", "")
+    kind = kind_of_config(described)
     beyond = (name for name, lacks in BEYOND.items() if described.get(name) is not None and lacks(described[name]))
     found = next((f"{name} {_short(described[name])}" for name in beyond), None)
     if kind in FOLDERS:
         raise InputError(f"a model of type '{kind}' is a looped one already: evaluate, train or convert it as it is.")
+    if kind in LIVE:
+        raise InputError(f"a model of type '{kind}' is a looped one already: evaluate it as it is.")
     if kind not in FAMILIES:
         known, why = ", ".join(sorted(FAMILIES)), f" (it has {found})" if found else ""
         raise InputError(f"a model of type '{kind}' has no looped form{why}: retrofit reads {known}.")

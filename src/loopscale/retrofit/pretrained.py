@@ -45,8 +45,10 @@ def _described(name: str) -> dict[str, Any]:
     """Return the configuration with the defaults of its kind, where transformers knows the kind."""
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
-    except Exception:  # also values that transformers' own checks refuse: loading the weights tells which
+    except (OSError, ValueError, KeyError):  # a kind that transformers does not know: `refuse` names it
         return {}
+    except Exception as error:  # values that transformers' own checks refuse
+        raise InputError(f"the model at '{name}' cannot be read: {_first_line(error)}.") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -108,8 +108,8 @@ def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
 def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     """Return the innermost module whose output is not finite first, else whose gradient is, and its loop.
 
-    Where all are finite, the first whose squares are not, which every norm adds up. A module that is called once, as a
-    prelude or the readout of the only exit, has no loop.
+    Where all outputs are finite, the first whose squares are not, which every norm adds up. A module that is called
+    once, as a prelude or the readout of the only exit, has no loop.
     """
     heard = _Heard(model)
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -120,6 +120,9 @@ def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     if heard.is_told:
         return heard.place()
+    for name, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None and not torch.isfinite(gradient).all():
+            return f"the gradient of {name}"
     sizes = [0.0 if gradient is None else float(norm(gradient.flatten())) for gradient in gradients]
     if not sizes or torch.isfinite(norm(torch.tensor(sizes))):
         return None

@@ -12,6 +12,7 @@ from loopscale.batches import Batches, Window, windows_of
 from loopscale.call import Call
 from loopscale.errors import VERBS, InputError, require_looped
 from loopscale.facts import facts_of
+from loopscale.state import norm
 from loopscale.stepping import Looped, State
 from loopscale.system.precision import autocast_dtype
 
@@ -129,6 +130,10 @@ class Finite:
         """Take in a tensor (batch, seq, hidden), of the tokens that count."""
         finite = torch.isfinite(x)
         self._flags[what] = (finite if counted is None else finite.all(-1) | ~counted).all()
+
+    def note_state(self, z: State, k: int) -> None:
+        """Take in the state of loop k, and whether its squares can be added."""
+        self.note(norm(z)[..., None], f"the state of loop {k + 1}, or the sum of its squares,")
 
     def require(self) -> None:
         """Raise `InputError` that names the first that is not finite."""

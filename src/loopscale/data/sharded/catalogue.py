@@ -4,6 +4,7 @@ A text is known by its content, which takes a reading of all of it; while no fil
 system says, that reading need not be made again.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Survey:
 @final
 @dataclass(frozen=True)
 class Catalogue:
-    """A survey as it is kept; None where the text has so few documents that they are held in memory after all."""
+    """A survey as it is kept; None where the text is held in memory after all: few documents, or small files."""
 
     survey: Survey | None
 
@@ -57,8 +58,8 @@ def surveyed(
     stamps = {file: Stamp.of(file) for file in files}
     if any(time.time_ns() - stamp.recorded < SETTLED for stamp in stamps.values()):
         return survey()
-    state = [str(part) for file, stamp in stamps.items() for part in (file.relative_to(folder), *stamp)]
-    key = digest(FORMAT, str(folder.resolve()), *asked, *state)
+    state = [os.fsencode(str(part)) for file, stamp in stamps.items() for part in (file.relative_to(folder), *stamp)]
+    key = digest(FORMAT, os.fsencode(folder.absolute()), *asked, *state)
     path = (cache or default_cache_dir()) / f"corpus-{key[:32]}.json"
 
     def build(partial: Path) -> None:

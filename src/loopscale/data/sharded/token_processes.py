@@ -42,7 +42,7 @@ def write_parts(parts: Parts, tokenizer: PreTrainedTokenizerFast, processes: int
 
     Raises `InputError` for what one of them could not read or write, or where one was killed.
     """
-    with _started(processes, tokenizer) as idle, ThreadPoolExecutor(processes) as threads:
+    with ThreadPoolExecutor(processes) as threads, _started(processes, tokenizer) as idle:
 
         def write(part: Path, shards: Sequence[Shard]) -> Path:
             writer = idle.get()
@@ -58,19 +58,18 @@ def write_parts(parts: Parts, tokenizer: PreTrainedTokenizerFast, processes: int
                 done(one.result())
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
-            for _ in range(processes):
-                idle.get().kill()
             raise
 
 
 @contextmanager
 def _started(processes: int, tokenizer: PreTrainedTokenizerFast) -> Iterator["SimpleQueue[Writer]"]:
     """Yield writers that wait for work. They end when their input does: when we let go, and however we end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    path = os.pathsep.join(filter(None, sys.path))  # ours, and not the folder that we are in: it may hold the text
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
     idle: SimpleQueue[Writer] = SimpleQueue()
     writers = [
         subprocess.Popen(
-            [sys.executable, "-m", PROGRAM],
+            [sys.executable, "-P", "-m", PROGRAM],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -83,6 +82,10 @@ def _started(processes: int, tokenizer: PreTrainedTokenizerFast) -> Iterator["Si
             _tell(writer, tokenizer)
             idle.put(writer)
         yield idle
+    except BaseException:
+        for writer in writers:
+            writer.kill()
+        raise
     finally:
         for writer in writers:
             writer.communicate()

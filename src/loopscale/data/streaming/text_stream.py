@@ -4,6 +4,7 @@
 """
 
 import glob
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _local(path: Path, name: str, text_field: str | None) -> TextStream:
         return load_dataset(kind, data_files=names, split="train", streaming=True, **only)
 
     # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
-    sizes = [part for file in here for part in (found.name(file), file.stat().st_size)]
+    sizes = [part for file in here for part in (os.fsencode(found.name(file)), file.stat().st_size)]
     identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
     passed = [f for f in found.files if f not in files] if path.is_dir() else []
     notes += [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]

@@ -8,7 +8,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -128,7 +128,10 @@ def _require_shared(ray: Any, mark: ray_task.Mark) -> None:
     look = ray.remote(inspect.unwrap(ray_task.seen_here))
     nodes = [node["NodeID"] for node in alive(ray) if node["Resources"].get("CPU", 0) >= 1]
     looks = [look.options(num_cpus=0, scheduling_strategy=on(node, soft=False)).remote(tuple(mark)) for node in nodes]
-    answers = ray.get(ray.wait(looks, num_returns=len(looks), timeout=PATIENCE)[0]) if looks else []
+    answers = []
+    for told in ray.wait(looks, num_returns=len(looks), timeout=PATIENCE)[0] if looks else []:
+        with suppress(ray.exceptions.RayError):  # it is gone; who takes its runs looks again
+            answers.append(ray.get(told))
     if blind := sorted({host for seen, host in answers if not seen}):
         raise _not_shared(", ".join(blind), Path(mark.path).parent)
 

@@ -17,10 +17,11 @@ from loopscale.model import LoopedConfig
 from ...cells import agreed, columns_of_conditions, count_of, over_seeds, ratio_over_seeds, seeds_said
 from ...grid import RATE, SCALE_CONTROL, TRAINING, split_rate
 from ...results import Results, Run
-from ...topic import Topic, finite, ratio_of_perplexities
+from ...topic import Topic, finite
 from ..audit import TOPIC as AUDIT
 from ..audit import scale_verdict
 from ..depth import exit_of
+from ..exits import final_perplexity_ratio
 from ..looping import depth_gain
 from ..rates import at_the_highest_rate
 from .control import FAR, ControlRecord
@@ -150,10 +151,15 @@ def control_costs(results: Results) -> Table | None:
 
 
 def over_blind(found: Mapping[str, Entry], name: str) -> list[float]:
-    """Return an entry's last-exit perplexity over the blind model's, one per seed that both finished."""
+    """Return an entry's last-exit perplexity over the blind model's, for every seed that both have.
+
+    None at all where one of these runs diverged: those that survived would flatter the entry.
+    """
     blind = {run.seed: run for run in found[BLIND].runs}
-    pairs = ((run, blind[run.seed]) for run in found[name].runs if run.seed in blind)
-    return [ratio_of_perplexities(a.loss - b.loss) for a, b in pairs if not (a.diverged or b.diverged)]
+    pairs = [(run, blind[run.seed]) for run in found[name].runs if run.seed in blind]
+    if any(run.diverged for pair in pairs for run in pair):
+        return []
+    return [final_perplexity_ratio(a, b) for a, b in pairs]
 
 
 def ranks_by_seed(results: Results) -> dict[int, dict[str, int]]:
@@ -190,7 +196,7 @@ def ranking_sentence(results: Results) -> str | None:
     if not found:
         return None
     over = {name: fmean(over_blind(found, name) or [math.inf]) for name in found}
-    words = [f"{name} ({_word(over[name])})" for name in sorted(over, key=over.__getitem__)]
+    words = [f"{name} ({_word(over[name], found[name])})" for name in sorted(over, key=over.__getitem__)]
     said = f"The ways: last-exit perplexity over that of the blind model, best first, is {', '.join(words)}"
     if harm := verdict_harm(results):
         said += f"; a way that leaves a blind spot is worse than one that does not in {percent(harm[0])} of pairs"
@@ -198,8 +204,10 @@ def ranking_sentence(results: Results) -> str | None:
     return f"{said}."
 
 
-def _word(ratio: float) -> str:
-    return number(ratio, 3) if math.isfinite(ratio) else "diverged"
+def _word(ratio: float, entry: Entry) -> str:
+    if math.isfinite(ratio):
+        return number(ratio, 3)
+    return "diverged" if any(run.diverged for run in entry.runs) else "nothing to compare with"
 
 
 def _perplexity(run: Run, k: int) -> float | None:

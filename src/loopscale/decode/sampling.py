@@ -101,14 +101,16 @@ class Greedy(Sampling):
             margin = TIE_MARGIN_16_BIT if dtype.bits == 16 else TIE_MARGIN
         processed = self.processing(logits.to(widened(logits.dtype)), prefixes)
         top, tokens = processed.topk(min(2, logits.shape[-1]), dim=-1)
-        require_numbers(top[:, :1])
+        best = top.tolist()
+        if not all(values[0] < math.inf for values in best):
+            raise no_numbers()
         self.look(logits)
         largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).to(processed.dtype)
         if self.processing.lists:  # what multiplies logits multiplies their rounding; what forbids them is infinite
             finite = processed.masked_fill(processed.isinf(), 0)
             largest = torch.maximum(largest, torch.linalg.vector_norm(finite, torch.inf, dim=-1))
         chosen = []
-        for token, values, size in zip(tokens.tolist(), top.tolist(), largest.tolist(), strict=True):
+        for token, values, size in zip(tokens.tolist(), best, largest.tolist(), strict=True):
             gap = values[0] - values[-1]
             chosen.append(Proposal(token[0], gap, gap <= margin * dtype.eps * size))
         return chosen
@@ -170,10 +172,15 @@ class Sampled(Sampling):
 def require_numbers(chosen: Tensor) -> None:
     """Raise `InputError` where logits are not finite: what would be written then means nothing."""
     if not bool((chosen < torch.inf).all()):  # NaN is not below it either
-        raise InputError(
-            "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the "
-            "dtype (load the model in float32, or run fewer loops)."
-        )
+        raise no_numbers()
+
+
+def no_numbers() -> InputError:
+    """Return what is said of logits that are not finite."""
+    return InputError(
+        "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the dtype "
+        "(load the model in float32, or run fewer loops)."
+    )
 
 
 def all_alike(logits: Float[Tensor, "rows vocab"]) -> bool:

@@ -77,6 +77,7 @@ class LoopedModel(LoopedPreTrainedModel):
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
         self.rotary_emb = None if learned else RotaryEmbedding(config)
+        self.embedding_scale = config.embedding_scale
         self.dropout = nn.Dropout(config.dropout)
         self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
         self.prelude = build_layers(config, config.num_prelude_layers)
@@ -198,10 +199,10 @@ class LoopedModel(LoopedPreTrainedModel):
     def _enter(self, tokens: Tokens | None, inputs_embeds: State | None, context: Context) -> Injected:
         """Return the input e: token plus (learned) position embeddings, through the layers before the loops."""
         e = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
-        if self.config.embedding_scale != 1:
-            e = e * self.config.embedding_scale
+        if self.embedding_scale != 1:
+            e = e * self.embedding_scale
         if self.embed_positions is not None:
-            room = self.config.max_position_embeddings
+            room = self.embed_positions.num_embeddings
             if e.shape[1] > room:
                 raise InputError(
                     f"{e.shape[1]} tokens are more than the {room} positions this model has "

@@ -168,7 +168,12 @@ class _Speculation:
         return carried, loops
 
     def _before(self, row: int, k: int) -> Prefix:
-        """Return the tokens up to that at loop k: those that full depth has confirmed, and drafts that are deeper."""
+        """Return the tokens up to that at loop k: those that full depth has confirmed, and drafts that are deeper.
+
+        None of them where no setting looks at them.
+        """
+        if not self.sampling.processing.reads_prefix:
+            return row, []
         return row, [*self.writer.new[row], *self.wavefronts[row].unconfirmed(k)]
 
     def _update(self, row: int, proposals: dict[int, Proposal]) -> None:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from benchmarks.findings.study import Study
 from loopscale.display import number
+from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import SCALE_CONTROL
 from loopscale.study.topics import halting, looping, rates, worth
 from loopscale.study.topics.ways import ranking
@@ -35,7 +36,7 @@ def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
         return NONE
     entry = entries[name]
     rate = "" if entry.rate is None or entry.rates < 2 else f" at {entry.rate:g}"
-    ratio = ranking.ratio_over_seeds(ranking.over_blind(entries, name))
+    ratio = ratio_over_seeds(ranking.over_blind(entries, name))
     return f"{study.link(ratio or 'diverged', 'control')}{rate}"
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-from loopscale.display import Table, mean_and_spread, percent, to_markdown
+from loopscale.display import Table, mean_and_spread, number, percent, to_markdown
 from loopscale.study import TOPICS, Results, Run
+from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
 from loopscale.study.topics import rates
@@ -50,7 +52,47 @@ class Study:
             ", ".join(f"{rate:g}" for rate in self.rates),
             " to ".join(map(str, dict.fromkeys((steps[0], steps[-1])))),
             "ways" if self.is_of_ways else "paper",
+            self.otherwise or "–",
         )
+
+    @property
+    def otherwise(self) -> str:
+        """Return what is unlike the other studies: another optimizer than AdamW, depths that are drawn."""
+        train = self.results.config["train"]
+        muon = "Muon" if train.get("optimizer") == "muon" else ""
+        depth = train.get("depth", "fixed")
+        drawn = f"depths {depth['low']} to {depth['high']} drawn" if isinstance(depth, dict) else ""
+        return ", ".join(filter(None, (muon, drawn)))
+
+    @property
+    def seeds_in_words(self) -> str:
+        """Return how many seeds it has."""
+        count = len(self.results.seeds)
+        return f"{count} seed{'s' if count > 1 else ''}"
+
+    def at_highest(self, way: str) -> str:
+        """Return what the highest learning rate costs a way over its own best one."""
+        return self.link(rates.at_the_highest_rate(self.results)[way], "rates")
+
+    def decided(self, word: str) -> str:
+        """Return the ways that the interval over seeds calls better, or worse, than none, with their ratios."""
+        found = ranking.entries(self.results)
+        said = {name: ratio_over_seeds(ranking.over_blind(found, name)) or "" for name in found}
+        named = {name: ratio.split(" ")[0] for name, ratio in said.items() if ratio.endswith(f"({word})")}
+        order = sorted(named, key=lambda name: float(named[name]))
+        return ", ".join(f"`{name}` ({self.link(named[name], 'control')})" for name in order) or "none of them"
+
+    def best_perplexity(self, *names: str) -> str:
+        """Return the lowest last exit of some ways (all by default), each at its best rate, means over seeds."""
+        found = ranking.entries(self.results)
+        means = [fmean(run.perplexity[-1] for run in found[name].runs) for name in names or found]
+        return self.link(number(min(means)), "control")
+
+    def least_over_blind(self) -> str:
+        """Return the least ratio of a way's last exit to that of none."""
+        found = ranking.entries(self.results)
+        ratios = (ranking.over_blind(found, name) for name in found if name != ranking.BLIND)
+        return self.link(number(min(fmean(own) for own in ratios if own), 3), "control")
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.shapes import Shape, train_step
-from benchmarks.timing import live_mib
+from benchmarks.timing import kib, live_mib
 from loopscale.display import Column, Table
 from loopscale.objective import fused_cross_entropy, logit_cross_entropy
 from loopscale.plan import LIBRARIES, Circumstances, device_of, plan_memory
@@ -160,15 +160,10 @@ def resident(case: Case, handed_back: bool = False) -> float:
             time.sleep(0.2)
         if started.returncode is not None:
             raise SystemExit(f"{case} ended with status {started.returncode}")
-        peak = _high_water(started.pid)
+        peak = kib("VmHWM", Path(f"/proc/{started.pid}/status")) / 2**10
         started.kill()  # what it measures for its card is not the training's
         started.wait()
     return peak
-
-
-def _high_water(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

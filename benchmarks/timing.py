@@ -147,11 +147,16 @@ def _peak(run: Step) -> float:
         return _cuda_peak(run)
     if not STATUS.exists():  # not Linux: the high-water mark since the process began
         run()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return high_water(resource.RUSAGE_SELF)
     CLEAR.write_text("5")  # resets the high-water mark, which a child process inherits
-    before = _kib("VmRSS")
+    before = kib("VmRSS")
     run()
-    return (_kib("VmHWM") - before) / 2**10
+    return (kib("VmHWM") - before) / 2**10
+
+
+def high_water(who: int) -> float:
+    """Return the most MiB that this process, or the largest of those it started, had resident."""
+    return resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _cuda_peak(run: Step) -> float:
@@ -161,7 +166,7 @@ def _cuda_peak(run: Step) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def _kib(key: str) -> int:
-    """Return one line of the process's memory status, in KiB."""
-    lines = STATUS.read_text().splitlines()
+def kib(key: str, status: Path = STATUS) -> int:
+    """Return one line of a process's memory status, in KiB."""
+    lines = status.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from benchmarks.timing import high_water
 from loopscale.data import load_corpus, load_tokenizer, tokenize
 from loopscale.data.sharded import documents
 from loopscale.display import Column, Table
@@ -79,7 +80,7 @@ def measured(folder: str, cache: str, processes: int, held: bool) -> dict[str, A
     """Tokenise both splits, and return the MiB of this process and of the largest of those it started, and times."""
     if held:
         documents.IN_MEMORY = sys.maxsize
-    before, began = peak(resource.RUSAGE_SELF), time.time()
+    before, began = high_water(resource.RUSAGE_SELF), time.time()
     corpus = load_corpus(folder, quiet=True, cache_dir=Path(cache))
     tokenizer = load_tokenizer("bytes", corpus)
     tokens = [
@@ -91,15 +92,11 @@ def measured(folder: str, cache: str, processes: int, held: bool) -> dict[str, A
         "processes": processes,
         "tokens": sum(len(part.ids) for part in tokens),
         "imports_mib": before,
-        "peak_mib": peak(resource.RUSAGE_SELF) - before,
-        "peak_mib_of_a_writer": max(0.0, peak(resource.RUSAGE_CHILDREN) - before),
+        "peak_mib": high_water(resource.RUSAGE_SELF) - before,
+        "peak_mib_of_a_writer": max(0.0, high_water(resource.RUSAGE_CHILDREN) - before),
         "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in used),
         "seconds": time.time() - began,
     }
-
-
-def peak(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / (MIB if sys.platform == "darwin" else 2**10)
 
 
 def table(rows: list[dict[str, Any]], mib: int) -> Table:

@@ -128,13 +128,13 @@ def primitives(rank: int) -> None:
         assert list(each([], third_fails)) == []
         assert first_alone(lambda: rank) == 0
         assert agreed(lambda: rank) == rank
-        require_alike("a number", 7)
+        require_alike("a number", lambda: 7)
         for wrong, sentence in (
             (lambda: list(each(range(6), third_fails)), "third"),
             (lambda: list(each(range(2 * rank), str)), "different numbers"),
             (lambda: first_alone(lambda: third_fails(3)), "third"),
             (lambda: agreed(lambda: third_fails(3 * rank)), "third"),
-            (lambda: require_alike("a number", rank), "0 in process 0 and 1 in process 1"),
+            (lambda: require_alike("a number", lambda: rank), "0 in process 0 and 1 in process 1"),
         ):
             with pytest.raises(InputError, match=sentence):
                 wrong()

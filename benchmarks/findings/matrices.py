@@ -72,6 +72,12 @@ def remedies_beside(studies: Sequence[Study]) -> str:
     return markdown(["study", *worth.REMEDIES], rows)
 
 
+def paying(studies: Sequence[Study]) -> str:
+    """Return in how many models of all studies looping pays."""
+    gains = [looping.depth_gain(run) for study in studies for run in study.trained_at_every_exit if not run.diverged]
+    return f"{sum(gain > looping.BAND for gain in gains)} of {len(gains)}"
+
+
 def loops_beside(studies: Sequence[Study]) -> str:
     """Return in how many models looping pays, and what halting saves there; a row per study."""
     rows = []
@@ -83,7 +89,7 @@ def loops_beside(studies: Sequence[Study]) -> str:
         rows.append(
             [
                 study.name,
-                study.link(f"{sum(gain > looping.BAND for gain in gains)} of {len(gains)}", "looping"),
+                study.link(paying([study]), "looping"),
                 study.link(f"{number(min(gains))} to {number(max(gains))}", "looping"),
                 study.link(number(fmean(loops for loops, _ in records), 3), "halting-scale"),
                 study.link(number(fmean(halting.best_rule(record) for _, record in records), 3), "halting-scale"),

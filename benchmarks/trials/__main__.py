@@ -19,7 +19,7 @@ parser.add_argument(
 parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--processes", type=int, default=1, help="cases at a time; what comes out does not depend on it")
 parser.add_argument("--minutes", type=float, default=600, help="no case is begun after so many")
-parser.add_argument("--only", default="", help="the cases whose names hold this")
+parser.add_argument("--only", default="", help="of these, the cases whose names hold this (all such: --number 0)")
 parser.add_argument("--out", type=Path, default=Path("runs/trials.json"), help="where the records go")
 parser.add_argument("--place", type=Path, help="where the cases work; by default a temporary folder")
 args = parser.parse_args()

@@ -84,10 +84,10 @@ def _made(place: Path, words: list[str]) -> int:
     own, tokenizer = {"model_type": "own", "auto_map": MODEL_MAP}, place / "own-tokenizer"
     _write(tokenizer, {"tokenizer_config.json": TOKENIZER, "config.json": own})
     for name, config in (("own-model", own), ("native-with-code", {"auto_map": MODEL_MAP}), ("own-llama", LLAMA)):
-        _copied(place, name)
+        unlisted(place, name)
         kept = {} if name == "own-llama" else json.loads((place / name / "config.json").read_text())
         _write(place / name, {"config.json": {**kept, **config}})
-    folder = _copied(place, "own-tokenizer-of-a-run")
+    folder = unlisted(place, "own-tokenizer-of-a-run")
     (folder / "tokenizer.json").unlink()
     _write(folder, {"tokenizer_config.json": TOKENIZER})
     shutil.rmtree(place / "made", ignore_errors=True)
@@ -111,7 +111,7 @@ def _write(folder: Path, documents: dict[str, Any]) -> None:
         (folder / name).write_text(json.dumps(document))
 
 
-def _copied(place: Path, name: str) -> Path:
+def unlisted(place: Path, name: str) -> Path:
     """Return a copy of the finished run that no list of sizes vouches for."""
     folder = place / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -129,7 +129,7 @@ def _saved(mark: Path, path: Path) -> None:
 
 
 def _weights(place: Path, name: str, write: Callable[[Path, Path], None], verb: str) -> int:
-    folder = _copied(place, "pickled")
+    folder = unlisted(place, "pickled")
     (folder / "model.safetensors").unlink()
     write(place / "pwned", folder / name)
     shutil.rmtree(place / "made", ignore_errors=True)
@@ -139,7 +139,7 @@ def _weights(place: Path, name: str, write: Callable[[Path, Path], None], verb: 
 
 def _checkpoint(place: Path) -> int:
     """Go on in a folder whose checkpoint holds pickles in the place of the optimizer's state."""
-    folder = _copied(place, "checkpointed")
+    folder = unlisted(place, "checkpointed")
     checkpoint = folder / "checkpoints" / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     for name in ("model.safetensors", "config.json"):

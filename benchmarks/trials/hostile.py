@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.trials.foreign_code import inputs_with_code
+from benchmarks.trials.foreign_code import inputs_with_code, unlisted
 from benchmarks.trials.forks import REFUSED, forked
 from benchmarks.trials.names import Act, named_inputs, orders_in, prepare
 from benchmarks.trials.runner import Case, Record
@@ -115,13 +115,9 @@ def _on(verb: str, folder: Path) -> list[str]:
     return [verb, str(folder), *more.get(verb, [made, "--overwrite"])]
 
 
-def _changed(place: Path, changes: dict[str, Any], listed: bool = False) -> Path:
-    """Return a copy of the run with another config.json; `listed`: with the sizes and sums of what was there before."""
-    folder = place / "changed"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place / "run", folder)
-    if not listed:
-        (folder / "manifest.json").unlink()
+def _changed(place: Path, changes: dict[str, Any]) -> Path:
+    """Return a copy of the run with another config.json, which no list of sizes vouches for."""
+    folder = unlisted(place, "changed")
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return folder
@@ -175,7 +171,9 @@ def _files(place: Path) -> Iterator[tuple[str, Act]]:
     for name in ("model.safetensors", "tokenizer.json"):
 
         def damaged(name: str = name) -> int:
-            folder = _changed(place, {}, listed=True)
+            folder = place / "flipped"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(place / "run", folder)
             content = bytearray((folder / name).read_bytes())
             content[-9] ^= 4
             (folder / name).write_bytes(content)

@@ -1,5 +1,6 @@
 """Streams of files here: each process its share, packed in order, gone on with at the very next window."""
 
+import shutil
 from itertools import islice, takewhile
 
 import pyarrow as pa
@@ -150,3 +151,13 @@ def test_a_file_that_breaks_off_in_the_middle_of_a_stream_is_named(tmp_path):
     data = load_stream(str(tmp_path), "bytes", sequence_length=LENGTH)
     with pytest.raises(InputError, match=r"b\.jsonl', line 1: no field 'text'"):
         one_pass(data.train)
+
+
+def test_what_is_said_of_a_stream_is_logged_unless_quiet(shards, tmp_path, caplog):
+    folder = tmp_path / "text"
+    shutil.copytree(shards, folder)
+    (folder / "notes.txt").write_text("not a row")
+    load_stream(str(folder), "bytes", sequence_length=LENGTH, quiet=True)
+    assert not caplog.messages
+    load_stream(str(folder), "bytes", sequence_length=LENGTH)
+    assert any("notes.txt is not streamed" in message for message in caplog.messages)

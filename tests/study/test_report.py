@@ -148,7 +148,7 @@ def test_the_last_words_are_the_answer_with_what_was_not_decided(study, tmp_path
         "The remedies",
     ]
     assert advised == f"{advice(judged(study())).headline}"
-    assert "1 do not hold (keeps-improving-rmsnorm)" in claims and "are not decided (lower-perplexity-raw, " in claims
+    assert "1 does not hold (keeps-improving-rmsnorm)" in claims and "are not decided (lower-perplexity-raw, " in claims
     file = io.StringIO()
     render(Console(file=file, width=400), study(conditions=()))
     assert "The claims" not in file.getvalue() and "norm-ratio-raw" not in file.getvalue()

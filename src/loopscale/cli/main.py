@@ -103,8 +103,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
     _require_place()
-    started = os.environ.get("WORLD_SIZE", "")
-    if not started.isdecimal() or int(started) < 2:
+    if not _several():
         args = _read(name, words)
         if name in SHARING:
             from loopscale.system.launcher import check_ranks
@@ -118,6 +117,15 @@ def _run(name: str, words: Sequence[str]) -> int:
         if name in SHARING:
             return _begun(name, args)
     return _begun(name, args)  # training has the processes to itself
+
+
+def _several() -> bool:
+    """Return whether a launcher started several processes; torch comes in only where one says something."""
+    if not os.environ.get("WORLD_SIZE"):
+        return False
+    from loopscale.system.launcher import processes_started
+
+    return processes_started() > 1
 
 
 def _read_in_one_of_several(name: str, words: Sequence[str]) -> "Namespace":

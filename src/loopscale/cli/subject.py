@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -142,8 +143,9 @@ def loaded(load: Callable[[], list[Subject]]) -> list[Subject]:
     """
     subjects = agreed(load)
     for subject in subjects:
-        for fact, value in {**subject.facts, "hash of the weights": fingerprint(subject.model)}.items():
-            require_alike(f"{fact} of {subject.label}", value)
+        for fact in subject.facts:
+            require_alike(f"{fact} of {subject.label}", partial(subject.facts.get, fact))
+        require_alike(f"hash of the weights of {subject.label}", partial(fingerprint, subject.model))
     return subjects
 
 

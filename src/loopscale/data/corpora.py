@@ -3,7 +3,7 @@
 import logging
 import os
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
@@ -103,10 +103,16 @@ def load_corpus(
         corpus = _local(path, text_field, valid_fraction, cache_dir)
     else:
         raise _not_there(name_or_path)
-    if not quiet and os.environ.get("RANK", "0") == "0":
-        for note in corpus.notes:
-            logger.warning("corpus '%s': %s", corpus.id.name, note)
+    if not quiet:
+        tell(corpus.id.name, corpus.notes)
     return corpus
+
+
+def tell(name: str, notes: Iterable[str]) -> None:
+    """Log notes on a corpus, in the first process."""
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            logger.warning("corpus '%s': %s", name, note)
 
 
 def _stdlib(_: str, valid_fraction: float) -> Splits:

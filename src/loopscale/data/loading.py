@@ -1,7 +1,5 @@
 """Loading of data by names, for training, audit and evaluation alike."""
 
-import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +8,13 @@ from typing import final
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from loopscale.data.corpora import CorpusId, Split, load_corpus
+from loopscale.data.corpora import CorpusId, Split, load_corpus, tell
 from loopscale.data.encoding import vocabulary_size
 from loopscale.data.streaming import StreamedWindows, stream_of
 from loopscale.data.token_cache import tokenize
 from loopscale.data.tokenization import FitOn, load_tokenizer, require_vocabulary
 from loopscale.data.tokens import Tokens
 from loopscale.data.windows import Windows
-
-logger = logging.getLogger(__name__)
 
 LOOKED_AT = 1_000_000
 MUCH_UNKNOWN = 0.5
@@ -99,9 +95,8 @@ def load_data(
 
     train, valid = windows("train", sequence_length if stride is None else stride), windows("valid", sequence_length)
     notes = token_notes(tokenizer, train.tokens, valid.tokens)
-    if not quiet and os.environ.get("RANK", "0") == "0":
-        for note in notes:
-            logger.warning("corpus '%s': %s", text.id.name, note)
+    if not quiet:
+        tell(text.id.name, notes)
     return Data(train, valid, tokenizer, text.id, (*text.notes, *notes))
 
 
@@ -115,6 +110,7 @@ def load_stream(
     text_field: str | None = None,
     rank: int = 0,
     processes: int = 1,
+    quiet: bool = False,
 ) -> Data:
     """Return the same of a text that is read while it is trained on: one process's share, and what is held out.
 
@@ -131,7 +127,10 @@ def load_stream(
     train = StreamedWindows(stream, known, sequence_length, step, rank, processes)
     label = f"what is held out of corpus '{stream.id.name}'"
     valid = Windows(tokenize(held, known, "valid"), sequence_length, sequence_length, label)
-    return Data(train, valid, known, held.id, (*held.notes, *token_notes(known, valid.tokens)))
+    notes = (*held.notes, *token_notes(known, valid.tokens))
+    if not quiet:
+        tell(held.id.name, notes)
+    return Data(train, valid, known, held.id, notes)
 
 
 def token_notes(tokenizer: PreTrainedTokenizerFast, *parts: Tokens) -> list[str]:

@@ -140,9 +140,9 @@ class Chart:
 
 #: What is said of points that are not drawn: the words, their state, and whether the value is finite.
 LEFT_OUT = (
-    ("Arrows: beyond the axis", "beyond", (True, False)),
-    ("Crosses: not finite beside them", "lost", (False,)),
-    ("Crosses: not above 0, where the axis is logarithmic, beside them", "lost", (True,)),
+    ("Arrows: beyond the axis", "beyond", True),
+    ("Crosses: not finite beside them", "lost", False),
+    ("Crosses: not above 0, where the axis is logarithmic, beside them", "lost", True),
 )
 
 
@@ -151,7 +151,7 @@ def remarks(chart: Chart) -> str:
     said = []
     left = {name: {kind: _left_out(chart, name, kind) for kind in ("beyond", "lost")} for name in chart.legend}
     for words, kind, finite in LEFT_OUT:
-        values_of = {name: [v for v in of[kind] if math.isfinite(v) in finite] for name, of in left.items()}
+        values_of = {name: [v for v in of[kind] if math.isfinite(v) == finite] for name, of in left.items()}
         found = {name: values for name, values in values_of.items() if values}
         if found:
             named = [f"{name} at {len(values)} point{'s' * (len(values) > 1)}" for name, values in found.items()]

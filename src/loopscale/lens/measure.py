@@ -53,7 +53,7 @@ class Lens:
 
     @property
     def alike(self) -> tuple[int, ...]:
-        """The exits, from 1, that hold no token for likelier than another, wherever they are asked."""
+        """The exits, from 1, whose likeliest tokens are all equally likely, wherever they are asked."""
         same = self.probability.amax(-1) <= self.probability.amin(-1)
         return tuple(k for k, all_same in enumerate(same.all(0).tolist(), 1) if all_same and self.top.shape[-1] > 1)
 

@@ -80,11 +80,12 @@ class _Planner:
         if (most := CHUNK_BYTES // BYTES) < self.vocabulary:
             raise InputError(f"a vocabulary of {self.vocabulary:,} is not planned for: give one of at most {most:,}.")
         tokens = self.micro_batch * self.run.data.sequence_length
-        parts = tokens * self.deepest.loops // max(1, CHUNK_BYTES // (BYTES * self.vocabulary))
+        parts = tokens * self.deepest.loops // (CHUNK_BYTES // (BYTES * self.vocabulary))
         if parts > MOST_PARTS:
             raise InputError(
                 f"a step of {tokens:,} tokens and {self.deepest.loops} loops with a vocabulary of {self.vocabulary:,} "
-                f"takes its logits in {parts:,} parts: lower train.batch_size, data.sequence_length or the vocabulary."
+                f"takes its logits in up to {parts:,} parts: lower train.batch_size, data.sequence_length or "
+                "the vocabulary."
             )
 
     def plan(self) -> Plan:

@@ -96,11 +96,11 @@ def first_alone(work: Callable[[], R]) -> R:
     return _told(group, lambda: _Outcome(work()) if group.rank == 0 else _Outcome())[0].value
 
 
-def require_alike(what: str, value: Any) -> None:
-    """Raise `InputError` where a value is not the same in all processes."""
+def require_alike(what: str, value: Callable[[], Any]) -> None:
+    """Raise `InputError` where a value is not the same in all processes; one that is alone does not ask for it."""
     group = TOGETHER.get()
     if group is None:
         return
-    found = group.gathered(value)
+    found = group.gathered(value())
     if other := next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None):
         raise InputError(f"{what} is {found[0]} in process 0 and {found[other]} in process {other}: give all the same.")

@@ -106,10 +106,10 @@ def first_place(trainer: LoopedTrainer, diverged: Diverged) -> str | None:
 
 
 def first_not_finite(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
-    """Return the innermost module whose output is not finite first, else whose gradient is, and its loop.
+    """Return the innermost module whose output is not finite first, and its loop; else the first whose squares are not.
 
-    Where all outputs are finite, the first whose squares are not, which every norm adds up. A module that is called
-    once, as a prelude or the readout of the only exit, has no loop.
+    Every norm adds those up. Where they are finite too, the same of gradients: of outputs, then of weights. A module
+    that is called once, as a prelude or the readout of the only exit, has no loop.
     """
     heard = _Heard(model)
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -84,6 +84,7 @@ def load_run_data(config: RunConfig, quiet: bool = False) -> Data:
             text_field=config.data.text_field,
             rank=int(os.environ.get("RANK") or 0),
             processes=processes_started(),
+            quiet=quiet,
         )
     return load_data(
         config.data.corpus,
@@ -131,7 +132,7 @@ def train(config: RunConfig, callbacks: Sequence[TrainerCallback] = (), quiet: b
             compute_in_one_order()
         with shared():  # so that what is wrong in one process ends all of them
             data = agreed(read)
-            require_alike("the hash of the text", data.corpus.sha256)
+            require_alike("the hash of the text", lambda: data.corpus.sha256)
             begin = agreed(prepared)
         if begin is None:
             return _finished(config, data, args)

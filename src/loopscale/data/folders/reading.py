@@ -97,12 +97,12 @@ def _read(
     """Return what the files of a split gave; those without the column, and those that hold nothing, are left out."""
     rows: dict[Path, _Read] = {}
     missing: NoText | None = None
-    code = [file for file in files if endings(file.name).format in CODE_ENDINGS]
-    for file in [file for file in files if file not in set(code)] + code:
+    code = {file for file in files if endings(file.name).format in CODE_ENDINGS}
+    for file in sorted(files, key=code.__contains__):  # programs last, else in order
         beside_rows = any(read.column is not None for read in rows.values())
         if not file.stat().st_size:
             found.leave_out(file, "empty")
-        elif file in set(code) and beside_rows:  # what made the rows, or loads them
+        elif file in code and beside_rows:  # what made the rows, or loads them
             found.leave_out(file, "a program beside the data")
         else:
             try:

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 
 from loopscale.data.folders import printable
 from loopscale.data.readers import Source, read_file
+from loopscale.data.readers.file_names import PARQUET_ENDINGS
 from loopscale.data.readers.rows import text_column
 from loopscale.errors import InputError
-
-PARQUET = frozenset({".parquet", ".pq"})
 
 
 def looked_at(files: Sequence[Path], text_field: str | None) -> tuple[list[Path], str | None, list[str]]:
@@ -28,7 +27,7 @@ def looked_at(files: Sequence[Path], text_field: str | None) -> tuple[list[Path]
             notes.append(f"{printable(file.name)} is not streamed: it is empty.")
             continue
         source = Source(file)
-        if source.ending in PARQUET and source.compression is None:
+        if source.ending in PARQUET_ENDINGS and source.compression is None:
             with source.guarded("parquet file"), pq.ParquetFile(file) as parquet:
                 names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
             if not rows:

@@ -109,7 +109,7 @@ def _local(path: Path, name: str, text_field: str | None) -> TextStream:
     # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
     sizes = [part for file in here for part in (os.fsencode(found.name(file)), file.stat().st_size)]
     identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
-    passed = [f for f in found.files if f not in files] if path.is_dir() else []
+    passed = [f for f in found.files if endings(f.name).format not in BUILDERS] if path.is_dir() else []
     notes += [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]
     train, valid = stream(split.train), stream(split.valid) if split.valid else None
     column = column or _column_of(train, name, text_field, split.train)

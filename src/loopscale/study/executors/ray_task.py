@@ -18,7 +18,7 @@ LATE = 10.0  # seconds until a network file system shows what another machine ha
 
 
 class Mark(NamedTuple):
-    """A file beside the runs, what it holds for this study alone, and the working folder: who shares all sees them."""
+    """A file in the first run's folder, what it holds for this study alone, and the working folder: all may be seen."""
 
     path: str
     token: str
@@ -33,12 +33,12 @@ class Ended(NamedTuple):
     host: str
 
 
-def seen_here(mark: Mark) -> tuple[bool, str]:
+def seen_here(mark: tuple[str, str, str]) -> tuple[bool, str]:
     """Return whether this machine sees the study's files and its working folder, and its name."""
-    mark, end = Mark(*mark), time.monotonic() + LATE
+    (path, token, place), end = mark, time.monotonic() + LATE
     while True:
         try:
-            seen = Path(mark.place).is_dir() and Path(mark.path).read_text(encoding="utf-8") == mark.token
+            seen = Path(place).is_dir() and Path(path).read_text(encoding="utf-8") == token
         except OSError:
             seen = False
         if seen or time.monotonic() > end:
@@ -48,7 +48,7 @@ def seen_here(mark: Mark) -> tuple[bool, str]:
 
 def run_here(
     words: Sequence[str],
-    mark: Mark,
+    mark: tuple[str, str, str],
     log: str,
     environment: Mapping[str, str],
     attempts: int,
@@ -67,7 +67,7 @@ def run_here(
     seen, host = seen_here(mark)
     if not seen:
         return None, 0, host
-    place = Mark(*mark).place
+    _, _, place = mark
     status, pid = 0, 0
     for _ in range(attempts):
         with Path(log).open("ab") as file:

@@ -14,8 +14,13 @@ COLOURS = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not
 def answer(results: Results) -> str | None:
     """Say which claims hold, which do not, and what was not decided; None without claims."""
     by_verdict = {verdict: [c.id for c in results.claims if c.verdict == verdict] for verdict in OUTCOMES}
-    words: dict[Outcome, str] = {"holds": "hold", "does not hold": "do not hold", "undecided": "are not decided"}
-    said = [f"{len(by_verdict[v])} {word} ({', '.join(by_verdict[v])})" for v, word in words.items() if by_verdict[v]]
+    words: dict[Outcome, tuple[str, str]] = {  # of one claim, and of several
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not hold", "do not hold"),
+        "undecided": ("is not decided", "are not decided"),
+    }
+    named = {verdict: ids for verdict in words if (ids := by_verdict[verdict])}
+    said = [f"{len(ids)} {words[v][len(ids) > 1]} ({', '.join(ids)})" for v, ids in named.items()]
     untested = len(by_verdict["not tested here"])
     said += [f"{untested} not tested here"] if untested and said else []
     return f"The claims: {'; '.join(said)}." if said else None

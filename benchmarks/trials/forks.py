@@ -12,6 +12,7 @@ from typing import final
 
 import psutil
 
+from loopscale.display.text import inert
 from loopscale.errors import InputError
 
 REFUSED, TRACEBACK = 2, 70
@@ -37,7 +38,7 @@ class Ended:
     def is_refused(self) -> bool:
         """Whether it refused in a sentence."""
         last = self.said.strip().splitlines()[-1] if self.said.strip() else ""
-        return self.status == REFUSED and "Traceback" not in self.said and last.endswith((".", ")"))
+        return self.status == REFUSED and "Traceback" not in self.said and last.endswith((".", ")", "?"))
 
 
 def forked(
@@ -78,7 +79,7 @@ def _act(act: Callable[[], int | None], log: Path) -> None:
         try:
             status = act() or 0
         except InputError as error:
-            os.write(2, f"{error}\n".encode(errors="replace"))
+            os.write(2, f"{inert(error)}\n".encode(errors="replace"))
             status = REFUSED
     except BaseException:
         os.write(2, traceback.format_exc().encode(errors="replace"))

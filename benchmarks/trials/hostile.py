@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.trials.forks import REFUSED, forked
 from benchmarks.trials.names import Act, named_inputs, orders_in, prepare
 from benchmarks.trials.runner import Case, Record
 from benchmarks.trials.subjects import tiny_run
+from loopscale import LoopedConfig
 from loopscale.cli.main import main as command
 from loopscale.train import train
 
@@ -22,16 +24,10 @@ HUGE = 10**9
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
+OF_MODELS = [f.name for f in fields(LoopedConfig) if f.type in (int, int | None) and "token" not in f.name]
 SIZES = [
-    ("model.vocab_size", HUGE),
-    ("model.hidden_size", HUGE),
-    ("model.intermediate_size", HUGE),
-    ("model.max_position_embeddings", HUGE),
-    ("model.num_loops", HUGE),
+    *((f"model.{name}", HUGE) for name in OF_MODELS if name != "trained_loops"),  # which training sets itself
     ("model.num_loops", 10_000),
-    ("model.num_stack_layers", HUGE),
-    ("model.num_prelude_layers", HUGE),
-    ("model.num_attention_heads", HUGE),
     ("train.workers", 100_000),
     ("train.batch_size", HUGE),
     ("train.max_steps", 10**30),
@@ -91,13 +87,14 @@ def _words(place: Path, *more: str, out: str = "new", steps: int = 1) -> list[st
 def _sizes(place: Path) -> Iterator[tuple[str, Act]]:
     for name, size in SIZES:
         yield f"size {name} {size}", partial(_command, _words(place, f"--{name}={size}", out="big"))
-    for name, size in [*SIZES[:8], ("model.num_key_value_heads", HUGE), ("model.head_dim", HUGE)]:
+    for name in OF_MODELS:
         for verb in ("evaluate", "generate", "audit", "lens", "export", "convert", "plan"):
 
-            def loaded(name: str = name, size: int = size, verb: str = verb) -> int:
-                return command(_on(verb, _changed(place, {name.removeprefix("model."): size})))
+            def loaded(name: str = name, verb: str = verb) -> int:
+                return command(_on(verb, _changed(place, {name: HUGE})))
 
-            yield f"size {verb} config.json {name} {size}", loaded
+            # a plan is there to say what it would take
+            yield f"{'large' if verb == 'plan' else 'size'} {verb} config.json {name}", loaded
     yield "size evaluate --max_loops", lambda: command([*_on("evaluate", place / "run"), f"--max_loops={HUGE}"])
     yield "size generate --loops", lambda: command([*_on("generate", place / "run"), f"--loops={HUGE}"])
     yield "size generate --loops 10,000", lambda: command([*_on("generate", place / "run"), "--loops=10000"])

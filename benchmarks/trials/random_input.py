@@ -10,6 +10,7 @@ import random
 import shutil
 import string
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,11 +85,11 @@ Read = Callable[[random.Random, Base], object]
 
 
 def value(draw: random.Random, depth: int = 2) -> Any:
-    """Return any value of JSON."""
+    """Return any value of JSON, a new one: a document that holds one twice could come to hold itself."""
     if depth and draw.random() < 0.2:
         entries = [value(draw, depth - 1) for _ in range(draw.randrange(4))]
         return entries if draw.random() < 0.5 else {text(draw): entry for entry in entries}
-    return draw.choice([*ODD, draw.randrange(-3, 9), draw.uniform(-2, 2), text(draw)])
+    return deepcopy(draw.choice([*ODD, draw.randrange(-3, 9), draw.uniform(-2, 2), text(draw)]))
 
 
 def text(draw: random.Random, most: int = 8) -> str:
@@ -148,6 +149,15 @@ def _configuration_of_a_model(draw: random.Random, base: Base) -> None:
     require_room(LoopedConfig.from_dict(document), "it")
     path.write_bytes(_dumped(document))
     load_model(str(folder))
+
+
+def _settings_beside_a_model(draw: random.Random, base: Base) -> int:
+    """Change any JSON file of a model's folder, then write a token with what is read of it."""
+    folder = base.copy("finished")
+    path = draw.choice(sorted(folder.glob("*.json")))
+    path.write_bytes(_dumped(changed(draw, json.loads(path.read_text()))))
+    (folder / "manifest.json").unlink(missing_ok=True)
+    return command(["generate", str(folder), *SHORT["generate"]])
 
 
 def _words(draw: random.Random, base: Base) -> int:
@@ -249,6 +259,7 @@ def _report(draw: random.Random, base: Base) -> int:
 READS: Mapping[str, Read] = {
     "configuration of a run": _configuration_of_a_run,
     "configuration of a model": _configuration_of_a_model,
+    "settings beside a model": _settings_beside_a_model,
     "words": _words,
     "text": _text,
     "tokens": _tokens,

@@ -119,5 +119,7 @@ def _at_depth(model: LoopedForCausalLM, num_loops: int | None) -> LoopedForCausa
     """Set the depth that a call runs by default; `trained_loops` stays."""
     config = model.config
     config.num_loops = num_loops or config.num_loops
-    require_depth("the model", config.num_loops, config.num_stack_layers, config.num_prelude_layers)
+    require_depth(
+        "the model", config.num_loops, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers
+    )
     return model

@@ -32,6 +32,9 @@ def test_usage_names_every_command(capsys):
         (["reproduce", "--model.readout", "raw"], "model.readout is what the conditions differ in"),
         (["reproduce", "--conditions", "per_loop-rawr"], "did you mean 'per_loop-raw'?"),
         (["report", "nowhere"], "no results"),
+        (["audit", "a\0b"], "NUL or half of a character"),
+        (["generate", "x", "--prompt=\ud800"], "NUL or half of a character"),
+        (["evaluate", "x", f"--max_loops={10**400}"], "stay below 10,000 layers"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(words, sentence, capsys, tmp_path, monkeypatch):

@@ -45,6 +45,17 @@ def test_an_ouro_folder_loads_as_it_is_without_its_code(ouro, ouro_folder):
     assert load_tokenizer_of(str(ouro_folder))("ab a")["input_ids"] == [0, 3, 1]
 
 
+@pytest.mark.parametrize(
+    "odd", [{"attn_implementation": "rmsnorm"}, {"base_model_tp_plan": "0"}, {"transformers_weights": 1}, {"dtype": 7}]
+)
+def test_values_that_show_when_the_model_is_made_are_told(odd, tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **odd}))
+    with pytest.raises(InputError, match=f"^the model in '{tmp_path}'"):
+        load_model(str(tmp_path))
+
+
 def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder, tmp_path):
     file = ouro_folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -52,6 +63,13 @@ def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder,
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match="ids up to 500"):
         convert_checkpoint(str(ouro_folder), tmp_path / "native")
+
+
+def test_a_tokenizer_with_a_part_of_another_form_is_told(ouro_folder):
+    file = ouro_folder / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": {"kind": "power"}}))
+    with pytest.raises(InputError, match=r"tokenizer beside the model at .* cannot be read"):
+        load_tokenizer_of(str(ouro_folder))
 
 
 def test_a_tokenizer_that_cannot_be_read_is_told(ouro_folder, tmp_path, caplog):

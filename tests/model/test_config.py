@@ -2,6 +2,7 @@ import pytest
 
 from loopscale import InputError, LoopedConfig
 from loopscale.model import preset_config
+from loopscale.model.config import NAMES
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,17 @@ def test_json_writes_one_for_one_point_zero_and_wrong_values_are_told():
         LoopedConfig.from_dict({"readout": "rawr"})
 
 
-@pytest.mark.parametrize("odd", [{"rms_norm_eps": 10**400}, {"loop_weights": 5}, {"dtype": [1]}, {"id2label": 5}])
+@pytest.mark.parametrize("odd", [{"rms_norm_eps": 10**400}, {"loop_weights": 5}, {"id2label": 5}])
 def test_values_that_transformers_trips_over_are_told(odd):
     with pytest.raises(InputError, match="not a loopscale model's configuration"):
         LoopedConfig.from_dict(odd)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("odd", [0, 0.5, True, []])
+def test_a_name_of_transformers_that_is_none_is_told(name, odd):
+    with pytest.raises(InputError, match=f"^{name} is .*: give a name"):
+        LoopedConfig.from_dict({name: odd})
 
 
 def test_a_round_trip_keeps_every_field(tmp_path):

@@ -1,10 +1,12 @@
 """What cannot fit this machine, or end, is refused with what it would need, before anything is made."""
 
 import time
+from contextlib import suppress
+from dataclasses import fields
 
 import pytest
 
-from loopscale import InputError
+from loopscale import InputError, LoopedConfig
 from loopscale.model.size import DEEPEST, memory, parameters_of, require_depth, require_room
 from tests.helpers import tiny_config, tiny_model
 
@@ -29,12 +31,22 @@ def test_parameters_are_counted_without_making_them(edit):
         ("num_loops", 10_000, "each pass would take at least"),
         ("num_stack_layers", HUGE, "layers one after another"),
         ("num_prelude_layers", HUGE, "layers one after another"),
+        ("num_coda_layers", HUGE, "layers one after another"),
+        ("trained_loops", HUGE, "loops"),
     ],
 )
 def test_an_absurd_size_is_told_with_what_it_would_need(name, size, said):
     began = time.process_time()
     with pytest.raises(InputError, match=rf"^config\.json .*{said}"):
         require_room(tiny_config(**{name: size}), "config.json")
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(LoopedConfig) if f.type in (int, int | None)])
+def test_any_size_of_the_configuration_is_refused_or_let_through_soon(name):
+    began = time.process_time()
+    with suppress(InputError):
+        require_room(tiny_config(**{name: HUGE}), "config.json")
     assert time.process_time() - began < 1
 
 

@@ -102,6 +102,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise unknown("option" if name.startswith("-") else "command", name, {*COMMANDS, "--help", "--version"})
+    _require_words(words)
     _require_place()
     if not _several():
         args = _read(name, words)
@@ -117,6 +118,17 @@ def _run(name: str, words: Sequence[str]) -> int:
         if name in SHARING:
             return _begun(name, args)
     return _begun(name, args)  # training has the processes to itself
+
+
+def _require_words(words: Sequence[str]) -> None:
+    """Raise `InputError` for words that no terminal can give, which a caller in Python may: no file has such a name."""
+    for word in words:
+        try:
+            if b"\0" not in os.fsencode(word):
+                continue
+        except UnicodeEncodeError:
+            pass
+        raise InputError(f"{word!r} holds NUL or half of a character, which no name or text can: leave it out.")
 
 
 def _several() -> bool:

@@ -25,23 +25,27 @@ Seen = Float[Tensor, "rows heads seen head_size"]
 
 @final
 class Cursor:
-    """The columns that the next pass writes, shared by all slots: a range, or `columns` where rows differ."""
+    """The columns that the next pass writes, shared by all slots: a range, or one per row at `places`.
 
-    def __init__(self) -> None:
+    Places count the columns of all heads of all rows of a slot, one after another; `heads` of a row have `capacity`
+    columns each.
+    """
+
+    def __init__(self, heads: int, capacity: int, most_rows: int, device: torch.device) -> None:
         self.start = 0
         self.stop = 0
-        self.rows: Int[Tensor, "rows 1"] | None = None
-        self.columns: Int[Tensor, "rows new"] | None = None
+        self.places: Int[Tensor, " rows*heads"] | None = None
+        self.first = torch.arange(0, most_rows * heads * capacity, capacity, device=device).view(most_rows, heads)
 
     def move(self, start: int, length: int) -> None:
         """Point at `length` columns of every row from `start` on; whatever lies there is overwritten."""
         self.start, self.stop = start, start + length
-        self.rows = self.columns = None
+        self.places = None
 
     def spread(self, columns: Int[Tensor, "rows 1"], stop: int) -> None:
         """Point at one column per row; `stop` is one more than the largest."""
         self.stop = stop
-        self.rows, self.columns = torch.arange(len(columns), device=columns.device)[:, None], columns
+        self.places = (self.first[: len(columns)] + columns).flatten()
 
 
 @final
@@ -53,6 +57,7 @@ class Slot(CacheLayerMixin):
     def __init__(self, cursor: Cursor, keys: Seen, values: Seen) -> None:
         super().__init__()
         self.cursor, self.keys, self.values = cursor, keys, values
+        self.flat = keys.view(-1, keys.shape[-1]), values.view(-1, values.shape[-1])
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -61,12 +66,12 @@ class Slot(CacheLayerMixin):
     def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Seen, Seen]:
         """Write at the cursor and return everything up to its end, as views."""
         at = self.cursor
-        if at.columns is None:
+        if at.places is None:
             self.keys[:, :, at.start : at.stop] = key_states
             self.values[:, :, at.start : at.stop] = value_states
         else:
-            self.keys[at.rows, :, at.columns] = key_states.transpose(1, 2).to(self.keys.dtype)
-            self.values[at.rows, :, at.columns] = value_states.transpose(1, 2).to(self.values.dtype)
+            for flat, new in zip(self.flat, (key_states, value_states), strict=True):
+                flat.index_copy_(0, at.places, new.reshape(-1, flat.shape[1]).to(flat.dtype))
         return self.keys[:, :, : at.stop], self.values[:, :, : at.stop]
 
     def get_seq_length(self) -> int:
@@ -93,12 +98,12 @@ class LoopCache(Cache):
         self, model: LoopedForCausalLM, batch: int, capacity: int, num_loops: int, exits: Sequence[int]
     ) -> None:
         config = model.config
-        self.cursor = Cursor()
         self.num_loops = num_loops
         heads = config.num_key_value_heads or config.num_attention_heads
         assert config.head_dim is not None  # the config fills it
         slot = (batch, heads, capacity, config.head_dim)
         device = execution_device(model)
+        self.cursor = Cursor(heads, capacity, batch * max(num_loops, len(exits)), device)
         dtype = autocast_dtype(device.type) or model.dtype  # under autocast keys and values are of its precision
         like: Any = {"dtype": dtype, "device": device}
         self.buffers = [torch.zeros((2, num_loops, *slot), **like) for _ in range(config.num_stack_layers)]

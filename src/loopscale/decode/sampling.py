@@ -171,7 +171,7 @@ class Sampled(Sampling):
 
 def require_numbers(chosen: Tensor) -> None:
     """Raise `InputError` where logits are not finite: what would be written then means nothing."""
-    if not bool((chosen < torch.inf).all()):  # NaN is not below it either
+    if not all(value < math.inf for value in chosen.flatten().tolist()):  # NaN is not below it either
         raise no_numbers()
 
 

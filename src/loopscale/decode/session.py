@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from loopscale.decode.cache import Front, LoopCache
-from loopscale.hf import attention_implementation, execution_device, mask_of
+from loopscale.hf import additive_mask, attention_implementation, execution_device
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.slots import Slots
 from loopscale.stepping import Context, Injected, Positions, State, Tokens
@@ -49,6 +49,7 @@ class Session:
         self.num_loops = num_loops
         self.exits = range(num_loops) if exits is None else exits
         self.has_prelude, self.has_coda = len(model.model.prelude) > 0, len(model.model.coda) > 0
+        self.has_input = self.has_prelude or model.model.reads_injected  # an input e that is kept
         readout, coda_input = model.readout_norm, model.coda_input
         self.exits_differ = readout.reads_last or readout.reads_loop or coda_input.reads_loop
         self.cache = LoopCache(model, len(pads), capacity, num_loops, self.exits)
@@ -79,7 +80,7 @@ class Session:
         context = self._context(ids, mask, positions, self.cache, injected)
         if injected is None:
             self.cache.cursor.move(start, length)
-            context = self.model.model.with_input(context)
+            context = self._with_input(context)
         return Window(start, length, context)
 
     def embed(self, ids: Tokens, window: Window) -> State:
@@ -122,7 +123,7 @@ class Session:
             context = self._scattered(ids, columns, stop, self.cache)
         else:  # nothing looks at other tokens here
             context = Context(ids, positions=self._positions(columns - self.pads if self.padded else columns))
-        context = self.model.model.with_input(context)
+        context = self._with_input(context)
         return self.model.embed(ids, context), context.injected
 
     def run_front(
@@ -227,10 +228,14 @@ class Session:
         injected: Injected | None,
     ) -> Context:
         """Return the context of new tokens that see what is `allowed` (None: each all before it)."""
-        mask = None if allowed is None else mask_of(self.model.config, allowed, self.like.dtype)
+        mask = allowed if allowed is None or not self.additive else additive_mask(allowed, self.like.dtype)
         positions = self._positions(positions)
         rotary = self.model.model.rotary(self.like, positions)
         return Context(ids, injected, mask, positions, rotary, cache, self.cache.layout)
+
+    def _with_input(self, context: Context) -> Context:
+        """Return the context with the input e of its tokens, of a model that keeps one."""
+        return self.model.model.with_input(context) if self.has_input else context
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""

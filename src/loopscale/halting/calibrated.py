@@ -18,6 +18,7 @@ from loopscale.stepping import Logits, Looped, State
 from loopscale.storage import read_json, write_json
 
 VALUES = 64  # of every weight, that tell one model from another
+Stops = Bool[Tensor, "batch seq"]  # made once: a function that is defined anew at every token would make it anew
 
 
 @final
@@ -86,14 +87,14 @@ class CalibratedRule:
         """
         before: Exit | None = None
 
-        def stops(k: int, z: State, logits: Callable[[], Logits]) -> Bool[Tensor, "batch seq"]:
+        def stops(k: int, z: State, logits: Callable[[], Logits]) -> Stops:
             nonlocal before
             if not self.looks_at(k):
                 return torch.zeros(z.shape[:-1], dtype=torch.bool, device=z.device)
             now = Exit(k, z, logits() if self.rule.reads_logits else None)
-            before = now = replace(now, scores=self.rule.scores(model, now, before))
-            assert now.scores is not None
-            halts = self.halts(now.scores)
+            scores = self.rule.scores(model, now, before)
+            before = replace(now, scores=scores) if self.rule.reads_before else None
+            halts = self.halts(scores)
             return halts if self.may_stop_at(k) else torch.zeros_like(halts)
 
         return stops

@@ -6,10 +6,10 @@ Kept in one place, so that a new version of either is one place to look at.
 from loopscale.hf.attention import (
     AttentionMask,
     RotaryEmbedding,
+    additive_mask,
     attend,
     attention_implementation,
     causal_mask,
-    mask_of,
     rotate,
 )
 from loopscale.hf.generating import GenerationHooks, prepared_generation
@@ -41,6 +41,7 @@ __all__ = [
     "ShardedTraining",
     "StagedCheckpoints",
     "accelerate_state",
+    "additive_mask",
     "attend",
     "attention_implementation",
     "causal_mask",
@@ -52,7 +53,6 @@ __all__ = [
     "is_of_a_compiler",
     "kernel_device",
     "kernels_of",
-    "mask_of",
     "modules_by_all_names",
     "name_ties",
     "one_cache_name",

@@ -50,9 +50,7 @@ def causal_mask(
     return create(config, h, attention_mask, cache, position_ids=position_ids, layer_idx=slot)
 
 
-def mask_of(config: PreTrainedConfig, allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Tensor:
-    """Return what a token may see, (rows, 1, new, seen), in the form the attention implementation wants."""
-    if attention_implementation(config) != "eager":
-        return allowed
+def additive_mask(allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """Return what a token may see as eager attention wants it: 0, or the least number there is."""
     zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return zeros.masked_fill(~allowed, torch.finfo(dtype).min)

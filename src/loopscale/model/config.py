@@ -8,6 +8,7 @@ from typing import Any, Literal, no_type_check
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from torch import dtype
 from transformers import PreTrainedConfig
 
 from loopscale.errors import InputError
@@ -19,18 +20,22 @@ from loopscale.model.validity import check_config, check_default_head
 from loopscale.objective import SUPERVISIONS
 
 OF_ODD_VALUES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what transformers makes of them
+NAMES = {"dtype", "torch_dtype", "attn_implementation", "_attn_implementation"}  # of transformers; or mappings to some
 PartChoice = dict[str, Any] | str  # a part's name, or its name under `kind` with its arguments
 
 
 @contextmanager
-def odd_values_told() -> Iterator[None]:
-    """Raise `InputError` where transformers makes something else of values that are none of a configuration."""
+def odd_values_told(said: str = "not a loopscale model's configuration") -> Iterator[None]:
+    """Raise `InputError` where transformers makes something else of values that are none of a configuration.
+
+    Some it looks at only when the model is made: what reads one from a file is to stand in here too.
+    """
     try:
         yield
     except InputError:
         raise
     except (StrictDataclassError, *OF_ODD_VALUES) as error:
-        raise InputError(f"not a loopscale model's configuration: {error.__cause__ or error}.") from error
+        raise InputError(f"{said}: {str(error.__cause__ or error).rstrip('.')}.") from error
 
 
 @strict
@@ -226,6 +231,9 @@ class LoopedConfig(Importable, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Read a mapping as JSON and YAML have it, 1 for 1.0 included. Raises `InputError` for wrong values."""
+        for name in NAMES & config_dict.keys():
+            if not isinstance(config_dict[name], str | dict | dtype | None):
+                raise InputError(f"{name} is {config_dict[name]!r}: give a name that transformers knows, or none.")
         floats = {f.name for f in fields(cls) if f.type is float}
         with odd_values_told():
             values: dict[str, Any] = {

@@ -17,6 +17,7 @@ BYTES = 4  # of a float32 weight
 TRAINED = 4  # copies of it in training: weight, gradient, AdamW's two moments
 KEPT = 10  # tensors of a state's size that one layer keeps for its backward pass, at least
 DEEPEST = 10_000  # layers one after another in a pass
+UNCOUNTED = 10**15  # more than this is told as this
 SECONDS_PER_LAYER = 1e-4  # of a tiny one: what it takes to ask a device for its operations
 
 
@@ -46,16 +47,16 @@ def layers_of(config: LoopedConfig) -> int:
     return config.num_prelude_layers + config.num_loops * config.num_stack_layers
 
 
-def require_depth(source: str, loops: int, layers: int = 1, before: int = 0) -> None:
+def require_depth(source: str, loops: int, layers: int = 1, once: int = 0) -> None:
     """Raise `InputError` for more layers in a row than a pass can go through in useful time.
 
     Args:
         source: what asks for it, for the sentence.
         loops: that are run.
         layers: of one loop, at least.
-        before: layers that run once.
+        once: layers that run once, before the loops or a readout.
     """
-    total = before + loops * layers
+    loops, total = min(loops, UNCOUNTED), min(once + loops * layers, UNCOUNTED)
     if total >= DEEPEST:
         raise InputError(
             f"{source} asks for {loops:,} loops, {total:,} layers one after another: each pass would take at least "
@@ -76,7 +77,8 @@ def require_room(
         device: where it is trained, `cpu` or `cuda`.
         processes: that share weights, gradients and moments out; each still has all weights gathered.
     """
-    require_depth(source, config.num_loops, config.num_stack_layers, config.num_prelude_layers)
+    deepest = max(config.num_loops, config.trained_loops or 0)  # measurements go as deep as training went
+    require_depth(source, deepest, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers)
     copies = 1 if not tokens else TRAINED if processes == 1 else min(TRAINED, 1 + TRAINED / processes)
     weights = int(require_countable(config, source) * BYTES * copies) + draws_of(config) * BYTES
     states = layers_of(config) * KEPT if kept else config.num_loops

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig
+from loopscale.model.config import OF_ODD_VALUES
 from loopscale.train import MODEL_FIELDS, RunConfig, preset_run, read_run
 
 
@@ -22,15 +24,17 @@ def run_of_folder(name: str, preset: str) -> RunConfig:
         return begun
     try:
         config: Any = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"the model in '{name}': {error}") from error
+    except (OSError, *OF_ODD_VALUES, StrictDataclassError) as error:
         raise InputError(
             f"{name} has no config.json of a model: name a folder, or a hub id that can be read."
         ) from error
     if not isinstance(config, LoopedConfig):
         raise InputError(f"{name} is a {config.model_type} model: convert it, or plan by its sizes (--model.*).")
-    if begun is not None:  # the size that its tokenizer gave the vocabulary
-        return replace(begun, model={**begun.model, "vocab_size": config.vocab_size})
-    run = preset_run(preset)
     own = {f.name: getattr(config, f.name) for f in MODEL_FIELDS if f.name != "trained_loops"}
+    if begun is not None:
+        return replace(begun, model={**begun.model, **own})
+    run = preset_run(preset)
     length = min(run.data.sequence_length, config.max_position_embeddings)
     return replace(run, model=own, data=replace(run.data, tokenizer=name, sequence_length=length))

@@ -41,6 +41,10 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
     except (OSError, ValueError, HFValidationError) as error:
         raise InputError(f"no tokenizer beside the model at '{name}': save one there with save_pretrained.") from error
+    except Exception as error:  # what reads a damaged file fails in a way of its own
+        raise InputError(
+            f"the tokenizer beside the model at '{name}' cannot be read ({error}): bring its files back."
+        ) from error
 
 
 def _of_gguf(name: str, place: str, file: str) -> PreTrainedTokenizerBase:

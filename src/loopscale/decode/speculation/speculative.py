@@ -148,7 +148,8 @@ class _Speculation:
         loops = loops_to_run(wavefronts)
         tokens = [wavefront.token(k) for k in loops for wavefront in wavefronts]
         columns = [wavefront.columns[k] for k in loops for wavefront in wavefronts]
-        ids, at = torch.tensor([tokens, columns], device=device)[..., None]  # (loops * B, 1); one transfer a pass
+        sent = torch.tensor(tokens + columns, device=device)  # one transfer a pass
+        ids, at = sent.view(2, -1, 1).unbind()  # (loops * B, 1)
         stop, entering, e = max(columns) + 1, carried, self.injected
         if loops.start == 0:
             entering, e = session.embed_at(ids[:batch], at[:batch], stop)
@@ -160,21 +161,22 @@ class _Speculation:
         proposed: list[list[Proposal]] = []
         if reading:
             drafts = [wavefront.successor(k) for k in reading for wavefront in wavefronts]
-            before = [self._before(row, k) for k in reading for row in range(batch)]
+            before = self._before(reading)
             proposals = iter(self.sampling.judge(session.read_front(z, ids, loops, reading, at, stop), drafts, before))
             proposed = [[next(proposals) for _ in wavefronts] for _ in reading]
         for row in self.writer.unfinished:
             self._update(row, {k: proposed[i][row] for i, k in enumerate(reading)})
         return carried, loops
 
-    def _before(self, row: int, k: int) -> Prefix:
-        """Return the tokens up to that at loop k: those that full depth has confirmed, and drafts that are deeper.
+    def _before(self, reading: list[int]) -> list[Prefix]:
+        """Return the tokens up to that at every exit of every row: confirmed ones, and drafts that are deeper.
 
-        None of them where no setting looks at them.
+        None at all where no setting looks at them.
         """
         if not self.sampling.processing.reads_prefix:
-            return row, []
-        return row, [*self.writer.new[row], *self.wavefronts[row].unconfirmed(k)]
+            return []
+        new, wavefronts = self.writer.new, self.wavefronts
+        return [(row, [*new[row], *w.unconfirmed(k)]) for k in reading for row, w in enumerate(wavefronts)]
 
     def _update(self, row: int, proposals: dict[int, Proposal]) -> None:
         """Confirm what full depth proposed, then let the wavefront go on with the rest."""

@@ -134,8 +134,8 @@ class Wavefront:
 
 def loops_to_run(wavefronts: list[Wavefront]) -> range:
     """Return the loops of the coming pass, from the first to the last that has a token in some row."""
-    loops = range(len(wavefronts[0].places))
-    busy = [k for k in loops if any(wavefront.occupied(k) for wavefront in wavefronts)]
+    at_loops = zip(*(wavefront.places for wavefront in wavefronts), strict=True)
+    busy = [k for k, places in enumerate(at_loops) if any(places)]
     return range(busy[0], busy[-1] + 1)
 
 

@@ -65,6 +65,9 @@ def inputs_with_code(place: Path, words: Callable[..., list[str]]) -> Iterator[t
             out = [] if line == ["check"] else [str(place / "made" / "out.gguf")]
             kind = "code" if name == "own-model" else "folder with code"
             yield f"{kind} {name} {' '.join(line)}", partial(_made, place, [*line, str(place / name), *out])
+    short = [f"--data.corpus={place / 'text.txt'}", "--conditions=none", f"--out={place / 'study-with-code'}"]
+    yield "code tokenizer reproduce", partial(_made, place, ["reproduce", *short, f"--data.tokenizer={tokenizer}"])
+    yield "folder with code report", partial(_reported, place)
     for name in ("own-model", "native-with-code"):
         yield f"folder with code {name} plan", partial(_made, place, ["plan", str(place / name)])
 
@@ -92,6 +95,17 @@ def _made(place: Path, words: list[str]) -> int:
     _write(folder, {"tokenizer_config.json": TOKENIZER})
     shutil.rmtree(place / "made", ignore_errors=True)
     return command(words)
+
+
+def _reported(place: Path) -> int:
+    """Report a study in a folder that holds code and pickles, beside its results and where its runs are."""
+    folder = place / "study-with-code"
+    for run in (folder, folder / "per_loop-rmsnorm" / "seed-1"):
+        run.mkdir(parents=True, exist_ok=True)
+        _write(run, {"config.json": {"auto_map": MODEL_MAP}})
+        _pickled(place / "pwned", run / "training_args.bin")
+    shutil.copy(place / "results.json", folder)
+    return command(["report", str(folder)])
 
 
 LLAMA: dict[str, Any] = {

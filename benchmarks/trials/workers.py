@@ -62,4 +62,9 @@ class Aim:
             self.has_killed = True
 
     def _there(self) -> set[Path]:
-        return set(self.place.glob(POINTS[self.point])) if self.point in POINTS else set()
+        if self.point not in POINTS:
+            return set()
+        try:
+            return set(self.place.glob(POINTS[self.point]))
+        except FileNotFoundError:  # a folder went while it was looked through
+            return set()

@@ -93,6 +93,15 @@ def test_a_finished_run_is_not_trained_again(run_config):
     assert losses(again) == losses(first)
 
 
+def test_a_run_killed_before_it_removed_its_checkpoints_removes_them_later(run_config):
+    config = run_config()
+    train(config, quiet=True)
+    left = config.folder / "checkpoints" / "checkpoint-2"
+    left.mkdir(parents=True)
+    train(config, quiet=True)
+    assert not left.parent.exists()
+
+
 def test_micro_batches_make_the_same_step(run_config):
     one = train(run_config("one", model={"dropout": 0.0}), quiet=True)
     two = train(run_config("two", model={"dropout": 0.0}, micro_batches=2), quiet=True)

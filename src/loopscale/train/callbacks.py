@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from loopscale.audit import ScaleMonitor
 from loopscale.display import console, duration, number, sparkline
 from loopscale.storage import write_json
 from loopscale.system.process import in_main_thread
@@ -206,3 +207,17 @@ def in_words(line: Mapping[str, Any]) -> str:
     if share := line.get("terminal_share"):
         words.append("terminal" if share == 1 else f"terminal {share:.0%}")
     return " ".join(words)
+
+
+def scale_monitors(config: RunConfig) -> list[ScaleMonitor]:
+    """Return what reads and holds the scale of a run, where its settings ask for it."""
+    train = config.train
+    if not train.monitor_every:
+        return []
+    return [ScaleMonitor(train.monitor_every, stop_scale=train.stop_scale, scale_target=train.scale_target)]
+
+
+def holds_scale(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> bool:
+    """Return whether a controller sets the norm penalty."""
+    controlled = any(isinstance(callback, ScaleMonitor) and callback.controller is not None for callback in callbacks)
+    return controlled or config.train.scale_target is not None

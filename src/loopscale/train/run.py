@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from loopscale.audit import ScaleMonitor, stated, static_warning
+from loopscale.audit import stated, static_warning
 from loopscale.data import Data, StreamedWindows, collate, load_data, load_stream
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
@@ -32,7 +32,7 @@ from loopscale.train.arguments import (
     training_arguments,
     unreached,
 )
-from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch
+from loopscale.train.callbacks import PresentIntervals, StopOnSignal, Stopwatch, holds_scale, scale_monitors
 from loopscale.train.checkpoints import CHECKPOINTS, SUMS_FILE, good_checkpoint
 from loopscale.train.config import RunConfig
 from loopscale.train.execution import execute, keep_batch
@@ -173,11 +173,11 @@ def _train(
     checkpoint = good_checkpoint(folder, record.id if record else None)
     if args.should_save:
         record = _write_record(config, data, args, given)
-        if not _holds_scale(config, callbacks) and (warning := static_warning(model.config)):
+        if not holds_scale(config, callbacks) and (warning := static_warning(model.config)):
             logger.warning("%s", warning)
     if config.train.trackers:  # not among the checkpoints, which go when the run is done
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    monitors = _monitor(config)
+    monitors = scale_monitors(config)
     shared_out = config.train.shard and args.world_size > 1
     waits = args.world_size > 1 and not shared_out
     parts = unreached(model, config.schedule.extremes) if waits else None
@@ -282,17 +282,6 @@ def _finished(config: RunConfig, data: Data, args: TrainingArguments) -> Trained
         model = LoopedForCausalLM.from_pretrained(source).to(args.device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no whole model: remove the folder to train anew.") from error
+    if diverged is None and args.should_save:  # a process may have been killed between its last word and this
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(model.eval(), data, record.steps, record.seconds, record.history, diverged, earlier=True)
-
-
-def _monitor(config: RunConfig) -> list[ScaleMonitor]:
-    train = config.train
-    if not train.monitor_every:
-        return []
-    return [ScaleMonitor(train.monitor_every, stop_scale=train.stop_scale, scale_target=train.scale_target)]
-
-
-def _holds_scale(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> bool:
-    """Return whether a controller sets the norm penalty."""
-    controlled = any(isinstance(callback, ScaleMonitor) and callback.controller is not None for callback in callbacks)
-    return controlled or config.train.scale_target is not None

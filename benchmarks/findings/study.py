@@ -11,7 +11,6 @@ from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
 from loopscale.study.topics import rates
-from loopscale.study.topics.audit import scale_verdict
 from loopscale.study.topics.ways import disputed, ranking
 
 
@@ -89,18 +88,11 @@ class Study:
         means = [fmean(run.perplexity[-1] for run in found[name].runs) for name in names or found]
         return self.link(number(min(means)), "control")
 
-    def controlled_over_blind(self) -> str:
-        """Return the least and the greatest ratio to none of the ways whose scale is no blind spot."""
-        found = ranking.entries(self.results)
-        ended = [name for name in found if {scale_verdict(run) for run in found[name].runs} <= {"visible", "removed"}]
-        means = [fmean(own) for name in ended if (own := ranking.over_blind(found, name))]
-        return self.link(f"{number(min(means), 3)} to {number(max(means), 3)} times", "control")
-
-    def least_over_blind(self) -> str:
-        """Return the least ratio of a way's last exit to that of none."""
-        found = ranking.entries(self.results)
-        ratios = (ranking.over_blind(found, name) for name in found if name != ranking.BLIND)
-        return self.link(number(min(fmean(own) for own in ratios if own), 3), "control")
+    def best_rate(self, way: str) -> str:
+        """Return a way's best learning rate, and whether it is at an end of those that were tried."""
+        rate = ranking.entries(self.results)[way].rate
+        ends = {self.rates[0]: ", the lowest tried", self.rates[-1]: ", the highest tried"}
+        return f"{rate:g}{ends.get(rate, '')}" if rate is not None else "the only rate"
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""

@@ -8,7 +8,8 @@ from transformers import GenerationConfig
 
 from loopscale import InputError
 from loopscale.decode import early_exit_generate, full_depth_generate, speculative_generate
-from loopscale.decode.settings import FOLLOWED, HARMLESS, SAMPLING
+from loopscale.decode.settings import FOLLOWED, HARMLESS, SAMPLING, leaves_alone
+from loopscale.hf import prepared_generation
 from tests.helpers import tiny_model
 
 PROMPT = torch.randint(1, 31, (1, 8), generator=torch.Generator().manual_seed(2))
@@ -94,6 +95,18 @@ def test_a_setting_that_changes_the_text_is_followed(name, way):
     want = written_by_generate(model, prompt)
     assert torch.equal(WAYS[way](model, prompt, NEW).sequences, want)
     assert name in NEUTRAL_HERE or not torch.equal(want, written_by_generate(model_with(**settings), prompt))
+
+
+@pytest.mark.parametrize("name", [None, *sorted({*FOLLOWED, *HARMLESS, *SAMPLING} & {*CHANGING, "use_cache", "top_k"})])
+def test_logits_that_are_said_to_be_left_alone_are(name):
+    settings = {} if name is None else {name: {"use_cache": True, "top_k": 5, **CHANGING}[name]}
+    model = model_with(**{"eos_token_id": 2, "pad_token_id": 0, **settings})
+    pad = model.generation_config.pad_token_id
+    for prompt in (PROMPT, torch.tensor([[0, 0, 29, 29, 5, 6]])):
+        processors, mask = prepared_generation(model, prompt, None, [], {"max_new_tokens": NEW, "do_sample": False})
+        same = not processors and (mask is None or bool(mask.all()))
+        assert same or not leaves_alone(model, prompt, pad)
+        assert not same or leaves_alone(model, prompt, pad) or name == "renormalize_logits"
 
 
 @pytest.mark.parametrize("way", WAYS)

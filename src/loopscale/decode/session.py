@@ -48,7 +48,7 @@ class Session:
         self.model = model
         self.num_loops = num_loops
         self.exits = range(num_loops) if exits is None else exits
-        self.has_prelude, self.has_coda = len(model.model.prelude) > 0, len(model.model.coda) > 0
+        self.has_prelude, self.has_coda = model.model.has_prelude, model.model.has_coda
         self.has_input = self.has_prelude or model.model.reads_injected  # an input e that is kept
         readout, coda_input = model.readout_norm, model.coda_input
         self.exits_differ = readout.reads_last or readout.reads_loop or coda_input.reads_loop

@@ -29,6 +29,8 @@ FOLLOWED = _names(
     "forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens "
     "begin_suppress_tokens sequence_bias"
 )
+# of these, where a text ends: they leave logits alone
+ENDS = _names("max_length max_new_tokens pad_token_id eos_token_id")
 # followed where the caller samples; without effect on a greedy text
 SAMPLING = _names("temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff")
 # without effect on the text of one greedy or sampled sequence: how it is computed, and what is returned beside it
@@ -62,6 +64,19 @@ def not_followed(config: GenerationConfig, sampled: bool) -> Iterator[str]:
         if name == "cache_implementation" and "quantized" not in str(value):
             continue
         yield name
+
+
+def leaves_alone(model: LoopedForCausalLM, ids: Tokens, pad: int | None) -> bool:
+    """Return whether nothing is set that changes the logits of a greedy text, and nothing in `ids` is padding.
+
+    What `generate` would prepare is nothing then, and to ask it costs as much as a token of a small model.
+    """
+    changing, asked = FOLLOWED - ENDS, vars(model.generation_config)
+    if not all(asked.get(name) is None or asked[name] is False for name in changing):
+        return False
+    if any(vars(model.config).get(name) is not None for name in changing | SAMPLING):  # `generate` refuses it there
+        return False
+    return pad is None or not bool((ids == pad).any())
 
 
 @final
@@ -118,6 +133,9 @@ def read_settings(
     if sampling is not None:  # 0 and 1 are transformers' words for no limit
         unlimited = {"top_k": getattr(own, "top_k", None) or 0, "top_p": getattr(own, "top_p", None) or 1.0}
         options |= {"do_sample": True, **unlimited, **{k: v for k, v in sampling.items() if v is not None}}
+    pad = ends.get("pad_token_id")
+    if mask is None and sampling is None and leaves_alone(model, ids, own.pad_token_id if pad is None else pad):
+        return Processing(ids), None
     processors, mask = prepared_generation(model, ids, mask, left, options)
     rows = Processing(ids, [processors])
     if (

@@ -80,6 +80,7 @@ class LoopedModel(LoopedPreTrainedModel):
         self.embedding_scale = config.embedding_scale
         self.dropout = nn.Dropout(config.dropout)
         self.slots = config.slots()  # whatever the loops of a call: those of the stack do not depend on their number
+        self.has_prelude, self.has_coda = config.num_prelude_layers > 0, config.num_coda_layers > 0
         self.prelude = build_layers(config, config.num_prelude_layers)
         core, loops = config.num_prelude_layers, config.trained_loops or config.num_loops
         self.prelude_norm: nn.Module = nn.Identity()
@@ -137,7 +138,7 @@ class LoopedModel(LoopedPreTrainedModel):
 
     def with_input(self, context: Context, inputs_embeds: State | None = None) -> Context:
         """Return the context with the input e of its tokens, if this model reads it again or makes it with layers."""
-        if not self.reads_injected and not len(self.prelude):
+        if not self.reads_injected and not self.has_prelude:
             return context
         return replace(context, injected=self._enter(context.tokens, inputs_embeds, context))
 
@@ -151,7 +152,7 @@ class LoopedModel(LoopedPreTrainedModel):
     ) -> State:
         """Return what the first loop receives, (batch, seq, hidden): the input e, unless `initial_state` says other."""
         if context is None:
-            context = self.context(input_ids, inputs_embeds=inputs_embeds) if len(self.prelude) else Context(input_ids)
+            context = self.context(input_ids, inputs_embeds=inputs_embeds) if self.has_prelude else Context(input_ids)
         e = context.injected
         if e is None:
             e = self._enter(input_ids, inputs_embeds, context)
@@ -170,7 +171,7 @@ class LoopedModel(LoopedPreTrainedModel):
 
     def finish(self, z: State, k: int, context: Context | None = None) -> State:
         """Return what the layers before the readout of exit k, where there are any, make of what they receive."""
-        if not len(self.coda):
+        if not self.has_coda:
             return z
         if context is None:
             raise InputError(
@@ -201,19 +202,22 @@ class LoopedModel(LoopedPreTrainedModel):
         e = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
         if self.embedding_scale != 1:
             e = e * self.embedding_scale
-        if self.embed_positions is not None:
-            room = self.embed_positions.num_embeddings
+        table = self.embed_positions
+        if table is not None:
+            room = table.num_embeddings
             if e.shape[1] > room:
                 raise InputError(
                     f"{e.shape[1]} tokens are more than the {room} positions this model has "
                     "(max_position_embeddings): shorten the input."
                 )
-            e = e + self.embed_positions(self.positions(e) if context.positions is None else context.positions)
+            e = e + table(self.positions(e) if context.positions is None else context.positions)
         if self.dropout.training:
             e = self.dropout(e)
         if context.recorder is not None:
             context.recorder.begin(e)
-        return self.prelude_norm(_through(self.prelude, e, self.slots.before(0), context))
+        if self.has_prelude:
+            e = _through(self.prelude, e, self.slots.before(0), context)
+        return self.prelude_norm(e)
 
     def like(self, tokens: Tokens | None) -> State:
         """Return a tensor of the embeddings' shape, device and precision, without their memory or their weight."""

@@ -116,10 +116,10 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationHooks, GenerationMixin)
 
     def readout_state(self, z: State, k: int, context: Context | None = None, last: bool | None = None) -> State:
         """Return what the LM head sees of the state."""
-        read = partial(self.readout_norm, k=k, last=k + 1 == self.trained_loops if last is None else last)
-        if len(self.model.coda):
-            z = self.model.finish(self.coda_input(z, read), k, context)
-        return read(z)
+        norm, last = self.readout_norm, k + 1 == self.trained_loops if last is None else last
+        if self.model.has_coda:
+            z = self.model.finish(self.coda_input(z, partial(norm, k=k, last=last)), k, context)
+        return norm(z, k=k, last=last)
 
     @property
     def readings(self) -> Mapping[str, bool | None]:

@@ -36,7 +36,7 @@ from loopscale.convert.readout_blind_spot import is_paper_checkpoint, model_of_c
 from loopscale.data import vocabulary_size
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-from loopscale.model.config import odd_values_told
+from loopscale.model.config import OF_ODD_VALUES, odd_values_told
 from loopscale.model.size import require_room
 from loopscale.model_card import CARD, Known, hub_id, named
 from loopscale.storage import write_json
@@ -107,11 +107,11 @@ def load_native(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
 def _pretrained(folder: Path) -> tuple[LoopedForCausalLM, list[str]]:
     """Return the model as transformers reads it, and the names of weights that have no place in it."""
     try:
-        with quietly(), odd_values_told("its config.json has an odd value"):
+        with quietly():
             model, report = LoopedForCausalLM.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except (InputError, OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, *OF_ODD_VALUES) as error:
         raise InputError(f"the model in '{folder}' cannot be read: {str(error).rstrip('.')}.") from error
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(

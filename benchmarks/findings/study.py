@@ -10,7 +10,7 @@ from loopscale.study import TOPICS, Results, Run
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
-from loopscale.study.topics import rates
+from loopscale.study.topics import rates, worth
 from loopscale.study.topics.ways import disputed, ranking
 
 
@@ -141,6 +141,10 @@ class Study:
     def perplexity(self, condition: str, k: int) -> str:
         """Return the perplexity of exit k, the last one for 0."""
         return self.over(condition, lambda run: run.perplexity[k - 1], "table-1")
+
+    def cost(self, remedy: str) -> str:
+        """Return a remedy's last-exit perplexity over that of the blind model, with its interval."""
+        return self.link(worth.remedy_cost(self.results, remedy) or "not run", "table-1")
 
     def norm(self, condition: str) -> str:
         """Return the final norm."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from huggingface_hub import ModelCard, ModelCardData
 
 from loopscale.display import in_markdown, number
+from loopscale.storage import resolved
 
 if TYPE_CHECKING:
     from loopscale.model import LoopedConfig
@@ -89,7 +90,7 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 def named(source: str) -> str:
     """Return the name by which a card tells of a model: a path of this machine is nobody else's business."""
-    return Path(source).resolve().name if Path(source).exists() else source
+    return resolved(Path(source)).name if Path(source).exists() else source
 
 
 def hub_id(source: str) -> str | None:

@@ -87,3 +87,13 @@ def test_a_folder_that_is_gone_is_a_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").rmdir()
     assert main(["audit", "anything"]) == 2
     assert "the folder you are in cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["audit"], ["evaluate"], ["generate", "--prompt=a"], ["convert", "out"], ["plan"], ["report"]]
+)
+def test_a_path_that_leads_to_itself_is_a_sentence(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    assert main([words[0], "loop", *words[1:]]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -35,6 +35,7 @@ from loopscale.load import load_model, load_tokenizer_of, require_finite
 from loopscale.model.size import require_depth
 from loopscale.processes import agreed, require_alike
 from loopscale.stepping import Looped
+from loopscale.storage import resolved
 from loopscale.system.device import device_named
 from loopscale.system.provenance import Provenance, provenance
 
@@ -257,7 +258,7 @@ def own_tokenizer(name: str, run: Provenance | None) -> Any:
     try:
         return load_tokenizer_of(name)
     except InputError:
-        if run is None or run.folder == Path(name).resolve():
+        if run is None or run.folder == resolved(Path(name)):
             raise
         return load_tokenizer_of(str(run.folder))
 
@@ -274,7 +275,7 @@ def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, split: str) -> T
 def labels(names: Sequence[str]) -> list[str]:
     """Return short names: what is not common to all paths, and the whole name where that is nothing."""
     parts = [Path(name).parts for name in names]
-    if len({Path(name).resolve() for name in names}) < len(parts):
+    if len({resolved(Path(name)) for name in names}) < len(parts):
         raise InputError("the same model is given twice: name each once.")
     if len(parts) == 1:
         return ["/".join(parts[0][-2:])]

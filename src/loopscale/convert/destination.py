@@ -8,14 +8,14 @@ from glob import escape
 from pathlib import Path
 
 from loopscale.errors import InputError
-from loopscale.storage import check_name, check_writable, is_of_the_dead
+from loopscale.storage import check_name, check_writable, is_of_the_dead, resolved
 
 
 def check_destination(source: str, destination: Path, overwrite: bool) -> None:
     """Raise `InputError` for a destination that is `source` or where one is, or that exists unless `overwrite`."""
     check_name("writing to", destination)
     check_writable("writing to", destination.parent)
-    if Path.cwd().is_relative_to(destination.resolve()):
+    if Path.cwd().is_relative_to(resolved(destination)):
         raise InputError(f"'{destination}' is the folder you are in, or above it: name another one to write to.")
     if destination.exists() and not overwrite:
         raise InputError(

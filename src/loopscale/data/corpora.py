@@ -14,6 +14,7 @@ from loopscale.data.folders import printable, read_folder, walk
 from loopscale.data.readers import Source, existing, read_file
 from loopscale.data.sharded import Documents, Survey, surveyed, too_large
 from loopscale.errors import InputError, unknown
+from loopscale.storage import resolved
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ CORPORA: dict[str, Callable[[str, float], Splits]] = {
 
 
 def _local(path: Path, text_field: str | None, valid_fraction: float, cache_dir: Path | None) -> Corpus:
-    name = printable(path.resolve().name)
+    name = printable(resolved(path).name)
     if not path.is_dir():
         rows = read_file(path, text_field)
         train, valid, notes = _hold_out_end(rows.documents, valid_fraction)

@@ -22,6 +22,11 @@ def check_writable(option: str, folder: Path) -> None:
         raise InputError(f"{option} {folder}: {nearest} {what}, choose another folder.")
 
 
+def resolved(path: Path) -> Path:
+    """Return the place that a path leads to. One that leads to itself stays as it is: pathlib raises, or does not."""
+    return Path(os.path.realpath(path))
+
+
 def is_text(text: str) -> bool:
     """Return whether UTF-8 can hold a text: half of a surrogate pair, as in a name of other bytes, it cannot."""
     return text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text)

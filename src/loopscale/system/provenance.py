@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loopscale.errors import InputError
-from loopscale.storage import from_json, read_json
+from loopscale.storage import from_json, read_json, resolved
 
 RUN_FILE = "run.json"
 REMEDY = "mend it, or move it away to measure with --corpus and --sequence_length of your own"
@@ -95,7 +95,7 @@ def provenance(name: str) -> Provenance | None:
 def run_file(folder: Path) -> Path | None:
     """Return the run.json that belongs to a folder of weights."""
     try:
-        here = folder.resolve()
+        here = resolved(folder)
         places = [here, *(here.parents[:2] if here.name.startswith(CHECKPOINT) else ())]
         return next((place / RUN_FILE for place in places if (place / RUN_FILE).is_file()), None)
     except OSError:  # no path at all

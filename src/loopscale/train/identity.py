@@ -12,7 +12,7 @@ from typing import Any
 from loopscale.data import Data
 from loopscale.data.tokenization import fingerprint
 from loopscale.errors import InputError
-from loopscale.storage import check_writable, is_staging
+from loopscale.storage import check_writable, is_staging, resolved
 from loopscale.system.launcher import processes_started
 from loopscale.train.checkpoints import CHECKPOINTS, checkpoints, step_of
 from loopscale.train.config import MODEL_FIELDS, DataConfig, RunConfig, TrainConfig
@@ -111,7 +111,7 @@ def check_start(record: RunRecord | None, init_from: str | None, sha256: str | N
 
 def _check_first_weights(before: RunConfig, now: RunConfig) -> None:
     """Refuse weights to start from where the run had none, or the reverse, before what follows from them differs."""
-    if now.init_from is not None and Path(now.init_from).resolve() == now.folder.resolve():
+    if now.init_from is not None and resolved(Path(now.init_from)) == resolved(now.folder):
         raise InputError(f"--init_from {now.init_from} is the folder of this run itself: choose another --out.")
     if (before.init_from is None) != (now.init_from is None):
         raise _other_start(before.init_from, now.init_from)

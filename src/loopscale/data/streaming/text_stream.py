@@ -19,6 +19,7 @@ from loopscale.data.readers import endings, existing
 from loopscale.data.readers.rows import Rows, text_column
 from loopscale.data.streaming.local_files import culprit, looked_at
 from loopscale.errors import InputError
+from loopscale.storage import resolved
 
 BUILDERS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 HELD_OUT = 100  # one in so many documents is for validation, where nothing says which are
@@ -108,7 +109,7 @@ def _local(path: Path, name: str, text_field: str | None) -> TextStream:
 
     # to read the whole text for its hash is what a stream is to spare: names and sizes stand for it
     sizes = [part for file in here for part in (os.fsencode(found.name(file)), file.stat().st_size)]
-    identity = CorpusId(printable(path.resolve().name), digest("stream", *sizes))
+    identity = CorpusId(printable(resolved(path).name), digest("stream", *sizes))
     passed = [f for f in found.files if endings(f.name).format not in BUILDERS] if path.is_dir() else []
     notes += [f"{found.name(file)} is not streamed: it is no parquet or JSON lines." for file in passed]
     train, valid = stream(split.train), stream(split.valid) if split.valid else None

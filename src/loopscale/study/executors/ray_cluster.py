@@ -15,6 +15,7 @@ from typing import Any, final
 from uuid import uuid4
 
 from loopscale.errors import InputError
+from loopscale.storage import resolved
 
 from . import ray_task
 from .job import (
@@ -114,7 +115,7 @@ def alive(ray: Any) -> list[dict[str, Any]]:
 @contextmanager
 def _marked(folder: Path) -> Iterator[ray_task.Mark]:
     """Yield a mark in a folder that only who shares it can know."""
-    path, token = folder.resolve() / MARK_FILE, uuid4().hex
+    path, token = resolved(folder) / MARK_FILE, uuid4().hex
     path.write_text(token, encoding="utf-8")
     try:
         yield ray_task.Mark(str(path), token, str(Path.cwd()))
@@ -144,7 +145,7 @@ def _not_shared(hosts: str, folder: Path) -> InputError:
 
 
 def _asked(job: Job, cores: int, mark: ray_task.Mark) -> dict[str, Any]:
-    folder = job.folder.resolve()
+    folder = resolved(job.folder)
     followed = {name: value for name, value in os.environ.items() if name.startswith(FOLLOWED)}
     return {
         "words": ["-m", WORKER, str(folder), str(PATIENCE)],
@@ -164,7 +165,7 @@ def _judge(job: Job, ended: ray_task.Ended) -> None:
     if ended.status:
         raise failed(job, ended.pid, ended.status, f" on {ended.host}")
     if ended.status is None or not _appears(job.folder / RESULT_FILE):
-        raise _not_shared(ended.host, job.folder.resolve())
+        raise _not_shared(ended.host, resolved(job.folder))
 
 
 def _appears(path: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from loopscale.errors import InputError
-from loopscale.storage import from_json, plain
+from loopscale.storage import from_json, plain, resolved
 from loopscale.train import complete, differences
 
 from ..document import REMEDY
@@ -150,7 +150,7 @@ def _environment(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """Return as much of each folder's path, from its end, as tells it from the others."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [resolved(folder).parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise InputError("the same folder is given twice: name each study once.")
     ends = range(1, max(map(len, parts)) + 1)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from loopscale.display import console, inert, to_latex, to_markdown, write_chart
 from loopscale.errors import InputError
-from loopscale.storage import check_writable
+from loopscale.storage import check_writable, resolved
 
 from ..document import load, save
 from ..results import RESULTS_FILE, Results
@@ -74,7 +74,7 @@ def report_command(folder: Path, *others: Path, out: Path | None = None, latex: 
     folders = [folder, *others]
     studies = [load(one / RESULTS_FILE) for one in folders]
     target = out or (MERGED if others else folder)
-    if target.resolve() != folder.resolve() or others:
+    if resolved(target) != resolved(folder) or others:
         check_target(target)
     results = merged(folders, studies, target) if others else studies[0]
     with screen.status("drawing the report"):

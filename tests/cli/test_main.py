@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -97,3 +99,13 @@ def test_a_path_that_leads_to_itself_is_a_sentence(words, tmp_path, monkeypatch,
     (tmp_path / "loop").symlink_to("loop")
     assert main([words[0], "loop", *words[1:]]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["train", "--config"], ["lens", "x", "--file"], ["reproduce", "--grid"]])
+def test_a_pipe_or_a_device_is_not_waited_for(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.yaml")
+    for name in ("pipe.yaml", "/dev/zero"):
+        assert main([*words, name]) == 2
+        said = capsys.readouterr().err
+        assert "write it to a file" in said or "unknown grid '/dev/zero'" in said

@@ -11,7 +11,7 @@ from loopscale.data import encode_prompt
 from loopscale.display import Column, Table, console, number, percent, tracker
 from loopscale.errors import InputError
 from loopscale.lens import Lens, look, write_page
-from loopscale.storage import check_writable
+from loopscale.storage import check_writable, require_no_stream
 
 NOTHING = "at exit {} all tokens are equally likely everywhere: weights are zero, or no state is left to read."
 
@@ -57,6 +57,7 @@ def _text(args: Namespace) -> str:
         raise InputError("give the text by --text, or a file of it by --file.")
     if args.text is not None:
         return str(args.text)
+    require_no_stream(Path(args.file))
     try:
         return Path(args.file).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from loopscale.errors import InputError
-from loopscale.storage import check_writable, check_yaml
+from loopscale.storage import check_writable, check_yaml, require_no_stream
 
 HELP = ("-h", "--help")
 Defaults = Callable[[Namespace], Mapping[str, Any]]
@@ -120,6 +120,7 @@ class ConfigFile(ActionConfigFile):
 
 def read_document(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML or JSON file. Raises `InputError` where there is none."""
+    require_no_stream(path)
     try:
         text = path.read_text(encoding="utf-8")
         check_yaml(text, str(path))

@@ -4,7 +4,7 @@ Every command starts here, so importing the package brings in neither torch nor 
 """
 
 from loopscale.storage.json_files import is_of_the_dead, is_staging, read_json, sweep, write_json
-from loopscale.storage.places import check_name, check_writable, is_text, resolved
+from loopscale.storage.places import check_name, check_writable, is_text, kind_of, require_no_stream, resolved
 from loopscale.storage.typed_json import REST, from_json, parse_json, plain, to_json
 from loopscale.storage.yaml_document import check_yaml
 
@@ -17,9 +17,11 @@ __all__ = [
     "is_of_the_dead",
     "is_staging",
     "is_text",
+    "kind_of",
     "parse_json",
     "plain",
     "read_json",
+    "require_no_stream",
     "resolved",
     "sweep",
     "to_json",

@@ -1,6 +1,7 @@
 """Places to write to: looked at before the work, so that nothing is lost to a name at its end."""
 
 import os
+import stat
 from pathlib import Path
 
 from loopscale.errors import InputError
@@ -42,3 +43,22 @@ def check_name(option: str, place: Path) -> None:
             f"{option} {os.fsdecode(longest[:20])}… is a name of {len(longest)} bytes, and {LONGEST} are the most: "
             "choose a shorter one."
         )
+
+
+def kind_of(path: Path) -> str:
+    """Return what stands under a path: `file`, `folder`, or in words what else."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "a link to nothing" if path.is_symlink() else "unreadable"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISREG(mode):
+        return "file"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def require_no_stream(path: Path) -> None:
+    """Raise `InputError` for a pipe or a device: it would be waited for, or read without an end."""
+    if (kind := kind_of(path)) in ("a pipe", "a socket", "a device"):
+        raise InputError(f"{path} is {kind}, not a file: write it to a file and name that.")

@@ -20,7 +20,7 @@ from loopscale.display import Style, fresh_styles
 from loopscale.errors import InputError, unknown
 from loopscale.model import LoopedConfig
 from loopscale.model.size import parameters_of
-from loopscale.storage import check_yaml, from_json, to_json
+from loopscale.storage import check_yaml, from_json, require_no_stream, to_json
 from loopscale.train import MODEL_FIELDS, RunConfig, TrainConfig
 
 from .results import Results
@@ -182,6 +182,7 @@ def read_grid(path: Path) -> Grid:
 
     Raises `InputError` for a file that is none, an unknown field and a field without a list of values.
     """
+    require_no_stream(path)
     try:
         text = path.read_text(encoding="utf-8")
         check_yaml(text, str(path))

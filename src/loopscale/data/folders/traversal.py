@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, final
 
-from loopscale.data.readers import kind_of
 from loopscale.errors import InputError
+from loopscale.storage import kind_of
 
 DEBRIS_FOLDERS = frozenset({"__macosx", "__pycache__", "$recycle.bin", "system volume information", "lost+found"})
 DEBRIS_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})

@@ -9,7 +9,7 @@ from loopscale.data.readers.file_names import (
 )
 from loopscale.data.readers.registry import read_file
 from loopscale.data.readers.rows import NoText, Rows
-from loopscale.data.readers.source import Source, existing, kind_of
+from loopscale.data.readers.source import Source, existing
 
 __all__ = [
     "CODE_ENDINGS",
@@ -21,6 +21,5 @@ __all__ = [
     "endings",
     "existing",
     "is_card",
-    "kind_of",
     "read_file",
 ]

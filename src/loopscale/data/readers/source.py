@@ -1,7 +1,6 @@
 """A file to read: unpacked where it is compressed, refused by name where it is no text, decoded from UTF-8."""
 
 import lzma
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pyarrow as pa
 from loopscale.data.readers.file_names import COMPRESSIONS, endings
 from loopscale.data.readers.signatures import compression_of, refuse_foreign
 from loopscale.errors import InputError
+from loopscale.storage import kind_of
 
 HEAD = 4096  # bytes that tell what a file is
 
@@ -26,19 +26,6 @@ def existing(name: str) -> Path | None:
         return path if name and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # a name too long, with a zero in it, or in nobody's home
         return None
-
-
-def kind_of(path: Path) -> str:
-    """Return what stands under a path: `file`, `folder`, or in words what else."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return "a link to nothing" if path.is_symlink() else "unreadable"
-    if stat.S_ISDIR(mode):
-        return "folder"
-    if stat.S_ISREG(mode):
-        return "file"
-    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 @final

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,25 @@ def test_a_tokenizer_whose_ids_have_gaps_is_measured_by_the_largest(ouro_folder,
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match="ids up to 500"):
         convert_checkpoint(str(ouro_folder), tmp_path / "native")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"num_hidden_layers": 10**400},
+        {"num_hidden_layers": 10**9},
+        {"intermediate_size": 10**400},
+        {"rope_theta": 10**400},
+        {"hidden_size": {"kind": "power"}},
+        {"total_ut_steps": 10**9},
+    ],
+)
+def test_odd_sizes_of_another_kind_are_told_soon(odd, ouro_folder):
+    path, began = ouro_folder / "config.json", time.process_time()
+    path.write_text(json.dumps({**json.loads(path.read_text()), **odd}))
+    with pytest.raises(InputError):
+        load_model(str(ouro_folder))
+    assert time.process_time() - began < 2
 
 
 def test_a_tokenizer_with_a_part_of_another_form_is_told(ouro_folder):

@@ -13,6 +13,8 @@ from transformers.utils import logging
 
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
+from loopscale.model.config import odd_values_told
+from loopscale.model.size import require_countable
 
 State = Mapping[str, Shaped[Tensor, "..."]]
 Weights = Mapping[str, ndarray | Tensor]  # as others hold them, under their names
@@ -54,11 +56,17 @@ def require_names(found: Collection[str], expected: Collection[str], spare: Coll
 
 
 def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
-    """Return the configuration of these values. Raises `InputError` where one has a wrong type or does not fit."""
+    """Return the configuration of these values.
+
+    Raises `InputError` where one has a wrong type or does not fit, and for sizes that nothing can hold.
+    """
     try:
-        return LoopedConfig.from_dict(dict(values))
+        config: LoopedConfig = LoopedConfig.from_dict(dict(values))
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+    with odd_values_told(f"{source} has a config.json that no model can be made of"):
+        require_countable(config, source)
+    return config
 
 
 def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCausalLM:

@@ -73,7 +73,9 @@ def load_nanbeige(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
 
 def _converted(convert: Callable[..., LoopedForCausalLM], folder: Path, file: Path | None) -> LoopedForCausalLM:
     """Return the native model of a folder of another kind, with the generation settings that lie there."""
-    model = convert(read_weights(weight_files(folder) if file is None else [file]), read_config(folder))
+    weights, config = read_weights(weight_files(folder) if file is None else [file]), read_config(folder)
+    with odd_values_told(f"the model in '{folder}' has a config.json that no model can be made of"):
+        model = convert(weights, config)
     if (folder / GENERATION).is_file():
         try:
             model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -89,8 +91,7 @@ def load_native(folder: Path, file: Path | None = None) -> LoopedForCausalLM:
     """
     source = f"the model in '{folder}'"
     config = build_config(read_config(folder), source)
-    with odd_values_told(f"{source} has a config.json that no model can be made of"):
-        require_room(config, source)
+    require_room(config, source)
     files = weight_files(folder) if file is None else [file]
     for path in files:
         check_whole(path)

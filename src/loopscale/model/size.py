@@ -29,7 +29,12 @@ def parameters_of(config: LoopedConfig) -> int:
 
 
 def require_countable(config: LoopedConfig, source: str) -> int:
-    """Return how many parameters a model has; raises `InputError` for a size that 64 bits cannot count."""
+    """Return how many parameters a model has.
+
+    Raises `InputError` for more layers than a pass can go through, and for a size that 64 bits cannot count.
+    """
+    deepest = max(config.num_loops, config.trained_loops or 0)  # measurements go as deep as training went
+    require_depth(source, deepest, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers)
     try:
         return parameters_of(config)
     except (RuntimeError, OverflowError, TypeError) as error:
@@ -77,8 +82,6 @@ def require_room(
         device: where it is trained, `cpu` or `cuda`.
         processes: that share weights, gradients and moments out; each still has all weights gathered.
     """
-    deepest = max(config.num_loops, config.trained_loops or 0)  # measurements go as deep as training went
-    require_depth(source, deepest, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers)
     copies = 1 if not tokens else TRAINED if processes == 1 else min(TRAINED, 1 + TRAINED / processes)
     weights = int(require_countable(config, source) * BYTES * copies) + draws_of(config) * BYTES
     states = layers_of(config) * KEPT if kept else config.num_loops

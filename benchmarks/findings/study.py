@@ -10,7 +10,7 @@ from loopscale.study import TOPICS, Results, Run
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
-from loopscale.study.topics import rates, worth
+from loopscale.study.topics import looping, rates, worth
 from loopscale.study.topics.ways import disputed, ranking
 
 
@@ -145,6 +145,10 @@ class Study:
     def cost(self, remedy: str) -> str:
         """Return a remedy's last-exit perplexity over that of the blind model, with its interval."""
         return self.link(worth.remedy_cost(self.results, remedy) or "not run", "table-1")
+
+    def depth_gain(self, condition: str) -> str:
+        """Return exit 1's perplexity over the best exit's."""
+        return self.over(condition, looping.depth_gain, "looping")
 
     def norm(self, condition: str) -> str:
         """Return the final norm."""

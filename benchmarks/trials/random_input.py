@@ -8,17 +8,16 @@ import json
 import os
 import random
 import shutil
-import string
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 
 from benchmarks.trials.damage import StopAt
+from benchmarks.trials.drawn import changed, dumped, spoilt, text, value
 from benchmarks.trials.forks import forked
 from benchmarks.trials.names import prepare
 from benchmarks.trials.runner import Case, Record
@@ -37,22 +36,6 @@ from loopscale.train import RunConfig, read_run, train
 
 SECONDS = 300  # of a case, on a busy machine
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet", ".gz", ".arrow", ".bz2", ".xz", ".zst", "")
-ODD: Sequence[Any] = (0, -1, 1, 10**9, 2**63, -(10**20), 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), None)
-ODD = (
-    *ODD,
-    True,
-    "",
-    "0",
-    "raw",
-    "rmsnorm",
-    "../..",
-    [],
-    {},
-    [[]],
-    {"kind": "power"},
-    {"kind": None},
-    "\ud800",
-)
 SHORT = {  # what makes a command short, after the random words
     "train": ["--train.max_steps=1"],
     "evaluate": ["--windows=2", "--repeats=1", "--speed_batch_sizes=1", "--halting=entropy"],
@@ -84,60 +67,6 @@ class Base:
 Read = Callable[[random.Random, Base], object]
 
 
-def value(draw: random.Random, depth: int = 2) -> Any:
-    """Return any value of JSON, a new one: a document that holds one twice could come to hold itself."""
-    if depth and draw.random() < 0.2:
-        entries = [value(draw, depth - 1) for _ in range(draw.randrange(4))]
-        return entries if draw.random() < 0.5 else {text(draw): entry for entry in entries}
-    return deepcopy(draw.choice([*ODD, draw.randrange(-3, 9), draw.uniform(-2, 2), text(draw)]))
-
-
-def text(draw: random.Random, most: int = 8) -> str:
-    """Return any text without halves of surrogate pairs."""
-    pool = draw.choice([string.printable, string.ascii_letters, "".join(map(chr, range(0x80, 0x2100)))])
-    return "".join(draw.choice(pool) for _ in range(draw.randrange(most)))
-
-
-def changed(draw: random.Random, document: Any) -> Any:
-    """Return a document with one to three of its values another one, gone, or beside one that nobody knows."""
-    document = json.loads(json.dumps(document))
-    for _ in range(draw.randint(1, 3)):
-        holder: Any = document
-        while holder:
-            key = draw.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-            if isinstance(holder[key], dict | list) and holder[key] and draw.random() < 0.6:
-                holder = holder[key]
-                continue
-            way = draw.choice(("another", "another", "gone", "more"))
-            if way == "another":
-                holder[key] = value(draw)
-            elif way == "gone":
-                del holder[key]
-            elif isinstance(holder, dict):
-                holder[text(draw)] = value(draw)
-            break
-    return document
-
-
-def spoilt(draw: random.Random, content: bytes) -> bytes:
-    """Return bytes with some of them flipped, put in, taken out, or all of them noise."""
-    way, at = draw.choice(("flip", "flip", "put", "cut", "end", "noise")), draw.randrange(len(content) + 1)
-    if way == "flip" and content:
-        some = bytearray(content)
-        for _ in range(draw.choice((1, 1, 8, 64))):
-            some[draw.randrange(len(some))] ^= 1 << draw.randrange(8)
-        return bytes(some)
-    if way in ("put", "flip"):
-        return content[:at] + draw.randbytes(draw.randint(1, 30)) + content[at:]
-    if way == "cut":
-        return content[:at] + content[at + draw.randint(1, 300) :]
-    return content[:at] if way == "end" else draw.randbytes(draw.randrange(300))
-
-
-def _dumped(document: Any) -> bytes:
-    return json.dumps(document).encode("utf-8", "surrogatepass")
-
-
 def _configuration_of_a_run(draw: random.Random, base: Base) -> None:
     require_room(RunConfig.from_dict(changed(draw, base.run.to_dict())).model_config(None), "it", 1024)
 
@@ -147,7 +76,7 @@ def _configuration_of_a_model(draw: random.Random, base: Base) -> None:
     path, document = folder / "config.json", changed(draw, json.loads((folder / "config.json").read_text()))
     (folder / "manifest.json").unlink()
     require_room(LoopedConfig.from_dict(document), "it")
-    path.write_bytes(_dumped(document))
+    path.write_bytes(dumped(document))
     load_model(str(folder))
 
 
@@ -155,7 +84,7 @@ def _settings_beside_a_model(draw: random.Random, base: Base) -> int:
     """Change any JSON file of a model's folder, then write a token with what is read of it."""
     folder = base.copy("finished")
     path = draw.choice(sorted(folder.glob("*.json")))
-    path.write_bytes(_dumped(changed(draw, json.loads(path.read_text()))))
+    path.write_bytes(dumped(changed(draw, json.loads(path.read_text()))))
     (folder / "manifest.json").unlink(missing_ok=True)
     return command(["generate", str(folder), *SHORT["generate"]])
 
@@ -176,7 +105,7 @@ def _words(draw: random.Random, base: Base) -> int:
 def _text(draw: random.Random, base: Base) -> None:
     path = base.place / f"any{draw.choice(ENDINGS)}"
     content = draw.choice((draw.randbytes(draw.randrange(400)) * 9, text(draw, 200).encode() * 9))
-    path.write_bytes(draw.choice((content, spoilt(draw, _dumped([{"text": text(draw, 80)}] * 40)))))
+    path.write_bytes(draw.choice((content, spoilt(draw, dumped([{"text": text(draw, 80)}] * 40)))))
     load_data(str(path), "bytes", sequence_length=4, cache_dir=base.place / "any-cache", quiet=True)
 
 
@@ -223,13 +152,13 @@ def _model(draw: random.Random, base: Base) -> None:
 def _record(draw: random.Random, base: Base) -> None:
     folder = base.copy("finished")
     path = folder / "run.json"
-    path.write_bytes(_dumped(changed(draw, json.loads(path.read_text()))))
+    path.write_bytes(dumped(changed(draw, json.loads(path.read_text()))))
     read_run(folder)
 
 
 def _yaml(draw: random.Random, base: Base) -> int:
     document = changed(draw, base.run.to_dict())
-    written = draw.choice((_dumped(document), text(draw, 60).encode(), spoilt(draw, _dumped(document))))
+    written = draw.choice((dumped(document), text(draw, 60).encode(), spoilt(draw, dumped(document))))
     path = base.place / "any.yaml"
     path.write_bytes(written)
     return command(["audit", f"--config={path}"])
@@ -238,21 +167,21 @@ def _yaml(draw: random.Random, base: Base) -> int:
 def _rule(draw: random.Random, base: Base) -> None:
     document = {"rule": "max_probability", "threshold": 0.5, "level": "token", "num_loops": 3}
     path = base.place / "rule.json"
-    path.write_bytes(draw.choice((_dumped(changed(draw, document)), spoilt(draw, _dumped(document)))))
+    path.write_bytes(draw.choice((dumped(changed(draw, document)), spoilt(draw, dumped(document)))))
     CalibratedRule.load(path)
 
 
 def _results(draw: random.Random, base: Base) -> None:
     content = (base.place / "results.json").read_bytes()
     path = base.place / "any-results.json"
-    path.write_bytes(draw.choice((_dumped(changed(draw, json.loads(content))), spoilt(draw, content))))
+    path.write_bytes(draw.choice((dumped(changed(draw, json.loads(content))), spoilt(draw, content))))
     load(path)
 
 
 def _report(draw: random.Random, base: Base) -> int:
     out = base.place / "reported"
     out.mkdir(exist_ok=True)
-    (out / "results.json").write_bytes(_dumped(changed(draw, json.loads((base.place / "results.json").read_text()))))
+    (out / "results.json").write_bytes(dumped(changed(draw, json.loads((base.place / "results.json").read_text()))))
     return command(["report", str(out)])
 
 

@@ -25,7 +25,7 @@ from loopscale.convert import (
 from loopscale.errors import InputError
 from loopscale.model import LoopedForCausalLM
 from loopscale.model.native import require_native
-from loopscale.model.size import require_depth
+from loopscale.model.size import require_layers
 from loopscale.stepping import Looped
 from loopscale.system.manifest import MANIFEST, damage
 
@@ -119,7 +119,5 @@ def _at_depth(model: LoopedForCausalLM, num_loops: int | None) -> LoopedForCausa
     """Set the depth that a call runs by default; `trained_loops` stays."""
     config = model.config
     config.num_loops = num_loops or config.num_loops
-    require_depth(
-        "the model", config.num_loops, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers
-    )
+    require_layers(config, "the model")
     return model

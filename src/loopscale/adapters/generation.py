@@ -47,7 +47,7 @@ def stream_plainly(
             for z in call.states(depth):
                 last = z
             logits = call.readout(last, depth - 1)[:, -1]
-        require_numbers(logits.amax(-1))
+        require_numbers(logits.amax(-1).flatten().tolist())
         if i == 0 and all_alike(logits):
             warnings.warn(SAYS_NOTHING, stacklevel=2)
         tokens = logits.argmax(-1)

@@ -13,8 +13,7 @@ from transformers.utils import logging
 
 from loopscale.errors import InputError
 from loopscale.model import LoopedConfig, LoopedForCausalLM
-from loopscale.model.config import odd_values_told
-from loopscale.model.size import require_countable
+from loopscale.model.size import require_layers, skeleton
 
 State = Mapping[str, Shaped[Tensor, "..."]]
 Weights = Mapping[str, ndarray | Tensor]  # as others hold them, under their names
@@ -58,14 +57,13 @@ def require_names(found: Collection[str], expected: Collection[str], spare: Coll
 def build_config(values: Mapping[str, Any], source: str) -> LoopedConfig:
     """Return the configuration of these values.
 
-    Raises `InputError` where one has a wrong type or does not fit, and for sizes that nothing can hold.
+    Raises `InputError` where one has a wrong type or does not fit, and for more layers than a pass can go through.
     """
     try:
         config: LoopedConfig = LoopedConfig.from_dict(dict(values))
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    with odd_values_told(f"{source} has a config.json that no model can be made of"):
-        require_countable(config, source)
+    require_layers(config, source)
     return config
 
 
@@ -81,8 +79,7 @@ def build_model(config: LoopedConfig, state: State, source: str) -> LoopedForCau
             raise InputError(
                 f"{source}: weight {name} is {kind}, as in a quantised model: give the weights before quantisation."
             )
-    with torch.device("meta"):
-        expected = LoopedForCausalLM(config).state_dict()
+    expected = skeleton(config, source).state_dict()
     for name, tensor in state.items():
         if name in expected and expected[name].shape != tensor.shape:
             raise InputError(

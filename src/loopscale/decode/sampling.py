@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -87,7 +87,7 @@ class Greedy(Sampling):
     def choose(self, logits: Float[Tensor, "batch vocab"], prefixes: Sequence[Prefix]) -> Int[Tensor, "batch 1"]:
         """Take the largest."""
         largest = self.processing(logits.to(widened(logits.dtype)), prefixes).max(-1, keepdim=True)
-        require_numbers(largest.values)
+        require_numbers(largest.values.flatten().tolist())
         self.look(logits)
         return largest.indices
 
@@ -102,8 +102,7 @@ class Greedy(Sampling):
         processed = self.processing(logits.to(widened(logits.dtype)), prefixes)
         top, tokens = processed.topk(min(2, logits.shape[-1]), dim=-1)
         best = top.tolist()
-        if not all(values[0] < math.inf for values in best):
-            raise no_numbers()
+        require_numbers(values[0] for values in best)
         self.look(logits)
         largest = torch.linalg.vector_norm(logits, torch.inf, dim=-1).to(processed.dtype)
         if self.processing.lists:  # what multiplies logits multiplies their rounding; what forbids them is infinite
@@ -134,7 +133,7 @@ class Sampled(Sampling):
     ) -> Float[Tensor, "batch vocab"]:
         """Return the distribution that is sampled from, in float32 or better."""
         distribution = self.processing(logits.to(widened(logits.dtype)), prefixes).softmax(-1)
-        require_numbers(distribution[:, :1])
+        require_numbers(distribution[:, 0].tolist())
         self.look(logits)
         return distribution
 
@@ -169,18 +168,13 @@ class Sampled(Sampling):
         return torch.multinomial(weights, 1, generator=self.generator)
 
 
-def require_numbers(chosen: Tensor) -> None:
-    """Raise `InputError` where logits are not finite: what would be written then means nothing."""
-    if not all(value < math.inf for value in chosen.flatten().tolist()):  # NaN is not below it either
-        raise no_numbers()
-
-
-def no_numbers() -> InputError:
-    """Return what is said of logits that are not finite."""
-    return InputError(
-        "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the dtype "
-        "(load the model in float32, or run fewer loops)."
-    )
+def require_numbers(largest: Iterable[float]) -> None:
+    """Raise `InputError` where a row's largest logit is not finite: what would be written then means nothing."""
+    if not all(value < math.inf for value in largest):  # NaN is not below it either
+        raise InputError(
+            "the logits are not finite, so there is no next token: the weights are not, or the state outgrows the "
+            "dtype (load the model in float32, or run fewer loops)."
+        )
 
 
 def all_alike(logits: Float[Tensor, "rows vocab"]) -> bool:

@@ -49,7 +49,6 @@ class Session:
         self.num_loops = num_loops
         self.exits = range(num_loops) if exits is None else exits
         self.has_prelude, self.has_coda = model.model.has_prelude, model.model.has_coda
-        self.has_input = self.has_prelude or model.model.reads_injected  # an input e that is kept
         readout, coda_input = model.readout_norm, model.coda_input
         self.exits_differ = readout.reads_last or readout.reads_loop or coda_input.reads_loop
         self.cache = LoopCache(model, len(pads), capacity, num_loops, self.exits)
@@ -80,7 +79,7 @@ class Session:
         context = self._context(ids, mask, positions, self.cache, injected)
         if injected is None:
             self.cache.cursor.move(start, length)
-            context = self._with_input(context)
+            context = self.model.model.with_input(context)
         return Window(start, length, context)
 
     def embed(self, ids: Tokens, window: Window) -> State:
@@ -123,7 +122,7 @@ class Session:
             context = self._scattered(ids, columns, stop, self.cache)
         else:  # nothing looks at other tokens here
             context = Context(ids, positions=self._positions(columns - self.pads if self.padded else columns))
-        context = self._with_input(context)
+        context = self.model.model.with_input(context)
         return self.model.embed(ids, context), context.injected
 
     def run_front(
@@ -232,10 +231,6 @@ class Session:
         positions = self._positions(positions)
         rotary = self.model.model.rotary(self.like, positions)
         return Context(ids, injected, mask, positions, rotary, cache, self.cache.layout)
-
-    def _with_input(self, context: Context) -> Context:
-        """Return the context with the input e of its tokens, of a model that keeps one."""
-        return self.model.model.with_input(context) if self.has_input else context
 
     def _positions(self, positions: Positions) -> Positions:
         """Keep within what the model has positions for."""

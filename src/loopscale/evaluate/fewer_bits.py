@@ -80,7 +80,7 @@ def in_precision(model: M, name: str) -> M:
     """
     changed: Any = deepcopy(model)
     with torch.no_grad():
-        return PRECISIONS[precision_named(name)](changed.eval(), precision_named(name))  # type: ignore[return-value]
+        return PRECISIONS[precision_named(name)](changed.eval(), precision_named(name))  # type: ignore[return-value]  # the copy is an M
 
 
 @final

@@ -91,6 +91,7 @@ class LoopedModel(LoopedPreTrainedModel):
         self.injection = build_part("injection", config.injection, INJECTIONS, config)
         self.relaxation = build_part("relaxation", config.relaxation, RELAXATIONS, config)
         self.recurrence = build_part("recurrence", config.recurrence, CARRIES, config)
+        self.reads_injected = self.injection.reads_injected or self.recurrence.reads_injected  # in a loop
         self.initial_state = INITIAL_STATES[config.initial_state](config)
         self.post_init()
 
@@ -104,11 +105,6 @@ class LoopedModel(LoopedPreTrainedModel):
             "relaxation": self.relaxation,
             "recurrence": self.recurrence,
         }
-
-    @property
-    def reads_injected(self) -> bool:
-        """Whether a part reads the input again in a loop."""
-        return self.injection.reads_injected or self.recurrence.reads_injected
 
     def context(
         self,

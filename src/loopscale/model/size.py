@@ -10,7 +10,7 @@ from loopscale.display import duration
 from loopscale.errors import InputError
 from loopscale.mechanism import kind_of
 
-from .config import LoopedConfig
+from .config import LoopedConfig, odd_values_told
 from .looped import LoopedForCausalLM
 
 BYTES = 4  # of a float32 weight
@@ -23,22 +23,30 @@ SECONDS_PER_LAYER = 1e-4  # of a tiny one: what it takes to ask a device for its
 
 def parameters_of(config: LoopedConfig) -> int:
     """Return how many parameters the model of a configuration has. Nothing is allocated."""
-    with torch.device("meta"):
-        model = LoopedForCausalLM(config)
+    return _count(skeleton(config, "the configuration"))
+
+
+def _count(model: LoopedForCausalLM) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def require_countable(config: LoopedConfig, source: str) -> int:
-    """Return how many parameters a model has.
+def skeleton(config: LoopedConfig, source: str) -> LoopedForCausalLM:
+    """Return a model on device meta: names and shapes, without memory.
 
-    Raises `InputError` for more layers than a pass can go through, and for a size that 64 bits cannot count.
+    Raises `InputError` for more layers than a pass can go through, for a size that 64 bits cannot count, and for values
+    that transformers looks at only here.
     """
-    deepest = max(config.num_loops, config.trained_loops or 0)  # measurements go as deep as training went
-    require_depth(source, deepest, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers)
-    try:
-        return parameters_of(config)
-    except (RuntimeError, OverflowError, TypeError) as error:
-        raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
+    require_layers(config, source)
+    with odd_values_told(f"{source} has a configuration that no model can be made of"), torch.device("meta"):
+        try:
+            return LoopedForCausalLM(config)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise InputError(f"{source} asks for a weight larger than any memory: lower its sizes.") from error
+
+
+def require_countable(config: LoopedConfig, source: str) -> int:
+    """Return how many parameters a model has. Raises `InputError` as `skeleton` does."""
+    return _count(skeleton(config, source))
 
 
 def draws_of(config: LoopedConfig) -> int:
@@ -67,6 +75,12 @@ def require_depth(source: str, loops: int, layers: int = 1, once: int = 0) -> No
             f"{source} asks for {loops:,} loops, {total:,} layers one after another: each pass would take at least "
             f"{duration(total * SECONDS_PER_LAYER)}; stay below {DEEPEST:,} layers."
         )
+
+
+def require_layers(config: LoopedConfig, source: str) -> None:
+    """Raise `InputError` for a model with more layers in a row than a pass can go through in useful time."""
+    deepest = max(config.num_loops, config.trained_loops or 0)  # measurements go as deep as training went
+    require_depth(source, deepest, config.num_stack_layers, config.num_prelude_layers + config.num_coda_layers)
 
 
 def require_room(

@@ -26,9 +26,13 @@ def run_of_folder(name: str, preset: str) -> RunConfig:
         config: Any = AutoConfig.from_pretrained(name)
     except InputError as error:
         raise InputError(f"the model in '{name}': {error}") from error
-    except (OSError, *OF_ODD_VALUES, StrictDataclassError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{name} has no config.json of a model: name a folder, or a hub id that can be read."
+        ) from error
+    except (StrictDataclassError, *OF_ODD_VALUES) as error:
+        raise InputError(
+            f"the model in '{name}' has a config.json that cannot be read: {error.__cause__ or error}."
         ) from error
     if not isinstance(config, LoopedConfig):
         raise InputError(f"{name} is a {config.model_type} model: convert it, or plan by its sizes (--model.*).")

@@ -7,16 +7,16 @@ from benchmarks.findings.study import Study
 from loopscale.display import number
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import SCALE_CONTROL
-from loopscale.study.topics import halting, looping, rates, worth
+from loopscale.study.topics import exits, halting, looping, rates, worth
 from loopscale.study.topics.ways import ranking
 
-MARKS = {"holds": "holds", "does not hold": "**no**", "undecided": "undecided"}
+VERDICTS = ("holds", "does not hold", "undecided")
 NONE = "–"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: bool = True) -> str:
     """Return a Markdown table, its first column in words and the others of numbers."""
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    lines = [head, ["---", *("---:" if numeric else "---" for _ in head[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -50,17 +50,18 @@ def prices(studies: Sequence[Study]) -> str:
 
 
 def claims_beside(studies: Sequence[Study]) -> str:
-    """Return the verdict on every claim that some study tests, with its value; a column per study."""
+    """Return where every claim that some study tests holds, where not, and where it is undecided, with its values."""
     tested = {id: claim.statement for study in studies for id, claim in study.claims.items() if claim.n}
-    rows = [[f"`{id}`: {statement}", *(_verdict(study, id) for study in studies)] for id, statement in tested.items()]
-    return markdown(["claim", *(study.name for study in studies)], rows)
+    rows = [
+        [f"`{id}`: {words}", *(_with_verdict(studies, id, verdict) for verdict in VERDICTS)]
+        for id, words in tested.items()
+    ]
+    return markdown(["claim", *VERDICTS], rows, numeric=False)
 
 
-def _verdict(study: Study, id: str) -> str:
-    claim = study.claims.get(id)
-    if claim is None or not claim.n:
-        return NONE
-    return f"{MARKS.get(claim.verdict, claim.verdict)}, {study.link(study.value(id), 'claims')}"
+def _with_verdict(studies: Sequence[Study], id: str, verdict: str) -> str:
+    found = [study for study in studies if study.claims[id].verdict == verdict]
+    return ", ".join(f"{study.name} {study.link(study.value(id), 'claims')}" for study in found) or NONE
 
 
 def remedies_beside(studies: Sequence[Study]) -> str:
@@ -68,8 +69,22 @@ def remedies_beside(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
         costs = [worth.remedy_cost(study.results, name) for name in worth.REMEDIES]
-        rows.append([study.name, *(study.link(cost, "table-1") if cost else NONE for cost in costs)])
+        if any(costs):
+            rows.append([study.name, *(study.link(cost, "table-1") if cost else NONE for cost in costs)])
     return markdown(["study", *worth.REMEDIES], rows)
+
+
+def remedies_at_best(studies: Sequence[Study]) -> str:
+    """Return what each of the paper's controls costs where several rates were tried, each model at its best one."""
+    names = [name for name in worth.REMEDIES if any(study.tried(name) for study in studies)]
+    rows = []
+    for study in studies:
+        if study.tried(exits.PLAIN):
+            blind = f"{study.at_best(exits.PLAIN)} {study.rate_in_words(exits.PLAIN)}"
+            costs = [(name, study.cost_at_best(name)) for name in names]
+            cells = [f"{cost} {study.rate_in_words(name)}" if cost else NONE for name, cost in costs]
+            rows.append([study.name, study.setting[2], blind, *cells])
+    return markdown(["study", "init", exits.PLAIN, *names], rows)
 
 
 def paying(studies: Sequence[Study]) -> str:

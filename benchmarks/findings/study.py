@@ -10,7 +10,8 @@ from loopscale.study import TOPICS, Results, Run
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
-from loopscale.study.topics import looping, rates, worth
+from loopscale.study.topics import exits, looping, rates, worth
+from loopscale.study.topics.rates import AtRates
 from loopscale.study.topics.ways import disputed, ranking
 
 
@@ -105,6 +106,11 @@ class Study:
         nats = rates.cost_of_the_highest_rate(self.results).get(verdict)
         return self.link(rates.spread_in_words(nats), "rates") if nats else "–"
 
+    def over_none(self, way: str) -> str:
+        """Return what a way's last exit has over that of none, each at its best rate, with its interval."""
+        found = ranking.entries(self.results)
+        return self.link(ratio_over_seeds(ranking.over_blind(found, way)) or "not run", "control")
+
     def harm(self) -> str:
         """Say how often a way that leaves a blind spot has a worse last exit than one that does not."""
         found = ranking.verdict_harm(self.results)
@@ -128,6 +134,32 @@ class Study:
             for effect in disputed.norm_effects(self.results)
         ]
 
+    def tried(self, condition: str) -> AtRates:
+        """Return the names of a condition of the paper at each of its learning rates; empty where it has one."""
+        return rates.conditions_at_rates(self.results).get(condition, {})
+
+    def rate_in_words(self, condition: str) -> str:
+        """Return the best rate of a condition of the paper, and whether it is at an end of those that were tried."""
+        names = self.tried(condition)
+        if not names:
+            return f"at {self.rates[0]:g}"
+        rate = rates.best_rate(self.results, names)
+        ends = {min(names): ", the lowest tried", max(names): ", the highest tried"}
+        return f"at {rate:g}{ends.get(rate, '')}"
+
+    def at_best(self, condition: str, k: int = 0) -> str:
+        """Return the perplexity of exit k, the last one for 0, of a condition at the best of its rates."""
+        runs = rates.at_best_rate(self.results, condition)
+        return self.link(mean_and_spread([run.perplexity[k - 1] for run in runs]), "table-1")
+
+    def cost_at_best(self, remedy: str) -> str | None:
+        """Return a remedy's last-exit perplexity over the blind model's, each at its best rate, over common seeds."""
+        ours, theirs = (rates.at_best_rate(self.results, name) for name in (remedy, exits.PLAIN))
+        by_seed = {run.seed: run for run in theirs}
+        both = [exits.final_perplexity_ratio(run, by_seed[run.seed]) for run in ours if run.seed in by_seed]
+        ratio = ratio_over_seeds(both)
+        return ratio and self.link(ratio, "table-1")
+
     def claim(self, id: str) -> str:
         """Return a claim's value with its interval and verdict."""
         claim = self.claims[id]
@@ -136,7 +168,8 @@ class Study:
 
     def over(self, condition: str, figure: Callable[[Run], float], table: str) -> str:
         """Return a figure over the seeds."""
-        return self.link(mean_and_spread([figure(run) for run in self.results.runs(condition)]), table)
+        runs = self.results.runs(condition)
+        return self.link(mean_and_spread([figure(run) for run in runs]), table) if runs else "not run"
 
     def perplexity(self, condition: str, k: int) -> str:
         """Return the perplexity of exit k, the last one for 0."""
@@ -153,6 +186,12 @@ class Study:
     def norm(self, condition: str) -> str:
         """Return the final norm."""
         return self.over(condition, lambda run: run.norm[-1], "table-1")
+
+    def losses(self, condition: str) -> str:
+        """Return the first and the last training loss that a condition's first run logged."""
+        history = self.results.runs(condition)[0].measured["history"]
+        first, last = (number(history[i]["loss"]) for i in (0, -1))
+        return f"[{first} to {last}]({self.figure('loss-over-training')})"
 
     @property
     def trained_at_every_exit(self) -> list[Run]:

@@ -4,7 +4,10 @@ from dataclasses import replace
 import pytest
 
 from loopscale.errors import InputError
+from loopscale.study import judged
 from loopscale.study.grid import PAPER, RATE, named_conditions
+from loopscale.study.report.claims import answer, claims_table
+from loopscale.study.report.page_content import AT_BEST_RATES, ON_PAGE, sentences, tables_of
 from loopscale.study.topics import rates
 
 
@@ -94,3 +97,23 @@ def test_conditions_are_named_at_rates_and_all_at_once():
     for wrong in ("per_loop-raw@", "per_loop-raw@x", "raw@0.1", "al"):
         with pytest.raises(InputError, match="condition"):
             named_conditions([wrong])
+
+
+def test_claims_take_conditions_with_rates_of_their_own_at_the_best_of_them(study):
+    blind = at(study, {0.0005: 1.9, 0.004: 2.3})
+    raw = at(study, {0.0005: 2.2, 0.004: 1.5}, "per_loop-raw")
+    results = judged(replace(blind, conditions={**blind.conditions, **raw.conditions}))
+    (claim,) = (claim for claim in results.claims if claim.id == "lower-perplexity-raw")
+    assert claim.value == pytest.approx(math.exp(1.5 - 1.9)) and claim.verdict == "holds"
+    said = "per_loop-rmsnorm at 0.0005, per_loop-raw at 0.004"
+    assert said in answer(results) and said in claims_table(results).caption
+    assert [*results.conditions] == [*blind.conditions, *raw.conditions]
+    (remedies,) = (said for said in sentences(results) if said.startswith("The remedies"))
+    assert "0.670" in remedies and remedies.endswith(f"({AT_BEST_RATES})")
+    (beside,) = (table for table in tables_of(ON_PAGE, results) if table.name == "beside-the-paper")
+    assert [row[0] for row in beside.rows] == ["per_loop-rmsnorm", "per_loop-raw"] and AT_BEST_RATES in beside.caption
+
+
+def test_claims_are_of_the_rate_of_the_study_where_it_has_one(study):
+    results = at(study, {None: 2.0, 0.0005: 1.9})
+    assert rates.with_best_rates(results) is results and "at the best" not in answer(judged(results))

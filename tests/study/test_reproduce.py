@@ -19,6 +19,7 @@ from loopscale.study.executors import Job, LocalExecutor
 from loopscale.study.executors.local import process_environment
 from loopscale.study.grid import GRIDS, PAPER, RATE, SCALE_CONTROL, edited, named_conditions, read_grid
 from loopscale.study.reproduce import plan, reproduce
+from loopscale.system.environment import environment
 from loopscale.train import preset_run, read_run, write_config
 from loopscale.train.checkpoints import last_checkpoint
 from loopscale.train.run_folder import only_one
@@ -139,6 +140,18 @@ def test_a_study_writes_everything_and_goes_on_where_it_was(base, study_folder):
     assert grown.conditions["per_loop-rmsnorm"].runs[0] == run
     assert load(study_folder / "results.json").corpus["sha256"] == first.corpus["sha256"]
     assert len(json.loads((study_folder / "results.json").read_text())["claims"]) == len(grown.claims) > 8
+
+
+def test_a_study_names_the_machines_of_its_runs_and_not_the_one_that_collects_them(base, study_folder):
+    path = study_folder / "per_loop-rmsnorm" / "seed-42" / "run.json"
+    record = json.loads(path.read_text())
+    write_json(path, {**record, "environment": {**record["environment"], "cpu": "another", "gpu": "a card"}})
+    alone = run_study(base(), study_folder, conditions=CHOSEN[:1]).environment
+    assert (alone["cpu"], alone["gpu"]) == ("another", "a card")
+    both = run_study(base(), study_folder, conditions=CHOSEN)
+    here = environment()
+    assert both.environment["cpu"] == [here["cpu"], "another"] and both.environment["python"] == here["python"]
+    assert "Runs are of several machines" in (study_folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, study_folder):

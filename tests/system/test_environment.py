@@ -8,7 +8,7 @@ import torch
 
 import loopscale
 from loopscale.system import environment as module
-from loopscale.system.environment import environment
+from loopscale.system.environment import as_one, environment
 
 
 def test_facts_are_plain_and_true():
@@ -64,3 +64,13 @@ def test_another_projects_checkout_around_the_package_does_not_count(tmp_path, m
 def test_a_machine_without_git_has_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert environment()["source_revision"] is None
+
+
+def test_several_are_one_with_lists_of_what_differs():
+    first = {"date": "2026-01-02", "cpu": "a", "gpu": None}
+    second = {"date": "2026-01-01", "cpu": ["b", "a"], "gpu": None, "new": 1}
+    third = {"date": "2026-01-03", "cpu": "a", "gpu": None}
+    one = as_one([first, second, third])
+    assert one == {"date": ["2026-01-01", "2026-01-03"], "cpu": ["a", "b"], "gpu": None, "new": [None, 1]}
+    assert as_one([first]) == first == as_one([first, first])
+    assert as_one([]) == {}

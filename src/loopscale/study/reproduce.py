@@ -15,7 +15,7 @@ from loopscale import display
 from loopscale.data import Data
 from loopscale.errors import InputError
 from loopscale.storage import check_writable, is_staging, read_json, sweep, write_json
-from loopscale.system.environment import environment
+from loopscale.system.environment import as_one, environment
 from loopscale.system.lock import only_one
 from loopscale.train import (
     RunConfig,
@@ -28,6 +28,7 @@ from loopscale.train import (
     write_config,
 )
 from loopscale.train.run_folder import only_one as only_one_trains
+from loopscale.train.run_folder import read_record_of_run
 
 from .document import run_from
 from .executors import Executor, Job, LocalExecutor
@@ -218,11 +219,17 @@ def collect(
     return Results(
         preset=base.preset or "custom",
         corpus=dict(corpus),
-        environment=environment(),
+        environment=as_one(_environments(runs)) or environment(),
         config=identity(base),
         num_loops=base.model_config(None).num_loops,
         conditions=conditions,
     )
+
+
+def _environments(runs: Iterable[StudyRun]) -> list[Mapping[str, Any]]:
+    """Return where each run began, by its own record: a study may be continued, or spread, over many machines."""
+    records = [read_record_of_run(run.config.folder) for run in runs]
+    return [record.environment for record in records if record.environment]
 
 
 def identity(base: RunConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,25 @@ def environment() -> dict[str, Any]:
         "source_revision": revision,
         "source_dirty": None if revision is None else bool(_git(SOURCE, "status", "--porcelain", ".")),
     }
+
+
+def as_one(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return several environments as one: what all share, a list of what they do not, of dates the first and last."""
+    found = tuple(environments)
+    values = {
+        key: _distinct(one.get(key) for one in found) for key in dict.fromkeys(key for one in found for key in one)
+    }
+    if dates := [date for date in values.get("date", ()) if date]:
+        values["date"] = _distinct((min(dates), max(dates)))
+    return {key: each[0] if len(each) == 1 else each for key, each in values.items()}
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Return every value once; a list stands for its values."""
+    found: list[Any] = []
+    for value in values:
+        found += [each for each in (value if isinstance(value, list) else [value]) if each not in found]
+    return found
 
 
 def _cpu_model() -> str | None:

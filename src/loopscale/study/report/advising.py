@@ -59,11 +59,15 @@ def advice(results: Results) -> Advice | None:
 
 
 def _headline(pick: str, plain: str | None, cost: "_Ratio | None", audited: bool) -> str:
+    if cost is not None and cost.decided and cost.value > 1:
+        return (
+            f"No control of the scale is free here: the best, {pick}, has {number(cost.value, 3)} times the perplexity "
+            f"of {plain}, which leaves the scale alone."
+        )
     if cost is not None:
         worth = "what it costs in perplexity is not decided"
         if cost.decided:
-            more = percent(abs(cost.value - 1), 1 if abs(cost.value - 1) < 0.1 else 0)
-            worth = f"its perplexity is {more} {'lower' if cost.value < 1 else 'higher'}"
+            worth = f"its perplexity is {percent(1 - cost.value, 1 if cost.value > 0.9 else 0)} lower"
         return f"Use {pick}: it controls the scale of the state, which {plain} leaves alone; {worth}."
     if plain is not None:
         return f"No condition controls the scale of the state: {plain} leaves it to itself, and so do all others."

@@ -4,8 +4,10 @@ from typing import get_args
 
 from loopscale.display import Column, Table, mean_and_spread, number
 
+from ..grid import PAPER, split_rate
 from ..results import Judgement, Outcome, Results
 from ..topic import SEED_NOISE
+from ..topics.rates import rates_of_their_own
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 COLOURS = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not tested here": "dim"}
@@ -19,11 +21,20 @@ def answer(results: Results) -> str | None:
         "does not hold": ("does not hold", "do not hold"),
         "undecided": ("is not decided", "are not decided"),
     }
-    named = {verdict: ids for verdict in words if (ids := by_verdict[verdict])}
-    said = [f"{len(ids)} {words[v][len(ids) > 1]} ({', '.join(ids)})" for v, ids in named.items()]
+    judged = {verdict: ids for verdict in words if (ids := by_verdict[verdict])}
+    said = [f"{len(ids)} {words[v][len(ids) > 1]} ({', '.join(ids)})" for v, ids in judged.items()]
     untested = len(by_verdict["not tested here"])
     said += [f"{untested} not tested here"] if untested and said else []
-    return f"The claims: {'; '.join(said)}." if said else None
+    at_rates = (
+        f", each condition at the best of its learning rates ({named})" if (named := _rates_said(results)) else ""
+    )
+    return f"The claims{at_rates}: {'; '.join(said)}." if said else None
+
+
+def _rates_said(results: Results) -> str:
+    """Say at which rate claims take conditions that were trained at rates of their own alone; empty without such."""
+    best = {name: split_rate(at)[1] for name, at in rates_of_their_own(results).items()}
+    return ", ".join(f"{name} at {best[name]:g}" for name in PAPER if name in best)
 
 
 def counts(claims: tuple[Judgement, ...]) -> dict[Outcome, int]:
@@ -41,13 +52,16 @@ def claims_table(results: Results) -> Table | None:
     """Every claim with its figure, threshold and verdict."""
     if not tested(results):
         return None
+    at_rates = (
+        f" Each condition is at the best of its learning rates: {said}." if (said := _rates_said(results)) else ""
+    )
     return Table(
         name="claims",
         title="Claims",
         caption="Ours: mean ± standard deviation over seeds, the noise of one run. Interval: 95%, of the mean, by "
         "Student's t over seeds, of ratios in logarithms. Seeds: those that meet the threshold alone. Undecided: the "
         f"interval holds the threshold, or one seed lies within a factor {SEED_NOISE:g} of it where the losses of "
-        "models trained apart are compared.",
+        f"models trained apart are compared.{at_rates}",
         columns=(
             Column("claim"),
             Column("statement", aside=True),

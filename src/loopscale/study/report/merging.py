@@ -12,6 +12,7 @@ from typing import Any, final
 
 from loopscale.errors import InputError
 from loopscale.storage import from_json, plain, resolved
+from loopscale.system.environment import as_one
 from loopscale.train import complete, differences
 
 from ..document import REMEDY
@@ -59,7 +60,7 @@ def merged(folders: Sequence[Path], studies: Sequence[Results], out: Path) -> Re
     return replace(
         first,
         preset=", ".join(dict.fromkeys(study.preset for study in studies)),
-        environment=_environment([study.environment for study in studies]),
+        environment=as_one(study.environment for study in studies),
         conditions=conditions,
         claims=(),
         extra={**first.extra, STUDIES: plain(parts)},
@@ -139,13 +140,6 @@ def _value(document: Mapping[str, Any], name: str) -> Any:
     for key in name.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
-
-
-def _environment(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what all share, and a list of the values of what they do not."""
-    keys = dict.fromkeys(key for environment in found for key in environment)
-    values = {key: [environment.get(key) for environment in found] for key in keys}
-    return {key: each[0] if all(value == each[0] for value in each) else each for key, each in values.items()}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -13,6 +13,7 @@ from loopscale.storage import check_writable, resolved
 from ..document import load, save
 from ..results import RESULTS_FILE, Results
 from ..topics import TOPICS
+from ..topics.rates import with_best_rates
 from ..topics.ways import ranking
 from .advising import advice
 from .claims import answer, claims_table
@@ -25,8 +26,9 @@ MERGED = Path("runs") / "merged"
 
 
 def judged(results: Results) -> Results:
-    """Return `results` with every claim judged by its runs."""
-    return replace(results, claims=tuple(claim.judge(results) for topic in TOPICS for claim in topic.claims))
+    """Return `results` with every claim judged by its runs, each condition at its best learning rate."""
+    seen = with_best_rates(results)
+    return replace(results, claims=tuple(claim.judge(seen) for topic in TOPICS for claim in topic.claims))
 
 
 def write_report(results: Results, out: Path) -> Results:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from loopscale.display import Axis, Chart, Column, Panel, Series, Table, mean_and_spread, number, readable_top
@@ -46,6 +47,24 @@ def at_best_rate(results: Results, condition: str) -> tuple[Run, ...]:
     """Return a condition's runs, those at the best of its rates where it has several."""
     names = conditions_at_rates(results).get(condition)
     return results.runs(names[best_rate(results, names)] if names else condition)
+
+
+def rates_of_their_own(results: Results) -> dict[str, str]:
+    """Return the conditions that were trained at rates of their own alone, with what the best of them is called."""
+    found: dict[str, list[str]] = {}
+    for name, condition in results.conditions.items():
+        if condition.runs:
+            found.setdefault(split_rate(name)[0], []).append(name)
+    return {stem: results.best_of(names) for stem, names in found.items() if stem not in names}
+
+
+def with_best_rates(results: Results) -> Results:
+    """Return a study in which conditions of `rates_of_their_own` also stand under their plain names, at the best rate.
+
+    Claims ask for conditions by their plain names: where a rate was searched for each, they are of the best one.
+    """
+    found = {stem: results.conditions[name] for stem, name in rates_of_their_own(results).items()}
+    return replace(results, conditions={**results.conditions, **found}) if found else results
 
 
 def rates(results: Results) -> Table | None:

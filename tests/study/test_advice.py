@@ -27,7 +27,7 @@ def test_it_names_the_control_its_cost_and_its_exit(measured_study):
     assert points["Is the scale controlled?"].startswith("Not in terminal-rmsnorm, per_loop-rmsnorm: no loss sees it")
     assert "lowest perplexity of those that control the scale, 6.686 at exit 4" in points["Which control?"]
     assert points["Which exit?"].startswith("Exit 4 of 4 in per_loop-final_rmsnorm")
-    assert "0.905, of one seed times" in points["What does it cost?"]
+    assert "0.905 times the last-exit perplexity of per_loop-rmsnorm (one seed): " in points["What does it cost?"]
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,21 @@ def test_one_audit_that_failed_leaves_its_condition_out(measured_study, with_rec
     results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "per_loop-rmsnorm-penalty"))
     results = with_record(results, "per_loop-raw", audit.TOPIC, lambda record: None)
     assert advice(judged(results)).headline.startswith("Use per_loop-rmsnorm-penalty")
+
+
+def test_each_condition_is_advised_at_the_best_of_its_rates(measured_study):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1,))
+    blind, raw = (results.conditions[name] for name in results.conditions)
+    at = {"per_loop-rmsnorm@0.004": blind, "per_loop-raw@0.001": raw, "per_loop-raw@0.004": raw}
+    results = replace(results, conditions=at)
+    results = with_losses(with_losses(results, "per_loop-rmsnorm@0.004", (2.0,) * 4), "per_loop-raw@0.001", (1.5,) * 4)
+    far = replace(blind.runs[0], norm=(9.0, 99.0, 999.0, 9999.0), cross_entropy=(2.5,) * 4)
+    wild = {**results.conditions, "per_loop-rmsnorm@0.01": replace(blind, runs=(far,))}
+    found = advice(judged(replace(results, conditions=wild)))
+    points = {point.question: point.answer for point in found.points}
+    assert found.headline.startswith(
+        "Use per_loop-raw@0.001: it controls the scale of the state, which per_loop-rmsnorm@0.004"
+    )
+    assert "raw@0.004" not in "".join(points.values())
+    assert points["Is the scale controlled?"].startswith("Not in per_loop-rmsnorm@0.004: ")
+    assert "(to 9,999 in per_loop-rmsnorm@0.01)" in points["Is the scale controlled?"]

@@ -7,7 +7,7 @@ from loopscale.errors import InputError
 from loopscale.study import judged
 from loopscale.study.grid import PAPER, RATE, named_conditions
 from loopscale.study.report.claims import answer, claims_table
-from loopscale.study.report.page_content import AT_BEST_RATES, ON_PAGE, sentences, tables_of
+from loopscale.study.report.page_content import AT_BEST_RATES, ON_PAGE, page, sentences, tables_of
 from loopscale.study.topics import rates
 
 
@@ -106,7 +106,7 @@ def test_claims_take_conditions_with_rates_of_their_own_at_the_best_of_them(stud
     (claim,) = (claim for claim in results.claims if claim.id == "lower-perplexity-raw")
     assert claim.value == pytest.approx(math.exp(1.5 - 1.9)) and claim.verdict == "holds"
     said = "per_loop-rmsnorm at 0.0005, per_loop-raw at 0.004"
-    assert said in answer(results) and said in claims_table(results).caption
+    assert said in answer(results) and said in claims_table(results).caption and said in page(results, ())
     assert [*results.conditions] == [*blind.conditions, *raw.conditions]
     (remedies,) = (said for said in sentences(results) if said.startswith("The remedies"))
     assert "0.670" in remedies and remedies.endswith(f"({AT_BEST_RATES})")

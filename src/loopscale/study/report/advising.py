@@ -1,7 +1,7 @@
 """Advice: what a study says to do, in words: which control of the scale, what it costs, which exit, what is open."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import final
@@ -9,11 +9,13 @@ from typing import final
 from loopscale.display import number, percent
 from loopscale.evaluate.statistics import Interval, interval_over_seeds
 
+from ..grid import split_rate
 from ..results import Results, Run
 from ..topic import SEED_NOISE, ratio_of_perplexities
 from ..topics.audit import scale_verdict
 from ..topics.depth import exit_of
 from ..topics.looping import BAND
+from ..topics.rates import conditions_at_rates
 
 CONTROLLED = {"visible", "removed"}
 NAMED = 4  # conditions that a sentence names
@@ -39,10 +41,15 @@ class Advice:
 
 
 def advice(results: Results) -> Advice | None:
-    """Return what to do by the runs of a judged study; None without a run that ended well."""
-    sound = {name: c.runs for name, c in results.conditions.items() if c.runs and not any(r.diverged for r in c.runs)}
-    if not sound:
+    """Return what to do by the runs of a judged study, each condition at the best of its learning rates.
+
+    None without a run that ended well.
+    """
+    every = {name: c.runs for name, c in results.conditions.items() if c.runs and not any(r.diverged for r in c.runs)}
+    if not every:
         return None
+    worse = {name for names in conditions_at_rates(results).values() for name in _but_best(results, names.values())}
+    sound = {name: runs for name, runs in every.items() if name not in worse}
     verdicts = {name: {scale_verdict(run) for run in runs} for name, runs in sound.items()}
     blind = [name for name, found in verdicts.items() if "blind_spot" in found]
     controlled = [name for name, found in verdicts.items() if found <= CONTROLLED]
@@ -52,10 +59,14 @@ def advice(results: Results) -> Advice | None:
     plain = _best(sound, others) if others else None
     cost = None if plain is None or pick in blind else _ratio(sound[pick], sound[plain])
     alike = [name for name in controlled if (name in every_loop) == (pick in every_loop)]
-    points = [_scale(sound, blind, controlled), _choice(sound, pick, alike)]
+    points = [_scale(every, blind, controlled), _choice(sound, pick, alike)]
     points += [] if cost is None or plain is None else [_cost(cost, plain)]
     points += [_exit(results, pick, sound[pick]), _open(results)]
     return Advice(_headline(pick, plain, cost, bool(controlled)), tuple(point for point in points if point))
+
+
+def _but_best(results: Results, names: Collection[str]) -> set[str]:
+    return set(names) - {results.best_of(names)}
 
 
 def _headline(pick: str, plain: str | None, cost: "_Ratio | None", audited: bool) -> str:
@@ -76,13 +87,18 @@ def _headline(pick: str, plain: str | None, cost: "_Ratio | None", audited: bool
     return f"{pick} has the lowest perplexity; whether its loss controls the state was not measured."
 
 
-def _scale(sound: dict[str, tuple[Run, ...]], blind: Sequence[str], controlled: Sequence[str]) -> Point | None:
+def _scale(every: dict[str, tuple[Run, ...]], blind: Sequence[str], controlled: Sequence[str]) -> Point | None:
+    """Name where the scale is controlled, and how far it went where not, at any learning rate."""
     if not blind and not controlled:
         return None
     said = ""
     if blind:
-        norm = number(fmean(run.norm[-1] for run in sound[blind[0]]))
-        said = f"Not in {_names(blind)}: no loss sees it and the loop carries it on (to {norm} in {blind[0]})."
+        stems = {split_rate(name)[0] for name in blind}
+        norms = {
+            name: fmean(run.norm[-1] for run in runs) for name, runs in every.items() if split_rate(name)[0] in stems
+        }
+        far = max(norms, key=lambda name: norms[name])
+        said = f"Not in {_names(blind)}: no loss sees it and the loop carries it on (to {number(norms[far])} in {far})."
     if controlled:
         said += f" {'It is' if blind else 'Yes,'} in {_names(controlled)}."
     return Point("Is the scale controlled?", said.strip())
@@ -99,9 +115,10 @@ def _choice(sound: dict[str, tuple[Run, ...]], pick: str, controlled: Sequence[s
 
 
 def _cost(cost: "_Ratio", plain: str) -> Point:
-    around = f" [{number(cost.around.low, 3)}, {number(cost.around.high, 3)}]" if cost.around else ", of one seed"
+    around = f" [{number(cost.around.low, 3)}, {number(cost.around.high, 3)}]" if cost.around else ""
+    of = plain if cost.around else f"{plain} (one seed)"
     word = ("better" if cost.value < 1 else "worse") if cost.decided else "not decided"
-    said = f"{number(cost.value, 3)}{around} times the last-exit perplexity of {plain}: {word}."
+    said = f"{number(cost.value, 3)}{around} times the last-exit perplexity of {of}: {word}."
     return Point("What does it cost?", said, open=not cost.decided)
 
 

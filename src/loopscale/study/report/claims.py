@@ -25,13 +25,11 @@ def answer(results: Results) -> str | None:
     said = [f"{len(ids)} {words[v][len(ids) > 1]} ({', '.join(ids)})" for v, ids in judged.items()]
     untested = len(by_verdict["not tested here"])
     said += [f"{untested} not tested here"] if untested and said else []
-    at_rates = (
-        f", each condition at the best of its learning rates ({named})" if (named := _rates_said(results)) else ""
-    )
+    at_rates = f", each condition at the best of its learning rates ({named})" if (named := rates_said(results)) else ""
     return f"The claims{at_rates}: {'; '.join(said)}." if said else None
 
 
-def _rates_said(results: Results) -> str:
+def rates_said(results: Results) -> str:
     """Say at which rate claims take conditions that were trained at rates of their own alone; empty without such."""
     best = {name: split_rate(at)[1] for name, at in rates_of_their_own(results).items()}
     return ", ".join(f"{name} at {best[name]:g}" for name in PAPER if name in best)
@@ -52,9 +50,7 @@ def claims_table(results: Results) -> Table | None:
     """Every claim with its figure, threshold and verdict."""
     if not tested(results):
         return None
-    at_rates = (
-        f" Each condition is at the best of its learning rates: {said}." if (said := _rates_said(results)) else ""
-    )
+    at_rates = f" Each condition is at the best of its learning rates: {said}." if (said := rates_said(results)) else ""
     return Table(
         name="claims",
         title="Claims",

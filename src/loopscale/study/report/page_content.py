@@ -14,7 +14,7 @@ from ..topic import Topic
 from ..topics import TOPICS
 from ..topics.rates import with_best_rates
 from .advising import advice
-from .claims import claim_interval, claim_value, counts, tested
+from .claims import claim_interval, claim_value, counts, rates_said, tested
 from .merging import left_out, parts_of
 
 HERE = Path(__file__).parent
@@ -88,6 +88,7 @@ def page(results: Results, sections: Sequence[PageSection]) -> str:
         sections=sections,
         counts=counts(results.claims),
         tested=tested(results),
+        rates_said=rates_said(results),
         claim_value=claim_value,
         claim_interval=claim_interval,
         facts=_facts(results),

@@ -3,7 +3,7 @@
 Ways are compared at equal tokens, equal depth and nearly equal parameters, each at the best of its learning rates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -50,7 +50,7 @@ class ControlRecord:
     band: first and last exit, of all up to the farthest, around the best one and within 1% of it; depth_gain: exit 1's
     perplexity over the best exit's; last_change: mean relative change of the state in the farthest loop; precisions:
     perplexity of exits 1..K on the first batch in `float32`, pure `bfloat16` and `float16`, and `int8` weights,
-    these where torchao is installed (records of before rounded all matrices to 255 levels by row).
+    these where torchao is installed.
     """
 
     tokens: int
@@ -75,13 +75,15 @@ def measure_control(model: LoopedForCausalLM, data: Data) -> ControlRecord:
         depth_gain=ratio_of_perplexities(curve[0].cross_entropy - min(point.cross_entropy for point in curve)),
         last_change=change,
         dynamics=dynamics_of(curve[len(curve) // 2 - 1].norm, curve[-1].norm, change),
-        precisions={
-            name: tuple(point.perplexity for point in depth_curve(changed, windows[:1], K))
-            for name in available(MEASURED_PRECISIONS)
-            for changed in (in_precision(model, name),)
-        },
+        precisions={name: exits_in(model, name, windows) for name in available(MEASURED_PRECISIONS)},
     )
     return from_json(plain(record), ControlRecord, "the control of scale")
+
+
+def exits_in(model: LoopedForCausalLM, precision: str, windows: Sequence[Tensor]) -> tuple[float, ...]:
+    """Return the perplexity of exits 1..K on the first of some batches, of a copy of the model in that precision."""
+    curve = depth_curve(in_precision(model, precision), windows[:1], model.num_loops)
+    return tuple(point.perplexity for point in curve)
 
 
 def last_change(model: LoopedForCausalLM, input_ids: Tensor, loops: int) -> float:

@@ -92,8 +92,7 @@ class Study:
     def best_rate(self, way: str) -> str:
         """Return a way's best learning rate, and whether it is at an end of those that were tried."""
         rate = ranking.entries(self.results)[way].rate
-        ends = {self.rates[0]: ", the lowest tried", self.rates[-1]: ", the highest tried"}
-        return f"{rate:g}{ends.get(rate, '')}" if rate is not None else "the only rate"
+        return "the only rate" if rate is None else rates.rate_in_words(rate, self.rates)
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""
@@ -143,9 +142,7 @@ class Study:
         names = self.tried(condition)
         if not names:
             return f"at {self.rates[0]:g}"
-        rate = rates.best_rate(self.results, names)
-        ends = {min(names): ", the lowest tried", max(names): ", the highest tried"}
-        return f"at {rate:g}{ends.get(rate, '')}"
+        return f"at {rates.rate_in_words(rates.best_rate(self.results, names), names)}"
 
     def at_best(self, condition: str, k: int = 0) -> str:
         """Return the perplexity of exit k, the last one for 0, of a condition at the best of its rates."""

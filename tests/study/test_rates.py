@@ -39,7 +39,7 @@ def test_a_condition_counts_at_its_own_rate_and_at_the_study_s(study):
     table = rates.rates(results)
     column = [c.heading for c in table.columns].index("over its best")
     assert [row[column] for row in table.rows] == ["1.00×", "1.11×", "1.49×"]
-    assert "is 6.686 in per_loop-rmsnorm (at 0.0005)." in rates.rates_sentence(results)
+    assert "is 6.686 in per_loop-rmsnorm (at 0.0005, the lowest tried)." in rates.rates_sentence(results)
     (series,) = rates.rates_chart(results).series
     assert (series.name, series.x) == ("per_loop-rmsnorm", (0.0005, 0.002, 0.004))
 

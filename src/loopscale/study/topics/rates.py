@@ -1,7 +1,7 @@
 """Learning rates: what each condition reaches at each of its rates, so that none wins by the one rate of a study."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -34,6 +34,12 @@ def best_rate(results: Results, names: AtRates) -> float:
     """Return the rate with which the last exit is best."""
     best = results.best_of(names.values())
     return next(rate for rate, name in names.items() if name == best)
+
+
+def rate_in_words(rate: float, tried: Collection[float]) -> str:
+    """Return a rate that is the best of some, and whether it is at an end of them: then a better one may lie beyond."""
+    ends = {} if len(tried) < 2 else {min(tried): ", the lowest tried", max(tried): ", the highest tried"}
+    return f"{rate:g}{ends.get(rate, '')}"
 
 
 def cost(results: Results, names: AtRates, rate: float) -> float:
@@ -115,7 +121,7 @@ def rates_sentence(results: Results) -> str | None:
     for stem, names in conditions_at_rates(results).items():
         best = best_rate(results, names)
         reached = number(fmean(run.perplexity[-1] for run in results.runs(names[best])))
-        said.append(f"{reached} in {stem} (at {best:g})")
+        said.append(f"{reached} in {stem} (at {rate_in_words(best, names)})")
     if not said:
         return None
     costs = cost_of_the_highest_rate(results).items()

@@ -33,6 +33,26 @@ def test_a_worker_saves_and_ends_when_who_started_it_is_gone(base, tmp_path):
     assert last_checkpoint(run.folder) is not None
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_a_process_starts_leaves_none_behind(tmp_path, monkeypatch, number):
+    started = []
+
+    def start(job, environment):
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        signal.raise_signal(number)  # before anybody knows of the process
+        return started[0]
+
+    monkeypatch.setattr("loopscale.study.executors.local._start", start)
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(1).execute([Job("a", tmp_path)], lambda: None)
+    (process,) = started
+    try:
+        assert process.poll() == -signal.SIGTERM
+    finally:
+        process.kill()
+
+
 class Script:
     """Stands for a job's process: ends at once, by a signal or with a status."""
 

@@ -20,6 +20,7 @@ from .job import (
     ended_from_outside,
     ends_are_interruptions,
     failed,
+    interruptions_wait,
     told_threads,
 )
 
@@ -54,7 +55,8 @@ class LocalExecutor:
                     if place not in running and waiting:
                         job = waiting.pop(0)
                         starts[job] += 1
-                        running[place] = job, _start(job, process_environment(place, width))
+                        with interruptions_wait():
+                            running[place] = job, _start(job, process_environment(place, width))
                 for place, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[place]

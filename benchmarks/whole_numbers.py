@@ -6,15 +6,13 @@ function that `loopscale reproduce` calls where it can, and writes it into the r
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from loopscale.model import LoopedForCausalLM
 from loopscale.storage import write_json
 from loopscale.study.topic import valid_batches
 from loopscale.study.topics.ways import control
-from loopscale.study.worker import RESULT_FILE
+from loopscale.study.worker import RESULT_FILE, read_report
 from loopscale.train import load_run_data
 from loopscale.train.run_folder import read_run
 
@@ -24,7 +22,7 @@ SAME = 1e-6  # relative: what was measured then and is measured now in full prec
 
 def fill(folder: Path) -> str:
     """Measure one run, and say what was found. Raises `ValueError` where it is not the run that was measured then."""
-    document: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    document = read_report(folder / RESULT_FILE) or {}
     record = document.get(control.TOPIC.name) or {}
     if "precisions" not in record:
         return "no record"
@@ -36,7 +34,7 @@ def fill(folder: Path) -> str:
     if any(abs(ours / theirs - 1) > SAME for ours, theirs in zip(full, before, strict=True)):
         raise ValueError(f"{folder} has {full} now and had {before}: another text or model")
     record["precisions"][NAME] = control.exits_in(model, NAME, windows)
-    write_json(folder / RESULT_FILE, document)
+    write_json(folder / RESULT_FILE, document, sealed=True)
     return f"{record['precisions'][NAME][-1] / full[-1]:.6f} times the last exit's perplexity"
 
 

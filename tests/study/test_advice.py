@@ -51,6 +51,17 @@ def test_a_cost_is_told_by_its_interval(measured_study, rows, word, is_open):
     ] in headline
 
 
+def test_a_cost_is_over_the_blind_model_with_the_best_last_exit(measured_study):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "terminal-rmsnorm"), seeds=(1,))
+    terminal = results.conditions["terminal-rmsnorm"]
+    other = replace(terminal, model=results.conditions["per_loop-rmsnorm"].model)  # blind too, and fit at every exit
+    results = replace(results, conditions={**results.conditions, "terminal-rmsnorm": other})
+    for name, losses in (("per_loop-rmsnorm", (2.0,) * 4), ("terminal-rmsnorm", (1.5, 1.5, 1.5, 2.5))):
+        results = with_losses(results, name, losses)
+    found = answers(with_losses(results, "per_loop-raw", (1.4,) * 4))
+    assert "0.549 times the last-exit perplexity of per_loop-rmsnorm (one seed)" in found["What does it cost?"].answer
+
+
 def test_rivals_that_the_seeds_do_not_tell_apart_are_named(measured_study):
     results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "per_loop-rmsnorm-penalty"))
     assert "Against per_loop-raw it is not decided." in answers(results)["Which control?"].answer

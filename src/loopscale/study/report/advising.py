@@ -56,7 +56,7 @@ def advice(results: Results) -> Advice | None:
     every_loop = [name for name in sound if results.conditions[name].model.get("supervision") != "terminal"]
     pick = _best(sound, [name for name in controlled if name in every_loop] or controlled or every_loop or list(sound))
     others = [name for name in blind if (name in every_loop) == (pick in every_loop)] or blind
-    plain = _best(sound, others) if others else None
+    plain = min(others, key=lambda name: _mean_nats(sound[name])[-1], default=None)  # what its cost is held against
     cost = None if plain is None or pick in blind else _ratio(sound[pick], sound[plain])
     alike = [name for name in controlled if (name in every_loop) == (pick in every_loop)]
     points = [_scale(every, blind, controlled), _choice(sound, pick, alike)]

@@ -123,10 +123,14 @@ def loops_beside(studies: Sequence[Study]) -> str:
 
 
 def norms_over_training(studies: Sequence[Study]) -> str:
-    """Return how the final norm goes over training in every condition of the paper's with per-loop supervision."""
+    """Return how the final norm of the blind model goes over training, and where it ends under each control."""
     rows = []
     for study in studies:
-        for condition, *cells in study.rows("norm-growth"):
-            if condition.startswith("per_loop"):
-                rows.append([study.link(study.name, "norm-growth"), condition, *cells])
-    return markdown(["study", "condition", "first", "largest", "at step", "last"], rows)
+        own = rates.rates_of_their_own(study.results)
+        known = {condition: cells for condition, *cells in study.rows("norm-growth")}
+        blind, *others = (known.get(own.get(name, name)) for name in (exits.PLAIN, *worth.REMEDIES))
+        if blind:
+            ends = [cells[-1] if cells else NONE for cells in others]
+            rows.append([study.link(study.name, "norm-growth"), study.setting[2], *blind, *ends])
+    head = ["study", "init", "first", "largest", "at step", "last", *(f"{name}, last" for name in worth.REMEDIES)]
+    return markdown(head, rows)

@@ -151,7 +151,8 @@ def test_a_study_names_the_machines_of_its_runs_and_not_the_one_that_collects_th
     both = run_study(base(), study_folder, conditions=CHOSEN)
     here = environment()
     assert both.environment["cpu"] == [here["cpu"], "another"] and both.environment["python"] == here["python"]
-    assert "Runs are of several machines" in (study_folder / "report.html").read_text(encoding="utf-8")
+    page = (study_folder / "report.html").read_text(encoding="utf-8")
+    assert "Runs are of several machines" in page and f"{here['cpu']}, another<" in page
 
 
 def test_a_folder_of_another_study_is_refused_before_anything_is_written(base, study_folder):

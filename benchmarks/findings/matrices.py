@@ -5,9 +5,11 @@ from statistics import fmean
 
 from benchmarks.findings.study import Study
 from loopscale.display import number
+from loopscale.study.best_rates import best_names, searched
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import SCALE_CONTROL
 from loopscale.study.topics import exits, halting, looping, rates, worth
+from loopscale.study.topics.audit import scale_verdict
 from loopscale.study.topics.ways import ranking
 
 VERDICTS = ("holds", "does not hold", "undecided")
@@ -35,7 +37,7 @@ def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
     if name not in entries:
         return NONE
     entry = entries[name]
-    rate = "" if entry.rate is None or entry.rates < 2 else f" at {entry.rate:g}"
+    rate = "" if entry.rate is None or len(entry.tried) < 2 else f" at {entry.rate:g}"
     ratio = ratio_over_seeds(ranking.over_blind(entries, name))
     return f"{study.link(ratio or 'diverged', 'control')}{rate}"
 
@@ -76,21 +78,33 @@ def remedies_beside(studies: Sequence[Study]) -> str:
 
 def remedies_at_best(studies: Sequence[Study]) -> str:
     """Return what each of the paper's controls costs where several rates were tried, each model at its best one."""
-    names = [name for name in worth.REMEDIES if any(study.tried(name) for study in studies)]
+    some = [study for study in studies if len(study.tried(exits.PLAIN)) > 1]
+    names = [name for name in worth.REMEDIES if any(study.tried(name) for study in some)]
     rows = []
-    for study in studies:
-        if study.tried(exits.PLAIN):
-            blind = f"{study.at_best(exits.PLAIN)} {study.rate_in_words(exits.PLAIN)}"
-            costs = [(name, study.cost_at_best(name)) for name in names]
-            cells = [f"{cost} {study.rate_in_words(name)}" if cost else NONE for name, cost in costs]
-            rows.append([study.name, study.setting[2], blind, *cells])
+    for study in some:
+        blind = f"{study.at_best(exits.PLAIN)} {study.rate_in_words(exits.PLAIN)}"
+        costs = [(name, study.cost_at_best(name)) for name in names]
+        cells = [f"{cost} {study.rate_in_words(name)}" if cost else NONE for name, cost in costs]
+        rows.append([study.name, study.setting[2], blind, *cells])
     return markdown(["study", "init", exits.PLAIN, *names], rows)
 
 
 def paying(studies: Sequence[Study]) -> str:
-    """Return in how many models of all studies looping pays."""
-    gains = [looping.depth_gain(run) for study in studies for run in study.trained_at_every_exit if not run.diverged]
+    """Return in how many models of some studies looping pays; one that stands in two of them counts once."""
+    runs = {run.cross_entropy: run for study in studies for run in study.trained_at_every_exit if not run.diverged}
+    gains = [looping.depth_gain(run) for run in runs.values()]
     return f"{sum(gain > looping.BAND for gain in gains)} of {len(gains)}"
+
+
+def fewer_loops(studies: Sequence[Study], verdict: str) -> str:
+    """Return in how many models of one verdict on scale a calibrated rule runs fewer loops than the best fixed exit."""
+    runs = {run.cross_entropy: run for study in studies for run in study.trained_at_every_exit if not run.diverged}
+    fewer = [
+        halting.best_rule(record) < halting.fixed_exit(run, record)[0]
+        for run in runs.values()
+        if scale_verdict(run) == verdict and (record := halting.TOPIC.of(run))
+    ]
+    return f"{sum(fewer)} of {len(fewer)}"
 
 
 def loops_beside(studies: Sequence[Study]) -> str:
@@ -126,7 +140,7 @@ def norms_over_training(studies: Sequence[Study]) -> str:
     """Return how the final norm of the blind model goes over training, and where it ends under each control."""
     rows = []
     for study in studies:
-        own = rates.rates_of_their_own(study.results)
+        own = best_names(study.results) if searched(study.results) else {}
         known = {condition: cells for condition, *cells in study.rows("norm-growth")}
         blind, *others = (known.get(own.get(name, name)) for name in (exits.PLAIN, *worth.REMEDIES))
         if blind:

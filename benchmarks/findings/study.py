@@ -7,6 +7,7 @@ from statistics import fmean
 
 from loopscale.display import Table, mean_and_spread, number, percent, to_markdown
 from loopscale.study import TOPICS, Results, Run
+from loopscale.study.best_rates import at_best
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
@@ -75,6 +76,34 @@ class Study:
         """Return what the highest learning rate costs a way over its own best one."""
         return self.link(rates.at_the_highest_rate(self.results)[way], "rates")
 
+    def at_lowest(self, condition: str) -> str:
+        """Return what the lowest learning rate costs a condition or a way over its own best one."""
+        names = rates.rates_tried(self.results)[condition]
+        return self.link(rates.over_its_best(rates.cost(self.results, names, min(names))), "rates")
+
+    @property
+    def at_an_end(self) -> str:
+        """Return how many ways have their best rate at an end of those that were tried."""
+        found = ranking.entries(self.results).values()
+        ends = [entry for entry in found if entry.rate is not None and rates.end_of(entry.rate, entry.tried_rates)]
+        return f"{len(ends)} of {len(found)}"
+
+    def tried_at(self, rate: float) -> str:
+        """Return the ways that were tried at a rate."""
+        found = ranking.entries(self.results)
+        return ", ".join(f"`{name}`" for name, entry in found.items() if rate in entry.tried)
+
+    def norm_of_way(self, way: str) -> str:
+        """Return a way's final norm, at its best rate."""
+        runs = ranking.entries(self.results)[way].runs
+        return self.link(mean_and_spread([run.norm[-1] for run in runs]), "control")
+
+    def cost_at_rate(self, remedy: str, rate: float) -> str:
+        """Return a remedy's last-exit perplexity over the blind model's where both have that rate, means over seeds."""
+        ours, theirs = (self.results.runs(self.tried(name)[rate]) for name in (remedy, exits.PLAIN))
+        means = [fmean(run.perplexity[-1] for run in runs) for runs in (ours, theirs)]
+        return self.link(number(means[0] / means[1], 3), "table-1")
+
     def decided(self, word: str) -> str:
         """Return the ways that the interval over seeds calls better, or worse, than none, with their ratios."""
         found = ranking.entries(self.results)
@@ -91,8 +120,9 @@ class Study:
 
     def best_rate(self, way: str) -> str:
         """Return a way's best learning rate, and whether it is at an end of those that were tried."""
-        rate = ranking.entries(self.results)[way].rate
-        return "the only rate" if rate is None else rates.rate_in_words(rate, self.rates)
+        found = ranking.entries(self.results)[way]
+        rate = found.rate
+        return "the only rate" if rate is None else rates.rate_in_words(rate, found.tried_rates)
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""
@@ -134,14 +164,12 @@ class Study:
         ]
 
     def tried(self, condition: str) -> AtRates:
-        """Return the names of a condition of the paper at each of its learning rates; empty where it has one."""
-        return rates.conditions_at_rates(self.results).get(condition, {})
+        """Return the names of a condition of the paper at each of its learning rates."""
+        return rates.rates_tried(self.results).get(condition, {})
 
     def rate_in_words(self, condition: str) -> str:
         """Return the best rate of a condition of the paper, and whether it is at an end of those that were tried."""
         names = self.tried(condition)
-        if not names:
-            return f"at {self.rates[0]:g}"
         return f"at {rates.rate_in_words(rates.best_rate(self.results, names), names)}"
 
     def at_best(self, condition: str, k: int = 0) -> str:
@@ -151,10 +179,7 @@ class Study:
 
     def cost_at_best(self, remedy: str) -> str | None:
         """Return a remedy's last-exit perplexity over the blind model's, each at its best rate, over common seeds."""
-        ours, theirs = (rates.at_best_rate(self.results, name) for name in (remedy, exits.PLAIN))
-        by_seed = {run.seed: run for run in theirs}
-        both = [exits.final_perplexity_ratio(run, by_seed[run.seed]) for run in ours if run.seed in by_seed]
-        ratio = ratio_over_seeds(both)
+        ratio = worth.remedy_cost(at_best(self.results), remedy)
         return ratio and self.link(ratio, "table-1")
 
     def claim(self, id: str) -> str:

@@ -27,7 +27,10 @@ def test_it_names_the_control_its_cost_and_its_exit(measured_study):
     assert points["Is the scale controlled?"].startswith("Not in terminal-rmsnorm, per_loop-rmsnorm: no loss sees it")
     assert "lowest perplexity of those that control the scale, 6.686 at exit 4" in points["Which control?"]
     assert points["Which exit?"].startswith("Exit 4 of 4 in per_loop-final_rmsnorm")
-    assert "0.905 times the last-exit perplexity of per_loop-rmsnorm (one seed): " in points["What does it cost?"]
+    assert (
+        "0.905 times the perplexity of per_loop-rmsnorm (one seed), each at its best exit: "
+        in points["What does it cost?"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_a_cost_is_told_by_its_interval(measured_study, rows, word, is_open):
     results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1, 2, 3))
     results = with_losses(results, "per_loop-rmsnorm", *[(2.0,) * 4] * 3)
     point = answers(with_losses(results, "per_loop-raw", *rows))["What does it cost?"]
-    assert point.answer.endswith(f"times the last-exit perplexity of per_loop-rmsnorm: {word}.")
+    assert point.answer.endswith(f"times the perplexity of per_loop-rmsnorm, each at its best exit: {word}.")
     assert point.open == is_open
     headline = advice(judged(with_losses(results, "per_loop-raw", *rows))).headline
     assert headline.startswith("No control of the scale is free here" if word == "worse" else "Use per_loop-raw")
@@ -51,7 +54,7 @@ def test_a_cost_is_told_by_its_interval(measured_study, rows, word, is_open):
     ] in headline
 
 
-def test_a_cost_is_over_the_blind_model_with_the_best_last_exit(measured_study):
+def test_a_cost_is_over_the_best_blind_model_each_at_its_best_exit(measured_study):
     results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw", "terminal-rmsnorm"), seeds=(1,))
     terminal = results.conditions["terminal-rmsnorm"]
     other = replace(terminal, model=results.conditions["per_loop-rmsnorm"].model)  # blind too, and fit at every exit
@@ -59,7 +62,35 @@ def test_a_cost_is_over_the_blind_model_with_the_best_last_exit(measured_study):
     for name, losses in (("per_loop-rmsnorm", (2.0,) * 4), ("terminal-rmsnorm", (1.5, 1.5, 1.5, 2.5))):
         results = with_losses(results, name, losses)
     found = answers(with_losses(results, "per_loop-raw", (1.4,) * 4))
-    assert "0.549 times the last-exit perplexity of per_loop-rmsnorm (one seed)" in found["What does it cost?"].answer
+    assert "0.905 times the perplexity of terminal-rmsnorm (one seed)" in found["What does it cost?"].answer
+
+
+def test_a_rate_of_which_a_later_seed_diverged_is_not_the_best(measured_study, diverge):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1, 2))
+    blind, raw = (results.conditions[name] for name in results.conditions)
+    runs = diverge(results, "per_loop-rmsnorm").runs("per_loop-rmsnorm")
+    lost = replace(next(run for run in runs if run.diverged), seed=2)
+    at = {
+        "per_loop-rmsnorm@0.001": replace(blind, runs=blind.runs[:1]),
+        "per_loop-rmsnorm@0.004": replace(blind, runs=(replace(blind.runs[0], cross_entropy=(1.0,) * 4), lost)),
+    }
+    alone = advice(judged(replace(results, conditions=at)))
+    assert alone.headline.startswith("No condition controls the scale of the state: per_loop-rmsnorm@0.001")
+    both = advice(judged(replace(results, conditions={**at, "per_loop-raw@0.001": raw})))
+    assert both.headline.startswith(
+        "Use per_loop-raw@0.001: it controls the scale of the state, which per_loop-rmsnorm@0.001"
+    )
+
+
+def test_without_a_seed_in_common_no_cost_is_told(measured_study):
+    results = measured_study(conditions=("per_loop-rmsnorm", "per_loop-raw"), seeds=(1, 2))
+    halves = {
+        name: replace(condition, runs=condition.runs[i : i + 1])
+        for i, (name, condition) in enumerate(results.conditions.items())
+    }
+    found = advice(judged(replace(results, conditions=halves)))
+    assert found.headline.endswith("what it costs is not known, since they have no seed in common.")
+    assert not any(point.question == "What does it cost?" for point in found.points)
 
 
 def test_rivals_that_the_seeds_do_not_tell_apart_are_named(measured_study):

@@ -12,12 +12,13 @@ def rows_of(table):
 
 def test_every_way_counts_at_its_best_rate(ways):
     found = ranking.entries(ways())
-    assert {name: (entry.rate, entry.rates) for name, entry in found.items()} == {
+    assert {name: (entry.rate, len(entry.tried)) for name, entry in found.items()} == {
         "none": (0.003, 2),
         "raw": (0.003, 1),
         "inter_loop_norm": (0.001, 1),
     }
     rows = rows_of(ranking.control(ways()))
+    assert [rows[name]["rate"] for name in found] == ["0.003 (highest)", "0.003", "0.001"]
     assert [rows[name]["rank"] for name in ("raw", "none", "inter_loop_norm")] == [
         "1.00 [1 to 1]",
         "2.00 [2 to 2]",

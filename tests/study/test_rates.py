@@ -5,9 +5,10 @@ import pytest
 
 from loopscale.errors import InputError
 from loopscale.study import judged
+from loopscale.study.best_rates import AT_BEST_RATES, by_name
 from loopscale.study.grid import PAPER, RATE, named_conditions
 from loopscale.study.report.claims import answer, claims_table
-from loopscale.study.report.page_content import AT_BEST_RATES, ON_PAGE, page, sentences, tables_of
+from loopscale.study.report.page_content import ON_PAGE, page, sentences, tables_of
 from loopscale.study.topics import rates
 
 
@@ -114,6 +115,24 @@ def test_claims_take_conditions_with_rates_of_their_own_at_the_best_of_them(stud
     assert [row[0] for row in beside.rows] == ["per_loop-rmsnorm", "per_loop-raw"] and AT_BEST_RATES in beside.caption
 
 
-def test_claims_are_of_the_rate_of_the_study_where_it_has_one(study):
+def test_claims_are_of_the_rate_of_the_study_where_all_have_it(study):
     results = at(study, {None: 2.0, 0.0005: 1.9})
-    assert rates.with_best_rates(results) is results and "at the best" not in answer(judged(results))
+    assert by_name(results) is results and "at the best" not in answer(judged(results))
+
+
+def test_no_searched_rate_is_held_against_one_that_was_not(study):
+    blind = at(study, {None: 2.0, 0.004: 1.4})
+    raw = at(study, {0.0005: 1.9, 0.004: 1.5}, "per_loop-raw")
+    results = judged(replace(blind, conditions={**blind.conditions, **raw.conditions}))
+    (claim,) = (claim for claim in results.claims if claim.id == "lower-perplexity-raw")
+    assert claim.value == pytest.approx(math.exp(1.5 - 1.4)) and claim.verdict == "does not hold"
+    assert "per_loop-rmsnorm at 0.004, per_loop-raw at 0.004" in answer(results)
+    (remedies,) = (said for said in sentences(results) if said.startswith("The remedies"))
+    assert "1.105" in remedies
+
+
+def test_one_rate_of_its_own_makes_no_comparison_of_rates(study):
+    results = at(study, {0.004: 1.4})
+    assert rates.rates(results) is None and rates.rates_sentence(results) is None
+    assert not any(said.startswith("The learning rates") for said in sentences(results))
+    assert not any(table.name == "rates" for table in tables_of(ON_PAGE, results))

@@ -71,6 +71,6 @@ def test_several_are_one_with_lists_of_what_differs():
     second = {"date": "2026-01-01", "cpu": ["b", "a"], "gpu": None, "new": 1}
     third = {"date": "2026-01-03", "cpu": "a", "gpu": None}
     one = as_one([first, second, third])
-    assert one == {"date": ["2026-01-01", "2026-01-03"], "cpu": ["a", "b"], "gpu": None, "new": [None, 1]}
+    assert one == {"date": "2026-01-03", "cpu": ["a", "b"], "gpu": None, "new": [None, 1]}
     assert as_one([first]) == first == as_one([first, first])
     assert as_one([]) == {}

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -228,8 +229,11 @@ def collect(
 
 def _environments(runs: Iterable[StudyRun]) -> list[Mapping[str, Any]]:
     """Return where each run began, by its own record: a study may be continued, or spread, over many machines."""
-    records = [read_record_of_run(run.config.folder) for run in runs]
-    return [record.environment for record in records if record.environment]
+    found = []
+    for run in runs:
+        with suppress(InputError):  # a run whose result alone is left still counts
+            found.append(read_record_of_run(run.config.folder).environment)
+    return [one for one in found if one]
 
 
 def identity(base: RunConfig) -> dict[str, Any]:

@@ -115,17 +115,19 @@ class Results:
         return self.conditions[condition].runs if condition in self.conditions else ()
 
     def best_of(self, names: Iterable[str]) -> str:
-        """Return the condition with the lowest loss, of several that differ in their learning rate; untried ones last.
+        """Return the condition with the lowest loss, of several that differ in their learning rate.
 
-        It is the mean over the seeds that all of them have, where there are such.
+        It is the mean over the seeds that all of them have, where there are such. One of which any run diverged, or
+        that was not tried, comes last.
         """
         runs = {name: self.runs(name) for name in names}
         seeds = [{run.seed for run in own} for own in runs.values() if own]
         shared = set.intersection(*seeds) if seeds else set()
 
         def loss(name: str) -> float:
-            counted = [run.loss for run in runs[name] if run.seed in shared or not shared]
-            return fmean(counted) if counted else math.inf
+            if not runs[name] or any(run.diverged for run in runs[name]):
+                return math.inf
+            return fmean(run.loss for run in runs[name] if run.seed in shared or not shared)
 
         return min(runs, key=loss)
 

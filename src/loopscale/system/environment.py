@@ -41,13 +41,13 @@ def environment() -> dict[str, Any]:
 
 
 def as_one(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return several environments as one: what all share, a list of what they do not, of dates the first and last."""
+    """Return several environments as one: what all share, a list of what they do not, the last of their dates."""
     found = tuple(environments)
     values = {
         key: _distinct(one.get(key) for one in found) for key in dict.fromkeys(key for one in found for key in one)
     }
     if dates := [date for date in values.get("date", ()) if date]:
-        values["date"] = _distinct((min(dates), max(dates)))
+        values["date"] = [max(dates)]
     return {key: each[0] if len(each) == 1 else each for key, each in values.items()}
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 from loopscale.errors import InputError
 from loopscale.storage import read_json
@@ -120,12 +120,15 @@ def interruptions_wait() -> Iterator[None]:
         yield
         return
     held: list[int] = []
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in names}
+    before: dict[int, Any] = {}
     try:
+        for name in ("SIGTERM", "SIGHUP", "SIGINT"):  # the one that nobody else gives back is changed last
+            if (number := getattr(signal, name, None)) is not None and (known := signal.getsignal(number)) is not None:
+                before[number] = known
+                signal.signal(number, lambda number, _: held.append(number))
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in reversed(before.items()):
             signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
+        if held:
+            signal.raise_signal(held[0])

@@ -1,7 +1,7 @@
 """Advice: what a study says to do, in words: which control of the scale, what it costs, which exit, what is open."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import final
@@ -9,13 +9,13 @@ from typing import final
 from loopscale.display import number, percent
 from loopscale.evaluate.statistics import Interval, interval_over_seeds
 
+from ..best_rates import best_names
 from ..grid import split_rate
 from ..results import Results, Run
 from ..topic import SEED_NOISE, ratio_of_perplexities
 from ..topics.audit import scale_verdict
 from ..topics.depth import exit_of
 from ..topics.looping import BAND
-from ..topics.rates import conditions_at_rates
 
 CONTROLLED = {"visible", "removed"}
 NAMED = 4  # conditions that a sentence names
@@ -48,25 +48,20 @@ def advice(results: Results) -> Advice | None:
     every = {name: c.runs for name, c in results.conditions.items() if c.runs and not any(r.diverged for r in c.runs)}
     if not every:
         return None
-    worse = {name for names in conditions_at_rates(results).values() for name in _but_best(results, names.values())}
-    sound = {name: runs for name, runs in every.items() if name not in worse}
+    sound = {name: every[name] for name in best_names(results).values() if name in every}
     verdicts = {name: {scale_verdict(run) for run in runs} for name, runs in sound.items()}
     blind = [name for name, found in verdicts.items() if "blind_spot" in found]
     controlled = [name for name, found in verdicts.items() if found <= CONTROLLED]
     every_loop = [name for name in sound if results.conditions[name].model.get("supervision") != "terminal"]
     pick = _best(sound, [name for name in controlled if name in every_loop] or controlled or every_loop or list(sound))
     others = [name for name in blind if (name in every_loop) == (pick in every_loop)] or blind
-    plain = min(others, key=lambda name: _mean_nats(sound[name])[-1], default=None)  # what its cost is held against
+    plain = _best(sound, others) if others else None
     cost = None if plain is None or pick in blind else _ratio(sound[pick], sound[plain])
     alike = [name for name in controlled if (name in every_loop) == (pick in every_loop)]
     points = [_scale(every, blind, controlled), _choice(sound, pick, alike)]
-    points += [] if cost is None or plain is None else [_cost(cost, plain)]
+    points += [] if cost is None or plain is None or math.isnan(cost.value) else [_cost(cost, plain)]
     points += [_exit(results, pick, sound[pick]), _open(results)]
     return Advice(_headline(pick, plain, cost, bool(controlled)), tuple(point for point in points if point))
-
-
-def _but_best(results: Results, names: Collection[str]) -> set[str]:
-    return set(names) - {results.best_of(names)}
 
 
 def _headline(pick: str, plain: str | None, cost: "_Ratio | None", audited: bool) -> str:
@@ -77,6 +72,8 @@ def _headline(pick: str, plain: str | None, cost: "_Ratio | None", audited: bool
         )
     if cost is not None:
         worth = "what it costs in perplexity is not decided"
+        if math.isnan(cost.value):
+            worth = "what it costs is not known, since they have no seed in common"
         if cost.decided:
             worth = f"its perplexity is {percent(1 - cost.value, 1 if cost.value > 0.9 else 0)} lower"
         return f"Use {pick}: it controls the scale of the state, which {plain} leaves alone; {worth}."
@@ -108,7 +105,7 @@ def _choice(sound: dict[str, tuple[Run, ...]], pick: str, controlled: Sequence[s
     place, loss = _best_exit(sound[pick])
     pool = "those that control the scale" if pick in controlled else "all"
     said = f"{pick}: the lowest perplexity of {pool}, {number(math.exp(loss))} at exit {place}."
-    rivals = [name for name in controlled if name != pick and not _ratio(sound[name], sound[pick], best=True).decided]
+    rivals = [name for name in controlled if name != pick and not _ratio(sound[name], sound[pick]).decided]
     if rivals:
         said += f" Against {_names(rivals)} it is not decided."
     return Point("Which control?" if pick in controlled else "Which condition?", said, open=bool(rivals))
@@ -118,7 +115,7 @@ def _cost(cost: "_Ratio", plain: str) -> Point:
     around = f" [{number(cost.around.low, 3)}, {number(cost.around.high, 3)}]" if cost.around else ""
     of = plain if cost.around else f"{plain} (one seed)"
     word = ("better" if cost.value < 1 else "worse") if cost.decided else "not decided"
-    said = f"{number(cost.value, 3)}{around} times the last-exit perplexity of {of}: {word}."
+    said = f"{number(cost.value, 3)}{around} times the perplexity of {of}, each at its best exit: {word}."
     return Point("What does it cost?", said, open=not cost.decided)
 
 
@@ -159,14 +156,10 @@ class _Ratio:
         return high < 1 or low > 1
 
 
-def _ratio(ours: Sequence[Run], theirs: Sequence[Run], best: bool = False) -> _Ratio:
-    """Return the ratio of perplexities at the last exit, or each at its best one."""
-
-    def loss(run: Run) -> float:
-        return min(run.cross_entropy) if best else run.cross_entropy[-1]
-
-    by_seed = {run.seed: run for run in theirs}
-    nats = [loss(run) - loss(by_seed[run.seed]) for run in ours if run.seed in by_seed]
+def _ratio(ours: Sequence[Run], theirs: Sequence[Run]) -> _Ratio:
+    """Return the ratio of perplexities, each at its best exit; NaN without a seed that both have."""
+    by_seed = {run.seed: min(run.cross_entropy) for run in theirs}
+    nats = [min(run.cross_entropy) - by_seed[run.seed] for run in ours if run.seed in by_seed]
     if not nats:
         return _Ratio(math.nan, None)
     found = interval_over_seeds(nats)

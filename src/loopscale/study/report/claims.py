@@ -4,10 +4,10 @@ from typing import get_args
 
 from loopscale.display import Column, Table, mean_and_spread, number
 
+from ..best_rates import best_names, searched, usual_rate
 from ..grid import PAPER, split_rate
 from ..results import Judgement, Outcome, Results
 from ..topic import SEED_NOISE
-from ..topics.rates import rates_of_their_own
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 COLOURS = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not tested here": "dim"}
@@ -30,9 +30,11 @@ def answer(results: Results) -> str | None:
 
 
 def rates_said(results: Results) -> str:
-    """Say at which rate claims take conditions that were trained at rates of their own alone; empty without such."""
-    best = {name: split_rate(at)[1] for name, at in rates_of_their_own(results).items()}
-    return ", ".join(f"{name} at {best[name]:g}" for name in PAPER if name in best)
+    """Say at which rates claims take the conditions, where that is not the rate of the study; else nothing."""
+    if not searched(results):
+        return ""
+    rates = {condition: split_rate(name)[1] or usual_rate(results) for condition, name in best_names(results).items()}
+    return ", ".join(f"{name} at {rates[name]:g}" for name in PAPER if name in rates)
 
 
 def counts(claims: tuple[Judgement, ...]) -> dict[Outcome, int]:

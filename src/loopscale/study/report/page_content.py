@@ -1,7 +1,7 @@
 """Page of a study: the answer, the claims, every table and figure, and how it was measured, in one file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -12,14 +12,12 @@ from loopscale.storage import to_json
 from ..results import Results
 from ..topic import Topic
 from ..topics import TOPICS
-from ..topics.rates import with_best_rates
 from .advising import advice
 from .claims import claim_interval, claim_value, counts, rates_said, tested
 from .merging import left_out, parts_of
 
 HERE = Path(__file__).parent
 ON_PAGE: tuple[Topic, ...] = tuple(sorted(TOPICS, key=lambda topic: topic.place))
-AT_BEST_RATES = "Each condition is at the best of its learning rates."  # of what asks for conditions by plain names
 MANY = " Means over seeds; a band runs from the least to the greatest."
 
 
@@ -45,13 +43,7 @@ def page_sections(results: Results) -> list[PageSection]:
 
 def tables_of(topics: Sequence[Topic], results: Results) -> list[Table]:
     """Return the tables of topics that the results have the data for."""
-    searched, found = with_best_rates(results), []
-    for build in (build for topic in topics for build in topic.tables):
-        if table := build(results):
-            found.append(table)
-        elif table := build(searched):
-            found.append(replace(table, caption=f"{table.caption} {AT_BEST_RATES}"))
-    return found
+    return [table for topic in topics for build in topic.tables if (table := build(results))]
 
 
 def figures_of(topics: Sequence[Topic], results: Results) -> list[PageFigure]:
@@ -67,13 +59,8 @@ def figures_of(topics: Sequence[Topic], results: Results) -> list[PageFigure]:
 
 def sentences(results: Results) -> list[str]:
     """Return what the results say, a sentence per topic that has the runs for it."""
-    searched, found = with_best_rates(results), []
-    for sentence in (topic.sentence for topic in ON_PAGE if topic.sentence):
-        if said := sentence(results):
-            found.append(said)
-        elif said := sentence(searched):
-            found.append(f"{said} ({AT_BEST_RATES})")
-    return found
+    said = (topic.sentence(results) for topic in ON_PAGE if topic.sentence)
+    return [sentence for sentence in said if sentence]
 
 
 def page(results: Results, sections: Sequence[PageSection]) -> str:
@@ -119,7 +106,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 def _notes(results: Results) -> list[str]:
     """Return what is to be known of a study whose runs are of several folders or machines."""
-    machines = [results.environment.get(key) for key in ("cpu", "gpu", "platform")]
+    machines = [results.environment.get(key) for key in ("cpu", "cpu_count", "gpu")]
     several = any(isinstance(value, list) for value in machines)
     return left_out(results) + (["Runs are of several machines: compare no speeds between them."] if several else [])
 

@@ -10,10 +10,10 @@ from loopscale.display import console, inert, to_latex, to_markdown, write_chart
 from loopscale.errors import InputError
 from loopscale.storage import check_writable, resolved
 
+from ..best_rates import by_name
 from ..document import load, save
 from ..results import RESULTS_FILE, Results
 from ..topics import TOPICS
-from ..topics.rates import with_best_rates
 from ..topics.ways import ranking
 from .advising import advice
 from .claims import answer, claims_table
@@ -26,8 +26,8 @@ MERGED = Path("runs") / "merged"
 
 
 def judged(results: Results) -> Results:
-    """Return `results` with every claim judged by its runs, each condition at its best learning rate."""
-    seen = with_best_rates(results)
+    """Return `results` with every claim judged by its runs (of several learning rates: `by_name`)."""
+    seen = by_name(results)
     return replace(results, claims=tuple(claim.judge(seen) for topic in TOPICS for claim in topic.claims))
 
 

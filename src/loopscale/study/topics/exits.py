@@ -3,6 +3,7 @@
 from loopscale.display import Column, Table, mean_and_spread, number
 
 from .. import published
+from ..best_rates import sentence_by_name, table_by_name
 from ..cells import by_condition, columns_of_conditions, count_of, mean_of, seeds_said
 from ..results import Results, Run
 from ..topic import Claim, Topic, against, at_least, at_most, below, per_seed, ratio_of_perplexities
@@ -38,6 +39,7 @@ def exits(results: Results) -> Table:
     )
 
 
+@table_by_name
 def beside_the_paper(results: Results) -> Table | None:
     """Final perplexity and norm of every condition that the paper gives figures for: ours, theirs."""
     rows = tuple(
@@ -67,6 +69,7 @@ def beside_the_paper(results: Results) -> Table | None:
     )
 
 
+@sentence_by_name
 def exits_sentence(results: Results) -> str | None:
     """Say how usable exit 1 is, by where the loss was applied."""
     parts = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loopscale.display import Axis, Chart, Panel, Series, Table, mean_and_spread, number, readable_top, subscript
 
 from .. import published
+from ..best_rates import sentence_by_name
 from ..cells import by_condition, columns_of_conditions, count_of, mean_of, over_seeds, seeds_said
 from ..drawing import LINES, by_depth
 from ..grid import condition_styles
@@ -89,6 +90,7 @@ def norm_spread(results: Results) -> Chart | None:
     return Chart((Panel(norm, Axis("", names=tuple(rows)), tuple(series)),))
 
 
+@sentence_by_name
 def norms_sentence(results: Results) -> str | None:
     """Say where the scale ends, with and without something that controls it."""
     plain = mean_of(results.runs(PLAIN), final_norm)

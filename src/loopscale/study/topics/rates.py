@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from loopscale.display import Axis, Chart, Column, Panel, Series, Table, mean_and_spread, number, readable_top
 
+from ..best_rates import best_names, names_by_condition, usual_rate
 from ..cells import agreed, count_of, seeds_said
 from ..grid import condition_styles, split_rate
 from ..results import ConditionResult, Results, Run
@@ -19,15 +19,18 @@ VERDICTS = {"blind_spot": "a blind spot", "visible": "visible", "removed": "remo
 AtRates = Mapping[float, str]  # names of what was trained at each rate, in their order
 
 
+def rates_tried(results: Results) -> dict[str, AtRates]:
+    """Return the learning rates of every condition, with what the study calls it at each of them."""
+    usual = usual_rate(results)
+    return {
+        condition: dict(sorted((usual if name == condition else split_rate(name)[1] or usual, name) for name in names))
+        for condition, names in names_by_condition(results).items()
+    }
+
+
 def conditions_at_rates(results: Results) -> dict[str, AtRates]:
     """Return the conditions that were trained at several learning rates, with what the study calls each of them."""
-    usual = float(results.config.get("train", {}).get("learning_rate") or 0)
-    found: dict[str, dict[float, str]] = {}
-    for name, condition in results.conditions.items():
-        if condition.runs:
-            stem, rate = split_rate(name)
-            found.setdefault(stem, {})[usual if rate is None else rate] = name
-    return {stem: dict(sorted(names.items())) for stem, names in found.items() if len(names) > 1}
+    return {condition: names for condition, names in rates_tried(results).items() if len(names) > 1}
 
 
 def best_rate(results: Results, names: AtRates) -> float:
@@ -36,10 +39,16 @@ def best_rate(results: Results, names: AtRates) -> float:
     return next(rate for rate, name in names.items() if name == best)
 
 
+def end_of(rate: float, tried: Collection[float]) -> str:
+    """Return which end of several rates the best one is, if any: a better one may lie beyond."""
+    ends = {} if len(tried) < 2 else {min(tried): "lowest", max(tried): "highest"}
+    return ends.get(rate, "")
+
+
 def rate_in_words(rate: float, tried: Collection[float]) -> str:
-    """Return a rate that is the best of some, and whether it is at an end of them: then a better one may lie beyond."""
-    ends = {} if len(tried) < 2 else {min(tried): ", the lowest tried", max(tried): ", the highest tried"}
-    return f"{rate:g}{ends.get(rate, '')}"
+    """Return the best of some rates, and whether it is at an end of them."""
+    end = end_of(rate, tried)
+    return f"{rate:g}{end and f', the {end} tried'}"
 
 
 def cost(results: Results, names: AtRates, rate: float) -> float:
@@ -50,27 +59,8 @@ def cost(results: Results, names: AtRates, rate: float) -> float:
 
 
 def at_best_rate(results: Results, condition: str) -> tuple[Run, ...]:
-    """Return a condition's runs, those at the best of its rates where it has several."""
-    names = conditions_at_rates(results).get(condition)
-    return results.runs(names[best_rate(results, names)] if names else condition)
-
-
-def rates_of_their_own(results: Results) -> dict[str, str]:
-    """Return the conditions that were trained at rates of their own alone, with what the best of them is called."""
-    found: dict[str, list[str]] = {}
-    for name, condition in results.conditions.items():
-        if condition.runs:
-            found.setdefault(split_rate(name)[0], []).append(name)
-    return {stem: results.best_of(names) for stem, names in found.items() if stem not in names}
-
-
-def with_best_rates(results: Results) -> Results:
-    """Return a study in which conditions of `rates_of_their_own` also stand under their plain names, at the best rate.
-
-    Claims ask for conditions by their plain names: where a rate was searched for each, they are of the best one.
-    """
-    found = {stem: results.conditions[name] for stem, name in rates_of_their_own(results).items()}
-    return replace(results, conditions={**results.conditions, **found}) if found else results
+    """Return a condition's runs at the best of its rates; none where it was not trained."""
+    return results.runs(best_names(results).get(condition, condition))
 
 
 def rates(results: Results) -> Table | None:
@@ -79,7 +69,7 @@ def rates(results: Results) -> Table | None:
     for stem, names in conditions_at_rates(results).items():
         for rate, name in names.items():
             condition = results.conditions[name]
-            over = _over(cost(results, names, rate))
+            over = over_its_best(cost(results, names, rate))
             rows.append(
                 (stem, f"{rate:g}", *_exits(results, condition), over, _verdict(condition), count_of(condition.runs))
             )
@@ -134,7 +124,7 @@ def at_the_highest_rate(results: Results) -> dict[str, str]:
     """Return in words what the highest rate of all costs each condition over its best one."""
     found = conditions_at_rates(results)
     highest = max((rate for names in found.values() for rate in names), default=0.0)
-    return {stem: _over(cost(results, names, highest)) for stem, names in found.items() if highest in names}
+    return {stem: over_its_best(cost(results, names, highest)) for stem, names in found.items() if highest in names}
 
 
 def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
@@ -157,14 +147,15 @@ def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
 
 def spread_in_words(nats: Sequence[float]) -> str:
     """Return the least and the greatest of some differences of losses, as ratios of perplexities."""
-    return " to ".join(dict.fromkeys((_over(min(nats)), _over(max(nats)))))
+    return " to ".join(dict.fromkeys((over_its_best(min(nats)), over_its_best(max(nats)))))
 
 
 def _verdict(condition: ConditionResult) -> str:
     return agreed([(scale_verdict(run) or "–").replace("_", " ") for run in condition.runs])
 
 
-def _over(nats: float) -> str:
+def over_its_best(nats: float) -> str:
+    """Return in words what nats more than at the best rate are as a ratio of perplexities."""
     if math.isnan(nats):
         return "–"
     return f"{number(ratio_of_perplexities(nats), 3)}{TIMES}" if math.isfinite(nats) else "diverged"

@@ -7,6 +7,7 @@ from loopscale.evaluate import FrontierPoint, interpolated
 from loopscale.evaluate.display import frontier_chart
 
 from .. import published
+from ..best_rates import sentence_by_name
 from ..cells import ratio_over_seeds
 from ..drawing import LINES
 from ..grid import condition_styles
@@ -56,6 +57,7 @@ def frontier(results: Results) -> Chart | None:
     return frontier_chart(shown, condition_styles(results))
 
 
+@sentence_by_name
 def worth_sentence(results: Results) -> str | None:
     """Say what every remedy costs at the last exit, or gains, and where that is not decided."""
     found = {name: cost for name in REMEDIES if (cost := remedy_cost(results, name)) is not None}

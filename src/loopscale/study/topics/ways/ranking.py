@@ -14,8 +14,9 @@ from loopscale.audit import static_verdict
 from loopscale.display import Column, Table, number, percent
 from loopscale.model import LoopedConfig
 
+from ...best_rates import best_names, names_by_condition
 from ...cells import agreed, columns_of_conditions, count_of, over_seeds, ratio_over_seeds, seeds_said
-from ...grid import RATE, SCALE_CONTROL, TRAINING, split_rate
+from ...grid import RATE, SCALE_CONTROL, TRAINING
 from ...results import Results, Run
 from ...topic import Topic, finite
 from ..audit import TOPIC as AUDIT
@@ -23,7 +24,7 @@ from ..audit import scale_verdict
 from ..depth import exit_of
 from ..exits import final_perplexity_ratio
 from ..looping import depth_gain
-from ..rates import at_the_highest_rate
+from ..rates import at_the_highest_rate, end_of
 from .control import FAR, ControlRecord
 from .control import TOPIC as CONTROL
 
@@ -33,29 +34,39 @@ BLIND = "none"
 @final
 @dataclass(frozen=True)
 class Entry:
-    """One way to control the scale: its runs at its best learning rate, how many rates were tried, and its fields."""
+    """One way to control the scale: its runs at its best learning rate, the rates that were tried, and its fields."""
 
     rate: float | None
-    rates: int
+    tried: tuple[float | None, ...]
     runs: tuple[Run, ...]
     fields: Mapping[str, Any]
+
+    @property
+    def tried_rates(self) -> list[float]:
+        """The rates that were tried, without one that the study's document does not state."""
+        return [rate for rate in self.tried if rate is not None]
 
 
 def entries(results: Results) -> dict[str, Entry]:
     """Return the entries of the grid by name, in its order; none in a study without the blind model and another."""
-    tried: dict[str, list[str]] = {}
-    for name, condition in results.conditions.items():
-        if condition.runs and split_rate(name)[0] in SCALE_CONTROL:
-            tried.setdefault(split_rate(name)[0], []).append(name)
-    best = {entry: results.best_of(tried[entry]) for entry in SCALE_CONTROL if entry in tried}
+    tried, names = names_by_condition(results), best_names(results)
+    best = {entry: names[entry] for entry in SCALE_CONTROL if entry in names}
     if BLIND not in best or len(best) < 2:
         return {}
     usual = results.config.get("train", {}).get("learning_rate")
     found = {}
     for entry, name in best.items():
         model = results.conditions[name].model
-        found[entry] = Entry(model.get(RATE, usual), len(tried[entry]), results.runs(name), model)
+        rates = tuple(results.conditions[other].model.get(RATE, usual) for other in tried[entry])
+        found[entry] = Entry(model.get(RATE, usual), rates, results.runs(name), model)
     return found
+
+
+def _rate(entry: Entry) -> str:
+    if entry.rate is None:
+        return "–"
+    end = end_of(entry.rate, entry.tried_rates)
+    return f"{entry.rate:g}{end and f' ({end})'}"
 
 
 def control(results: Results) -> Table | None:
@@ -66,7 +77,7 @@ def control(results: Results) -> Table | None:
         runs = entry.runs
         own = [ranks[seed][name] for seed in ranks]
         return [
-            "–" if entry.rate is None else f"{entry.rate:g}",
+            _rate(entry),
             *(over_seeds(runs, partial(_perplexity, k=k)) for k in (0, results.num_loops - 1)),
             "1" if name == BLIND else ratio_over_seeds(over_blind(found, name)) or "–",
             dearest.get(name, "–"),
@@ -100,8 +111,9 @@ def control(results: Results) -> Table | None:
         caption="Perplexity on the validation split, past the trained depth on few windows. Useful band: exits within "
         f"1% of the best, to {FAR[-1]} times the trained depth; dynamics of the state to there. Rank: by the last "
         "trained exit, mean over seeds [least to greatest]. Of several learning rates that with the best last exit "
-        f"counts, over the seeds that all have; over {BLIND}: the last exit's perplexity over the blind model's, seed "
-        f"by seed; highest rate: what it costs over the best one. {seeds_said(results)}",
+        "counts (lowest, highest: an end of those tried), over the seeds that all have; over "
+        f"{BLIND}: the last exit's perplexity over the blind model's, seed by seed; highest rate: what it costs over "
+        f"the best one. {seeds_said(results)}",
         columns=(
             *columns_of_conditions(*exits),
             Column("useful band"),

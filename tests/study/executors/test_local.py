@@ -13,7 +13,7 @@ from loopscale import InputError
 from loopscale.storage import write_json
 from loopscale.study import worker
 from loopscale.study.executors import Job, LocalExecutor, local
-from loopscale.study.executors.job import Failure
+from loopscale.study.executors.job import Failure, interruptions_wait
 from loopscale.study.grid import named_conditions
 from loopscale.study.reproduce import plan, reproduce
 from loopscale.train import write_config
@@ -51,6 +51,15 @@ def test_an_interruption_while_a_process_starts_leaves_none_behind(tmp_path, mon
         assert process.poll() == -signal.SIGTERM
     finally:
         process.kill()
+
+
+def test_an_interruption_that_waited_comes_after_the_block_and_handlers_are_given_back():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(KeyboardInterrupt), interruptions_wait():
+        signal.raise_signal(signal.SIGINT)
+        raise OSError("the block fails too")
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 class Script:

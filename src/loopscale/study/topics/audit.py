@@ -24,6 +24,7 @@ from loopscale.stepping import Looped
 from loopscale.storage import from_json, plain
 from loopscale.system.precision import perplexity
 
+from ..best_rates import sentence_by_name
 from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
 from ..grid import condition_styles
 from ..results import Results, Run
@@ -213,6 +214,7 @@ def _mark(style: Style) -> str:
     return "o" if style.dashes == "-" else "D"
 
 
+@sentence_by_name
 def verdicts_sentence(results: Results) -> str | None:
     """Return the verdicts on scale of all conditions in one line, None without an audit."""
     conditions: dict[str, list[str]] = {}

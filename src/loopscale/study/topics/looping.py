@@ -7,6 +7,7 @@ from statistics import fmean
 from loopscale.display import Axis, Chart, Column, Panel, Rule, Series, Table, readable_top
 
 from .. import published
+from ..best_rates import sentence_by_name
 from ..cells import agreed, by_condition, columns_of_conditions, over_seeds, seeds_said
 from ..grid import condition_styles
 from ..results import Results, Run
@@ -100,6 +101,7 @@ def bands(results: Results) -> Chart | None:
     return Chart((band, Panel(gain_axis, rows, tuple(gains), (Rule("x", BAND, "1% better"),))))
 
 
+@sentence_by_name
 def looping_sentence(results: Results) -> str | None:
     """Say where looping stops to pay: exits that an earlier one dominates, or no exit better than the first."""
     stops, never = [], []

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from benchmarks.findings.study import Study
 from loopscale.display import number
+from loopscale.study import Run
 from loopscale.study.best_rates import best_names, searched
 from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import SCALE_CONTROL
@@ -90,28 +91,32 @@ def remedies_at_best(studies: Sequence[Study]) -> str:
 
 
 def paying(studies: Sequence[Study]) -> str:
-    """Return in how many models of some studies looping pays; one that stands in two of them counts once."""
-    runs = {run.cross_entropy: run for study in studies for run in study.trained_at_every_exit if not run.diverged}
-    gains = [looping.depth_gain(run) for run in runs.values()]
+    """Return in how many models of some studies looping pays."""
+    gains = [looping.depth_gain(run) for run in _models(studies)]
     return f"{sum(gain > looping.BAND for gain in gains)} of {len(gains)}"
 
 
 def fewer_loops(studies: Sequence[Study], verdict: str) -> str:
     """Return in how many models of one verdict on scale a calibrated rule runs fewer loops than the best fixed exit."""
-    runs = {run.cross_entropy: run for study in studies for run in study.trained_at_every_exit if not run.diverged}
     fewer = [
         halting.best_rule(record) < halting.fixed_exit(run, record)[0]
-        for run in runs.values()
+        for run in _models(studies)
         if scale_verdict(run) == verdict and (record := halting.TOPIC.of(run))
     ]
     return f"{sum(fewer)} of {len(fewer)}"
+
+
+def _models(studies: Sequence[Study]) -> list[Run]:
+    """Return the sound models whose loss looks at every exit; one that stands in two studies counts once."""
+    every = (run for study in studies for run in study.trained_at_every_exit if not run.diverged)
+    return list({run.cross_entropy: run for run in every}.values())
 
 
 def loops_beside(studies: Sequence[Study]) -> str:
     """Return in how many models looping pays, and what halting saves there; a row per study."""
     rows = []
     for study in studies:
-        runs = [run for run in study.trained_at_every_exit if not run.diverged]
+        runs = _models([study])
         gains = [looping.depth_gain(run) for run in runs]
         records = [(halting.fixed_exit(run, record)[0], record) for run in runs if (record := halting.TOPIC.of(run))]
         fewer = sum(halting.best_rule(record) < loops for loops, record in records)

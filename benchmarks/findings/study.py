@@ -85,7 +85,7 @@ class Study:
     def at_an_end(self) -> str:
         """Return how many ways have their best rate at an end of those that were tried."""
         found = ranking.entries(self.results).values()
-        ends = [entry for entry in found if entry.rate is not None and rates.end_of(entry.rate, entry.tried_rates)]
+        ends = [entry for entry in found if entry.rate is not None and rates.end_of(entry.rate, entry.tried)]
         return f"{len(ends)} of {len(found)}"
 
     def tried_at(self, rate: float) -> str:
@@ -122,7 +122,7 @@ class Study:
         """Return a way's best learning rate, and whether it is at an end of those that were tried."""
         found = ranking.entries(self.results)[way]
         rate = found.rate
-        return "the only rate" if rate is None else rates.rate_in_words(rate, found.tried_rates)
+        return "the only rate" if rate is None else rates.rate_in_words(rate, found.tried)
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""

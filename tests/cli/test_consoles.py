@@ -60,7 +60,7 @@ def test_no_standard_output_at_all_is_no_error():
     assert (done.returncode, err) == (0, b"")
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="a Linux device")
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here: Linux has it")
 def test_a_full_disk_is_one_sentence():
     with FULL.open("wb") as full:
         done = command("--help", stdout=full)

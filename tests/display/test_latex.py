@@ -50,7 +50,7 @@ def test_cells_stay_cells(name):
     assert not any(row.startswith(("[", "*")) for row in rows)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine: install TeX Live")
 def test_it_compiles(tmp_path):
     body = "\n".join(to_latex(table(name, "1")) for name in HOSTILE)
     document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"

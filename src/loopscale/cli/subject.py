@@ -246,8 +246,8 @@ def _tokenizer(
     except InputError:
         if run is None or (run.tokenizer == "words" and corpus.id.sha256 != run.sha256):
             raise
-        # `fit_on` is any text of a run.json, and looked at there
-        return load_tokenizer(run.tokenizer, corpus, vocab_size=size, fit_on=run.fit_on)  # type: ignore[arg-type]
+        fit_on: Any = run.fit_on  # any text of a run.json, and looked at by what takes it
+        return load_tokenizer(run.tokenizer, corpus, vocab_size=size, fit_on=fit_on)
     if size is not None:
         require_vocabulary(tokenizer, size)
     return tokenizer

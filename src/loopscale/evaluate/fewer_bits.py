@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +78,9 @@ def in_precision(model: M, name: str) -> M:
     `bfloat16` and `float16` hold weights and states; `int8` (one scale for a row) and `int4` (one for 32 weights) hold
     the weights of linear maps, the head's among them, symmetric about 0, and states stay as they are.
     """
-    changed: Any = deepcopy(model)
+    full, copy = precision_named(name), cast(nn.Module, deepcopy(model))
     with torch.no_grad():
-        return PRECISIONS[precision_named(name)](changed.eval(), precision_named(name))  # type: ignore[return-value]  # the copy is an M
+        return cast(M, PRECISIONS[full](copy.eval(), full))
 
 
 @final

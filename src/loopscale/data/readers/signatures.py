@@ -109,7 +109,7 @@ def _refuse_zip(file: Path) -> NoReturn:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # the last: of an archive of a later version
         names = []
     for part, name in IN_ZIP.items():
         if any(part in inside for inside in names):

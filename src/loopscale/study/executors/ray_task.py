@@ -70,25 +70,26 @@ def run_here(
     _, _, place = mark
     status, pid = 0, 0
     for _ in range(attempts):
-        with Path(log).open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=place,
-                env={**os.environ, **environment},
-                stdin=subprocess.PIPE,  # it closes when this process ends, however it ends, and so does the job
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        process = None
         try:
+            with Path(log).open("ab") as file:
+                process = subprocess.Popen(
+                    [sys.executable, *words],
+                    cwd=place,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.PIPE,  # it closes when this process ends, however it ends, and so does the job
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
             while process.poll() is None:
                 time.sleep(0.2)  # a cancellation is noticed between two steps of Python, never in a long wait
             status, pid = process.returncode, process.pid
         finally:
-            if process.poll() is None:  # a cancellation
+            if process is not None and process.poll() is None:  # a cancellation
                 process.send_signal(signal.SIGTERM)
                 process.wait()
-            if process.stdin is not None:
+            if process is not None and process.stdin is not None:
                 process.stdin.close()
         if status >= 0 and status != stopped:
             break

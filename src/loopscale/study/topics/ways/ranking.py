@@ -14,7 +14,7 @@ from loopscale.audit import static_verdict
 from loopscale.display import Column, Table, number, percent
 from loopscale.model import LoopedConfig
 
-from ...best_rates import best_names, names_by_condition
+from ...best_rates import best_names
 from ...cells import agreed, columns_of_conditions, count_of, over_seeds, ratio_over_seeds, seeds_said
 from ...grid import RATE, SCALE_CONTROL, TRAINING
 from ...results import Results, Run
@@ -24,7 +24,7 @@ from ..audit import scale_verdict
 from ..depth import exit_of
 from ..exits import final_perplexity_ratio
 from ..looping import depth_gain
-from ..rates import at_the_highest_rate, end_of
+from ..rates import at_the_highest_rate, end_of, rates_tried
 from .control import FAR, ControlRecord
 from .control import TOPIC as CONTROL
 
@@ -37,19 +37,14 @@ class Entry:
     """One way to control the scale: its runs at its best learning rate, the rates that were tried, and its fields."""
 
     rate: float | None
-    tried: tuple[float | None, ...]
+    tried: tuple[float, ...]
     runs: tuple[Run, ...]
     fields: Mapping[str, Any]
-
-    @property
-    def tried_rates(self) -> list[float]:
-        """The rates that were tried, without one that the study's document does not state."""
-        return [rate for rate in self.tried if rate is not None]
 
 
 def entries(results: Results) -> dict[str, Entry]:
     """Return the entries of the grid by name, in its order; none in a study without the blind model and another."""
-    tried, names = names_by_condition(results), best_names(results)
+    tried, names = rates_tried(results), best_names(results)
     best = {entry: names[entry] for entry in SCALE_CONTROL if entry in names}
     if BLIND not in best or len(best) < 2:
         return {}
@@ -57,15 +52,14 @@ def entries(results: Results) -> dict[str, Entry]:
     found = {}
     for entry, name in best.items():
         model = results.conditions[name].model
-        rates = tuple(results.conditions[other].model.get(RATE, usual) for other in tried[entry])
-        found[entry] = Entry(model.get(RATE, usual), rates, results.runs(name), model)
+        found[entry] = Entry(model.get(RATE, usual), tuple(tried[entry]), results.runs(name), model)
     return found
 
 
 def _rate(entry: Entry) -> str:
     if entry.rate is None:
         return "–"
-    end = end_of(entry.rate, entry.tried_rates)
+    end = end_of(entry.rate, entry.tried)
     return f"{entry.rate:g}{end and f' ({end})'}"
 
 

@@ -1,4 +1,4 @@
-"""Page of findings, from the committed results: `python -m benchmarks.findings` writes docs/findings.md anew.
+"""Findings, from the committed results: `python -m benchmarks.findings` writes the page, its tables and its figure.
 
 `python -m benchmarks.findings --keep runs/laptop laptop-cpu` first puts a study into results/, thinned: what no table
 or figure needs of the training log is left out.
@@ -7,16 +7,21 @@ or figure needs of the training log is left out.
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.findings import matrices
+from benchmarks.findings import matrices, settings
 from benchmarks.findings.study import Study
+from loopscale.display import plot
+from loopscale.display.figure import to_svg
 from loopscale.study import Run, judged, load, write_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-PAGE = ROOT / "docs" / "findings.md"
+DOCS = ROOT / "docs"
+PAGES = {"findings.md": "page.md.j2", "findings-tables.md": "tables.md.j2"}
+FIGURE = Path("figures") / "controls.svg"
 LOGGED = ("step", "loss")  # of a log line, and the norm after the last loop
 
 
@@ -39,8 +44,8 @@ def _thinned(run: Run) -> Run:
     return replace(run, measured={**run.measured, "history": lines})
 
 
-def page() -> str:
-    """Return docs/findings.md: every number read from results/, with a link to the table that holds it."""
+def pages() -> dict[str, str]:
+    """Return what stands below docs/, by path: every number is read from results/ and links to the table with it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -48,17 +53,36 @@ def page() -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    asked = _asked()
+    texts = {name: environment.get_template(template).render(asked) for name, template in PAGES.items()}
+    return {**texts, str(FIGURE): to_svg(plot(settings.chart(asked["settings"])))}
+
+
+def write() -> None:
+    """Write docs/ anew."""
+    for name, text in pages().items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+def _asked() -> dict[str, Any]:
+    """Return what the pages ask: the studies, all and by kind, and what sets them side by side."""
     studies = {path.parent.name: Study(path.parent, judged(load(path))) for path in _documents()}
     ways = [study for study in studies.values() if study.is_of_ways]
     most = {}  # of studies that differ in nothing else, the one with the most seeds
     for study in sorted(studies.values(), key=lambda study: len(study.results.seeds)):
         most[study.setting, study.results.corpus["sha256"]] = study
     decisive = [study for study in studies.values() if study in most.values()]
-    paper = [study for study in decisive if not study.is_of_ways]
-    main = max(ways, key=lambda study: len(study.results.all_runs))
-    return environment.get_template("page.md.j2").render(
-        studies=studies, ways=ways, paper=paper, decisive=decisive, main=main, matrices=matrices
-    )
+    return {
+        "studies": studies,
+        "ways": ways,
+        "decisive": decisive,
+        "paper": [study for study in decisive if not study.is_of_ways],
+        "main": max(ways, key=lambda study: len(study.results.all_runs)),
+        "settings": settings.settings(studies.values()),
+        "matrices": matrices,
+        "of_settings": settings,
+    }
 
 
 def _documents() -> list[Path]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.findings` writes docs/findings.md anew."""
+"""`python -m benchmarks.findings` writes the findings anew."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.keep:
         findings.keep(Path(args.keep[0]), args.keep[1])
-    findings.PAGE.write_text(findings.page(), encoding="utf-8")
+    findings.write()
 
 
 main()

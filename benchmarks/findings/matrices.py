@@ -1,5 +1,6 @@
 """Studies side by side: a row per way, per claim or per study, a column per study, each cell a link to its table."""
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -65,6 +66,23 @@ def claims_beside(studies: Sequence[Study]) -> str:
 def _with_verdict(studies: Sequence[Study], id: str, verdict: str) -> str:
     found = [study for study in studies if study.claims[id].verdict == verdict]
     return ", ".join(f"{study.name} {study.link(study.value(id), 'claims')}" for study in found) or NONE
+
+
+def claims_counted(studies: Sequence[Study]) -> str:
+    """Return in how many studies every claim that some of them tests holds, does not, and is undecided."""
+    tested = {id: claim.statement for study in studies for id, claim in study.claims.items() if claim.n}
+    rows = []
+    for id, words in tested.items():
+        counts = Counter[str](study.claims[id].verdict for study in studies)
+        rows.append([words, *(str(counts[verdict] or NONE) for verdict in VERDICTS)])
+    rows.sort(key=lambda row: sum(map(str.isdigit, row[1:])) == 1 and row[1] != NONE, reverse=True)
+    return markdown(["claim", *VERDICTS], rows)
+
+
+def path_of_norm(study: Study) -> str:
+    """Return the greatest norm of the blind model over training, at which step, and the last."""
+    (largest, step, last), *_ = (row[2:5] for row in study.rows("norm-growth") if row[0] == exits.PLAIN)
+    return study.link(f"{largest} near step {float(step.split(' ')[0]):.0f}, {last} at the end", "norm-growth")
 
 
 def remedies_beside(studies: Sequence[Study]) -> str:

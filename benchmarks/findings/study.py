@@ -66,12 +66,6 @@ class Study:
         drawn = f"depths {depth['low']} to {depth['high']} drawn" if isinstance(depth, dict) else ""
         return ", ".join(filter(None, (muon, drawn)))
 
-    @property
-    def seeds_in_words(self) -> str:
-        """Return how many seeds it has."""
-        count = len(self.results.seeds)
-        return f"{count} seed{'s' if count > 1 else ''}"
-
     def at_highest(self, way: str) -> str:
         """Return what the highest learning rate costs a way over its own best one."""
         return self.link(rates.at_the_highest_rate(self.results)[way], "rates")
@@ -82,16 +76,16 @@ class Study:
         return self.link(rates.over_its_best(rates.cost(self.results, names, min(names))), "rates")
 
     @property
+    def number_of_ways(self) -> int:
+        """Return how many ways it compares, none among them."""
+        return len(ranking.entries(self.results))
+
+    @property
     def at_an_end(self) -> str:
         """Return how many ways have their best rate at an end of those that were tried."""
         found = ranking.entries(self.results).values()
         ends = [entry for entry in found if entry.rate is not None and rates.end_of(entry.rate, entry.tried)]
         return f"{len(ends)} of {len(found)}"
-
-    def tried_at(self, rate: float) -> str:
-        """Return the ways that were tried at a rate."""
-        found = ranking.entries(self.results)
-        return ", ".join(f"`{name}`" for name, entry in found.items() if rate in entry.tried)
 
     def norm_of_way(self, way: str) -> str:
         """Return a way's final norm, at its best rate."""
@@ -117,12 +111,6 @@ class Study:
         found = ranking.entries(self.results)
         means = [fmean(run.perplexity[-1] for run in found[name].runs) for name in names or found]
         return self.link(number(min(means)), "control")
-
-    def best_rate(self, way: str) -> str:
-        """Return a way's best learning rate, and whether it is at an end of those that were tried."""
-        found = ranking.entries(self.results)[way]
-        rate = found.rate
-        return "the only rate" if rate is None else rates.rate_in_words(rate, found.tried)
 
     def what(self) -> list[str]:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""

@@ -27,7 +27,7 @@ def write_pages(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     for page in (ROOT / "docs").glob("*.md"):
         _copy(page, folder)
-    for name in ("results", "configs"):
+    for name in ("docs/figures", "results", "configs"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(SITE / "assets", folder / "assets")
     for table in (folder / "results").rglob("*.md"):

@@ -1,29 +1,48 @@
-"""The page of findings is what the committed results say, and every number links to a file that is there."""
+"""The findings are what the committed results say, and every number links to a file that is there."""
 
 import re
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 from benchmarks import findings
 from loopscale.study import load, write_report
+from tests.study.test_committed_results import DRAWN_WITH, colours
 
 ROOT = Path(__file__).parents[2]
 
 
+WORDS = 2_000  # beside tables, that one reads in ten minutes
+
+
 @pytest.fixture(scope="module")
-def page():
-    return findings.page()
+def made():
+    return findings.pages()
 
 
-def test_the_page_is_the_one_that_the_results_make(page):
-    assert (ROOT / "docs" / "findings.md").read_text(encoding="utf-8") == page, "python -m benchmarks.findings"
+@pytest.mark.parametrize("name", findings.PAGES)
+def test_a_page_is_the_one_that_the_results_make(made, name):
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made[name], "python -m benchmarks.findings"
 
 
-def test_every_link_leads_to_a_file(page):
-    links = re.findall(r"\]\((\.\./results[^)]*)\)", page)
+def test_the_figure_is_the_one_that_the_results_make(made):
+    before, after = (ROOT / "docs" / findings.FIGURE).read_text(encoding="utf-8"), made[str(findings.FIGURE)]
+    assert colours(after) == colours(before), "python -m benchmarks.findings"
+    if matplotlib.__version__.startswith(f"{DRAWN_WITH}."):
+        assert after == before, "python -m benchmarks.findings"
+
+
+@pytest.mark.parametrize("name", findings.PAGES)
+def test_every_link_leads_to_a_file(made, name):
+    links = re.findall(r"\]\(([^)#]+)", made[name])
     assert len(links) > 50
     assert not [link for link in set(links) if not (ROOT / "docs" / link).exists()]
+
+
+def test_the_findings_are_read_in_ten_minutes(made):
+    shown = re.sub(r"\]\([^)]*\)", "]", made["findings.md"])
+    assert len(re.findall(r"[\w.,×'`-]*\w[\w.,×'`-]*", re.sub(r"^\|.*$", "", shown, flags=re.M))) < WORDS
 
 
 def test_a_study_is_kept_without_what_no_table_needs(measured_study, tmp_path, monkeypatch):

@@ -1,0 +1,174 @@
+"""Settings: one study for each text, size, initialisation, length and optimizer, and what a control is worth in it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import final
+
+from benchmarks.findings.matrices import markdown
+from benchmarks.findings.study import Study
+from loopscale.display import Axis, Chart, Panel, Rule, Series, fresh_styles, mean_and_spread, percent
+from loopscale.study import Run
+from loopscale.study.cells import ratio_over_seeds
+from loopscale.study.topic import interval_of_ratios
+from loopscale.study.topics.exits import PLAIN, final_perplexity_ratio
+from loopscale.study.topics.rates import AtRates, at_best_rate, best_rate, end_of
+from loopscale.study.topics.ways import ranking
+from loopscale.study.topics.ways.disputed import difference, norm_effects
+
+BLIND = (ranking.BLIND, PLAIN)  # as a way, and as a condition of the paper
+CONTROLS = {
+    "penalty of 0.01": ("penalty-0.01", "per_loop-rmsnorm-penalty"),
+    "raw readouts": ("raw", "per_loop-raw"),
+    "inter-loop norm": ("inter_loop_norm", "per_loop-rmsnorm-normed"),
+}
+INITS = {"normal": "usual", "torch_default": "paper's"}
+BETTER, WORSE, NOT_DECIDED = "better", "worse", "not decided"
+APART = 0.22  # of a row, between the marks of two controls
+FAR = 4.0  # times no control, a ratio leaves the picture
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """A study as the one of its setting."""
+
+    study: Study
+
+    @property
+    def init(self) -> str:
+        """Return its initialisation in words."""
+        return INITS[self.study.setting[2]]
+
+    @property
+    def words(self) -> str:
+        """Return what it is: preset, initialisation, and what is unlike most."""
+        preset, _, _, _, steps, *_ = self.study.setting
+        length = "" if steps == "400" else f"{int(steps):,} steps"
+        return ", ".join(filter(None, (preset, f"{self.init} init", self.study.otherwise, length)))
+
+    @property
+    def table(self) -> str:
+        """Return the table that holds its ratios."""
+        return "control" if self.study.is_of_ways else "table-1"
+
+    @property
+    def searched(self) -> bool:
+        """Whether the blind model was trained at several learning rates."""
+        return len(_rates(self.study)) > 1
+
+    def runs(self, names: Iterable[str]) -> tuple[Run, ...]:
+        """Return the runs, at the best of its rates, of what has one of these names."""
+        return next((runs for name in names if (runs := at_best_rate(self.study.results, name))), ())
+
+    def ratios(self, control: str) -> list[float]:
+        """Return a control's last-exit perplexity over the blind model's, by seed; none where a run diverged."""
+        blind = {run.seed: run for run in self.runs(BLIND)}
+        pairs = [(run, blind[run.seed]) for run in self.runs(CONTROLS[control]) if run.seed in blind]
+        sound = not any(run.diverged for pair in pairs for run in pair)
+        return [final_perplexity_ratio(*pair) for pair in pairs] if sound else []
+
+    def verdict(self, control: str) -> str:
+        """Return what the interval over seeds decides; nothing for one seed or none."""
+        around = interval_of_ratios(self.ratios(control))
+        return "" if around is None else BETTER if around[1] < 1 else WORSE if around[0] > 1 else NOT_DECIDED
+
+    def cell(self, control: str) -> str:
+        """Return a ratio with its interval, as a link."""
+        ratios = self.ratios(control)
+        alone = ", one seed" if len(ratios) == 1 else ""
+        return self.study.link(f"{ratio_over_seeds(ratios)}{alone}", self.table) if ratios else "–"
+
+    def blind(self) -> list[str]:
+        """Return the cells of the model without control: perplexity, norm, learning rates tried, seeds."""
+        runs, rates = self.runs(BLIND), _rates(self.study)
+        last = [[run.perplexity[-1] for run in runs], [run.norm[-1] for run in runs]]
+        cells = [self.study.link(mean_and_spread(values), self.table) for values in last]
+        return [*cells, str(len(rates)), str(len(runs))]
+
+
+def _rates(study: Study) -> AtRates:
+    """Return the learning rates at which the model without control was trained."""
+    return next((tried for name in BLIND if (tried := study.tried(name))), {})
+
+
+def settings(studies: Iterable[Study]) -> list[Setting]:
+    """Return one study a setting: of several the one with the most learning rates, then the most seeds."""
+    found: dict[tuple[str, ...], Setting] = {}
+    order = sorted(studies, key=lambda study: (len(_rates(study)), len(study.results.seeds)))
+    for study in order:
+        preset, text, init, _, steps, _, otherwise = study.setting
+        setting = Setting(study)
+        if setting.runs(BLIND):
+            found[preset, text, init, steps, otherwise] = setting
+    sizes = sorted(found.values(), key=lambda setting: setting.runs(BLIND)[0].parameters)
+    return sorted(sizes, key=lambda setting: list(INITS.values()).index(setting.init))
+
+
+def worth(found: Sequence[Setting]) -> str:
+    """Return what every control is worth in every setting, as a Markdown table."""
+    head = ["setting", "no control", "its norm", "rates", "seeds", *CONTROLS]
+    rows = [
+        [f"[{setting.words}](../results/{setting.study.name})", *setting.blind(), *map(setting.cell, CONTROLS)]
+        for setting in found
+    ]
+    return markdown(head, rows)
+
+
+def disputed(found: Sequence[Setting]) -> str:
+    """Return what an inter-loop norm adds in nats in every setting, at the trained exits and far past them."""
+    rows = []
+    for setting in found:
+        K = setting.study.results.num_loops
+        for effect in norm_effects(setting.study.results):
+            layers = "sandwich" if effect.without == "sandwich" else "pre-norm"
+            cells = [difference(effect.nats.get(k, ())) for k in (1, K, 4 * K, 16 * K)]
+            rows.append([setting.study.link(setting.words, "inter-loop-norm"), layers, *cells, str(effect.seeds)])
+    return markdown(["setting", "layers", "exit 1", "exit K", "exit 4K", "exit 16K", "seeds"], rows)
+
+
+def chart(found: Sequence[Setting]) -> Chart:
+    """Draw what every control is worth in every setting, with its interval; hollow: one seed, which has none."""
+    styles = fresh_styles({control: (control, "") for control in CONTROLS})
+    series = []
+    for place, (control, marker) in enumerate(zip(CONTROLS, "oDs", strict=True)):
+        ratios = {row + (place - 1) * APART: setting.ratios(control) for row, setting in enumerate(found)}
+        for alone in (False, True):
+            own = {y: values for y, values in ratios.items() if values and (len(values) == 1) is alone}
+            means, around = map(fmean, own.values()), map(interval_of_ratios, own.values())
+            series.append(
+                Series(
+                    control,
+                    tuple(means),
+                    tuple(own),
+                    styles[control],
+                    marker=marker,
+                    marks_only=True,
+                    hollow=frozenset(range(len(own)) if alone else ()),
+                    reach_x=tuple(filter(None, around)),
+                )
+            )
+    x = Axis("last-exit perplexity over that of no control", log=True, end=FAR)
+    y = Axis("", names=tuple(setting.words for setting in found))
+    return Chart((Panel(x, y, tuple(series), rules=(Rule("x", 1.0, "no control"),)),))
+
+
+def tally(found: Iterable[Setting], control: str) -> str:
+    """Return in how many settings a control is better, worse, and not decided by its interval over seeds."""
+    counts = Counter(filter(None, (setting.verdict(control) for setting in found)))
+    said = [f"{word} in {counts[word]}" for word in (BETTER, WORSE, NOT_DECIDED) if counts[word]]
+    return f"{', '.join(said)} of {counts.total()}"
+
+
+def at_an_end(found: Iterable[Setting]) -> str:
+    """Return in how many settings with several learning rates the best one without control is at an end of them."""
+    tried = [(setting.study.results, _rates(setting.study)) for setting in found if setting.searched]
+    ends = [end_of(best_rate(results, names), names) for results, names in tried]
+    return f"{sum(map(bool, ends))} of {len(ends)}"
+
+
+def harm(studies: Iterable[Study]) -> str:
+    """Return the least and the greatest share of pairs in which a blind way is the worse one."""
+    shares = sorted(share[0] for study in studies if (share := ranking.verdict_harm(study.results)))
+    return " to ".join(dict.fromkeys((percent(shares[0]), percent(shares[-1]))))

@@ -12,6 +12,7 @@ from loopscale.study.cells import ratio_over_seeds
 from loopscale.study.grid import split_rate
 from loopscale.study.report import claim_interval, claim_value
 from loopscale.study.topics import exits, looping, rates, worth
+from loopscale.study.topics.audit import scale_verdict
 from loopscale.study.topics.rates import AtRates
 from loopscale.study.topics.ways import disputed, ranking
 
@@ -99,12 +100,14 @@ class Study:
         return self.link(number(means[0] / means[1], 3), "table-1")
 
     def decided(self, word: str) -> str:
-        """Return the ways that the interval over seeds calls better, or worse, than none, with their ratios."""
+        """Return the ways that the interval over seeds calls better, or worse, than none; blind ones are marked."""
         found = ranking.entries(self.results)
-        said = {name: ratio_over_seeds(ranking.over_blind(found, name)) or "" for name in found}
-        named = {name: ratio.split(" ")[0] for name, ratio in said.items() if ratio.endswith(f"({word})")}
+        ratios = {name: ratio_over_seeds(ranking.over_blind(found, name)) or "" for name in found}
+        named = {name: ratio.split(" ")[0] for name, ratio in ratios.items() if ratio.endswith(f"({word})")}
         order = sorted(named, key=lambda name: float(named[name]))
-        return ", ".join(f"`{name}` ({self.link(named[name], 'control')})" for name in order) or "none of them"
+        blind = {name: all(scale_verdict(run) == "blind_spot" for run in found[name].runs) for name in order}
+        said = {name: f"{self.link(named[name], 'control')}{', blind' if blind[name] else ''}" for name in order}
+        return ", ".join(f"`{name}` ({words})" for name, words in said.items()) or "none of them"
 
     def best_perplexity(self, *names: str) -> str:
         """Return the lowest last exit of some ways (all by default), each at its best rate, means over seeds."""

@@ -76,8 +76,17 @@ def test_the_highest_rate_has_its_price_by_what_the_audit_says_of_the_scale(stud
     results = replace(results, conditions=audited)
     assert rates.cost_of_the_highest_rate(results) == {"blind_spot": [pytest.approx(0.4)]}
     assert rates.rates_sentence(results).endswith(
-        "; at the highest, over that, it is 1.49× where scale is a blind spot."
+        "; at the highest that all have, over that, it is 1.49× where scale is a blind spot."
     )
+
+
+def test_a_rate_that_some_conditions_lack_compares_none_of_them(study):
+    ours, theirs = at(study, {None: 2.0, 0.0005: 1.9, 0.004: 2.3}), at(study, {None: 2.0, 0.001: 2.1}, "per_loop-raw")
+    results = replace(ours, conditions={**ours.conditions, **theirs.conditions})
+    assert rates.at_the_highest_rate(results) == {"per_loop-rmsnorm": "1.11×", "per_loop-raw": "1.00×"}  # at 0.002
+    without = {name: result for name, result in results.conditions.items() if name != "per_loop-raw"}
+    lone = at(study, {0.001: 2.1, 0.0001: 2.0}, "per_loop-raw").conditions
+    assert rates.at_the_highest_rate(replace(results, conditions={**without, **lone})) == {}
 
 
 def test_one_rate_makes_no_table(study):

@@ -106,7 +106,7 @@ def rates_chart(results: Results) -> Chart | None:
 
 
 def rates_sentence(results: Results) -> str | None:
-    """Say what each condition reaches at its best rate, and what the highest costs by the verdict on scale."""
+    """Say what each condition reaches at its best rate, and what the highest of all costs by the verdict on scale."""
     said = []
     for stem, names in conditions_at_rates(results).items():
         best = best_rate(results, names)
@@ -116,24 +116,25 @@ def rates_sentence(results: Results) -> str | None:
         return None
     costs = cost_of_the_highest_rate(results).items()
     words = ", ".join(f"{spread_in_words(nats)} where scale is {VERDICTS[verdict]}" for verdict, nats in costs)
-    said_of_cost = f"; at the highest, over that, it is {words}" if words else ""
+    said_of_cost = f"; at the highest that all have, over that, it is {words}" if words else ""
     return f"The learning rates: last-exit perplexity at the best of them is {', '.join(said)}{said_of_cost}."
 
 
 def at_the_highest_rate(results: Results) -> dict[str, str]:
-    """Return in words what the highest rate of all costs each condition over its best one."""
+    """Return in words what the highest rate that all conditions of several have costs each over its best one."""
     found = conditions_at_rates(results)
-    highest = max((rate for names in found.values() for rate in names), default=0.0)
+    highest = _highest_of_all(found)
     return {stem: over_its_best(cost(results, names, highest)) for stem, names in found.items() if highest in names}
 
 
 def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
     """Return what the highest rate costs each condition over its best, in nats, by the audit's verdict on scale there.
 
-    Every condition that was trained at the highest rate of all counts, once its runs agree on the verdict.
+    It is the highest that all conditions with several rates have: a rate that only some were tried at compares none.
+    A condition counts once its runs agree on the verdict.
     """
     found = conditions_at_rates(results)
-    highest = max((rate for names in found.values() for rate in names), default=0.0)
+    highest = _highest_of_all(found)
     costs: dict[str, list[float]] = {}
     for names in found.values():
         if highest in names:
@@ -143,6 +144,11 @@ def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
             if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS and not math.isnan(nats):
                 costs.setdefault(verdict, []).append(nats)
     return {verdict: costs[verdict] for verdict in VERDICTS if verdict in costs}
+
+
+def _highest_of_all(found: Mapping[str, AtRates]) -> float:
+    """Return the highest rate that all have, NaN without one."""
+    return max(set.intersection(*map(set, found.values())) if found else (), default=math.nan)
 
 
 def spread_in_words(nats: Sequence[float]) -> str:

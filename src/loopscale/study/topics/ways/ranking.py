@@ -106,8 +106,8 @@ def control(results: Results) -> Table | None:
         f"1% of the best, to {FAR[-1]} times the trained depth; dynamics of the state to there. Rank: by the last "
         "trained exit, mean over seeds [least to greatest]. Of several learning rates that with the best last exit "
         "counts (lowest, highest: an end of those tried), over the seeds that all have; over "
-        f"{BLIND}: the last exit's perplexity over the blind model's, seed by seed; highest rate: what it costs over "
-        f"the best one. {seeds_said(results)}",
+        f"{BLIND}: the last exit's perplexity over the blind model's, seed by seed; highest rate: what the highest "
+        f"that all have costs over the best one. {seeds_said(results)}",
         columns=(
             *columns_of_conditions(*exits),
             Column("useful band"),

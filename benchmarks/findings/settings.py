@@ -32,9 +32,10 @@ FAR = 4.0  # times no control, a ratio leaves the picture
 @final
 @dataclass(frozen=True)
 class Setting:
-    """A study as the one of its setting."""
+    """A study as the one of its setting, with the others of it, best first."""
 
     study: Study
+    others: tuple[Study, ...] = ()
 
     @property
     def init(self) -> str:
@@ -93,17 +94,24 @@ def _rates(study: Study) -> AtRates:
     return next((tried for name in BLIND if (tried := study.tried(name))), {})
 
 
+def _place(setting: Setting) -> tuple[int, int, str]:
+    """Return where it stands: by initialisation, size and words."""
+    init = list(INITS.values()).index(setting.init)
+    return init, setting.runs(BLIND)[0].parameters, setting.words
+
+
 def settings(studies: Iterable[Study]) -> list[Setting]:
-    """Return one study a setting: of several the one with the most learning rates, then the most seeds."""
-    found: dict[tuple[str, ...], Setting] = {}
-    order = sorted(studies, key=lambda study: (len(_rates(study)), len(study.results.seeds)))
-    for study in order:
+    """Return one study a setting: of those that searched the learning rate the one with the most seeds, then rates."""
+    found: dict[tuple[str, ...], list[Study]] = {}
+    for study in studies:
         preset, text, init, _, steps, _, otherwise = study.setting
-        setting = Setting(study)
-        if setting.runs(BLIND):
-            found[preset, text, init, steps, otherwise] = setting
-    sizes = sorted(found.values(), key=lambda setting: setting.runs(BLIND)[0].parameters)
-    return sorted(sizes, key=lambda setting: list(INITS.values()).index(setting.init))
+        if _rates(study):
+            found.setdefault((preset, text, init, steps, otherwise), []).append(study)
+    for same in found.values():
+        same.sort(
+            key=lambda study: (len(_rates(study)) > 1, len(study.results.seeds), len(_rates(study))), reverse=True
+        )
+    return sorted((Setting(best, tuple(rest)) for best, *rest in found.values()), key=_place)
 
 
 def worth(found: Sequence[Setting]) -> str:
@@ -118,13 +126,17 @@ def worth(found: Sequence[Setting]) -> str:
 
 def disputed(found: Sequence[Setting]) -> str:
     """Return what an inter-loop norm adds in nats in every setting, at the trained exits and far past them."""
-    rows = []
+    rows: list[list[str]] = []
     for setting in found:
         K = setting.study.results.num_loops
-        for effect in norm_effects(setting.study.results):
-            layers = "sandwich" if effect.without == "sandwich" else "pre-norm"
-            cells = [difference(effect.nats.get(k, ())) for k in (1, K, 4 * K, 16 * K)]
-            rows.append([setting.study.link(setting.words, "inter-loop-norm"), layers, *cells, str(effect.seeds)])
+        kinds: dict[str, list[str]] = {}  # by layers, each of the first study that has it
+        for study in (setting.study, *setting.others):
+            for effect in norm_effects(study.results):
+                layers = "sandwich" if effect.without == "sandwich" else "pre-norm"
+                cells = [difference(effect.nats.get(k, ())) for k in (1, K, 4 * K, 16 * K)]
+                row = [study.link(setting.words, "inter-loop-norm"), layers, *cells, str(effect.seeds)]
+                kinds.setdefault(layers, row)
+        rows.extend(kinds.values())
     return markdown(["setting", "layers", "exit 1", "exit K", "exit 4K", "exit 16K", "seeds"], rows)
 
 

@@ -53,9 +53,9 @@ def pages() -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    asked = _asked()
-    texts = {name: environment.get_template(template).render(asked) for name, template in PAGES.items()}
-    return {**texts, str(FIGURE): to_svg(plot(settings.chart(asked["settings"])))}
+    found = asked()
+    texts = {name: environment.get_template(template).render(found) for name, template in PAGES.items()}
+    return {**texts, str(FIGURE): to_svg(plot(settings.chart(found["settings"])))}
 
 
 def write() -> None:
@@ -65,7 +65,7 @@ def write() -> None:
         (DOCS / name).write_text(text, encoding="utf-8")
 
 
-def _asked() -> dict[str, Any]:
+def asked() -> dict[str, Any]:
     """Return what the pages ask: the studies, all and by kind, and what sets them side by side."""
     studies = {path.parent.name: Study(path.parent, judged(load(path))) for path in _documents()}
     ways = [study for study in studies.values() if study.is_of_ways]

@@ -7,7 +7,9 @@ import matplotlib
 import pytest
 
 from benchmarks import findings
+from benchmarks.findings.settings import CONTROLS, tally
 from loopscale.study import load, write_report
+from loopscale.study.topics.ways import ranking
 from tests.study.test_committed_results import DRAWN_WITH, colours
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +21,11 @@ WORDS = 2_000  # beside tables, that one reads in ten minutes
 @pytest.fixture(scope="module")
 def made():
     return findings.pages()
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return findings.asked()["settings"]
 
 
 @pytest.mark.parametrize("name", findings.PAGES)
@@ -43,6 +50,28 @@ def test_every_link_leads_to_a_file(made, name):
 def test_the_findings_are_read_in_ten_minutes(made):
     shown = re.sub(r"\]\([^)]*\)", "]", made["findings.md"])
     assert len(re.findall(r"[\w.,×'`-]*\w[\w.,×'`-]*", re.sub(r"^\|.*$", "", shown, flags=re.M))) < WORDS
+
+
+def test_a_setting_has_one_study_that_searched_its_rates_where_one_did(settings):
+    assert len({setting.words for setting in settings}) == len(settings) > 10
+    for setting in settings:
+        assert {other.setting[:3] for other in setting.others} <= {setting.study.setting[:3]}
+        assert setting.searched or not any(len(other.rates) > 1 for other in setting.others)
+
+
+def test_a_control_is_worth_what_the_tables_of_the_ways_say(settings):
+    of_ways = [setting for setting in settings if setting.study.is_of_ways]
+    for setting in of_ways:
+        found = ranking.entries(setting.study.results)
+        for control, (way, _) in CONTROLS.items():
+            assert setting.ratios(control) == ranking.over_blind(found, way)
+    assert of_ways
+
+
+def test_one_seed_decides_nothing(settings):
+    alone = [setting for setting in settings if len(setting.ratios("raw readouts")) == 1]
+    assert alone and {setting.verdict("raw readouts") for setting in alone} == {""}
+    assert "one seed" in alone[0].cell("raw readouts") and tally(alone, "raw readouts").endswith(" of 0")
 
 
 def test_a_study_is_kept_without_what_no_table_needs(measured_study, tmp_path, monkeypatch):

@@ -35,6 +35,24 @@ def ways_beside(studies: Sequence[Study]) -> str:
     return markdown(["way", *(study.name for study in studies)], rows)
 
 
+def decided_ways(*studies: Study) -> str:
+    """Return what the ways that the seeds decide in one of some studies have over none in each, and if they are blind.
+
+    Sorted by the first study; the others are named below.
+    """
+    ratios = {name: [study.over_none(name) for study in studies] for name in SCALE_CONTROL if name != ranking.BLIND}
+    told = {name: cells for name, cells in ratios.items() if any("(better)" in x or "(worse)" in x for x in cells)}
+    order = sorted(told, key=lambda name: fmean(ranking.over_blind(ranking.entries(studies[0].results), name)))
+    rows = [[f"`{name}`", " / ".join(dict.fromkeys(_blindness(name, studies))), *told[name]] for name in order]
+    rest = ", ".join(f"`{name}`" for name in ratios if name not in told)
+    table = markdown(["way", "scale", *(study.otherwise or "fixed depth" for study in studies)], rows)
+    return f"{table}\n\nNot decided in either: {rest}."
+
+
+def _blindness(way: str, studies: Sequence[Study]) -> list[str]:
+    return ["blind" if study.is_blind(way) else "not blind" for study in studies]
+
+
 def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
     if name not in entries:
         return NONE
@@ -69,8 +87,9 @@ def _with_verdict(studies: Sequence[Study], id: str, verdict: str) -> str:
 
 
 def claims_counted(studies: Sequence[Study]) -> str:
-    """Return in how many studies every claim that some of them tests holds, does not, and is undecided."""
-    tested = {id: claim.statement for study in studies for id, claim in study.claims.items() if claim.n}
+    """Return in how many studies every claim of the paper that some test holds, does not, and is undecided."""
+    every = [claim for study in studies for claim in study.claims.values()]
+    tested = {claim.id: claim.statement for claim in every if claim.n and claim.published}
     rows = []
     for id, words in tested.items():
         counts = Counter[str](study.claims[id].verdict for study in studies)
@@ -82,7 +101,9 @@ def claims_counted(studies: Sequence[Study]) -> str:
 def path_of_norm(study: Study) -> str:
     """Return the greatest norm of the blind model over training, at which step, and the last."""
     (largest, step, last), *_ = (row[2:5] for row in study.rows("norm-growth") if row[0] == exits.PLAIN)
-    return study.link(f"{largest} near step {float(step.split(' ')[0]):.0f}, {last} at the end", "norm-growth")
+    return study.link(
+        f"{largest} near step {float(step.split(' ')[0].replace(',', '')):,.0f}, {last} at the end", "norm-growth"
+    )
 
 
 def remedies_beside(studies: Sequence[Study]) -> str:

@@ -175,8 +175,14 @@ def tally(found: Iterable[Setting], control: str) -> str:
 
 def at_an_end(found: Iterable[Setting]) -> str:
     """Return in how many settings with several learning rates the best one without control is at an end of them."""
-    tried = [(setting.study.results, _rates(setting.study)) for setting in found if setting.searched]
-    ends = [end_of(best_rate(results, names), names) for results, names in tried]
+    ends = [
+        end_of(
+            best_rate(setting.study.results, _rates(setting.study)),
+            {rate for study in (setting.study, *setting.others) for rate in _rates(study)},
+        )
+        for setting in found
+        if setting.searched
+    ]
     return f"{sum(map(bool, ends))} of {len(ends)}"
 
 

@@ -99,15 +99,14 @@ class Study:
         means = [fmean(run.perplexity[-1] for run in runs) for runs in (ours, theirs)]
         return self.link(number(means[0] / means[1], 3), "table-1")
 
-    def decided(self, word: str) -> str:
-        """Return the ways that the interval over seeds calls better, or worse, than none; blind ones are marked."""
-        found = ranking.entries(self.results)
-        ratios = {name: ratio_over_seeds(ranking.over_blind(found, name)) or "" for name in found}
-        named = {name: ratio.split(" ")[0] for name, ratio in ratios.items() if ratio.endswith(f"({word})")}
-        order = sorted(named, key=lambda name: float(named[name]))
-        blind = {name: all(scale_verdict(run) == "blind_spot" for run in found[name].runs) for name in order}
-        said = {name: f"{self.link(named[name], 'control')}{', blind' if blind[name] else ''}" for name in order}
-        return ", ".join(f"`{name}` ({words})" for name, words in said.items()) or "none of them"
+    def is_blind(self, way: str) -> bool:
+        """Whether the audit of every run of a way, at its best rate, says that it leaves the blind spot."""
+        return all(scale_verdict(run) == "blind_spot" for run in ranking.entries(self.results)[way].runs)
+
+    def at_rate(self, way: str, rate: float) -> str:
+        """Return a way's last-exit perplexity at one of its rates, means over seeds."""
+        runs = self.results.runs(self.tried(way)[rate])
+        return self.link(number(fmean(run.perplexity[-1] for run in runs)), "rates")
 
     def best_perplexity(self, *names: str) -> str:
         """Return the lowest last exit of some ways (all by default), each at its best rate, means over seeds."""
@@ -193,8 +192,9 @@ class Study:
         return self.link(worth.remedy_cost(self.results, remedy) or "not run", "table-1")
 
     def depth_gain(self, condition: str) -> str:
-        """Return exit 1's perplexity over the best exit's."""
-        return self.over(condition, looping.depth_gain, "looping")
+        """Return exit 1's perplexity over the best exit's, at the best of the condition's rates."""
+        gains = [looping.depth_gain(run) for run in rates.at_best_rate(self.results, condition)]
+        return self.link(mean_and_spread(gains), "looping")
 
     def norm(self, condition: str) -> str:
         """Return the final norm."""

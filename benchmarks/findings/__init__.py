@@ -5,6 +5,7 @@ or figure needs of the training log is left out.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def _thinned(run: Run) -> Run:
     return replace(run, measured={**run.measured, "history": lines})
 
 
-def pages() -> dict[str, str]:
-    """Return what stands below docs/, by path: every number is read from results/ and links to the table with it."""
+def pages(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands below docs/, by path, of what `asked` found: every measured number is read from results/."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -53,14 +54,13 @@ def pages() -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = asked()
     texts = {name: environment.get_template(template).render(found) for name, template in PAGES.items()}
     return {**texts, str(FIGURE): to_svg(plot(settings.chart(found["settings"])))}
 
 
 def write() -> None:
     """Write docs/ anew."""
-    for name, text in pages().items():
+    for name, text in pages(asked()).items():
         (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(text, encoding="utf-8")
 
@@ -71,7 +71,7 @@ def asked() -> dict[str, Any]:
     ways = [study for study in studies.values() if study.is_of_ways]
     most = {}  # of studies that differ in nothing else, the one with the most seeds
     for study in sorted(studies.values(), key=lambda study: len(study.results.seeds)):
-        most[study.setting, study.results.corpus["sha256"]] = study
+        most[study.recipe, study.results.corpus["sha256"]] = study
     decisive = [study for study in studies.values() if study in most.values()]
     return {
         "studies": studies,

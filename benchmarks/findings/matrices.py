@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from benchmarks.findings.study import Study
-from loopscale.display import number
+from loopscale.display import mean_and_spread, number
 from loopscale.study import Run
 from loopscale.study.best_rates import best_names, searched
-from loopscale.study.cells import ratio_over_seeds
+from loopscale.study.cells import BETTER, WORSE, decided, ratio_over_seeds
 from loopscale.study.grid import SCALE_CONTROL
 from loopscale.study.topics import exits, halting, looping, rates, worth
 from loopscale.study.topics.audit import scale_verdict
+from loopscale.study.topics.training import norm_by_step
 from loopscale.study.topics.ways import ranking
 
 VERDICTS = ("holds", "does not hold", "undecided")
@@ -40,17 +41,17 @@ def decided_ways(*studies: Study) -> str:
 
     Sorted by the first study; the others are named below.
     """
-    ratios = {name: [study.over_none(name) for study in studies] for name in SCALE_CONTROL if name != ranking.BLIND}
-    told = {name: cells for name, cells in ratios.items() if any("(better)" in x or "(worse)" in x for x in cells)}
-    order = sorted(told, key=lambda name: fmean(ranking.over_blind(ranking.entries(studies[0].results), name)))
-    rows = [[f"`{name}`", " / ".join(dict.fromkeys(_blindness(name, studies))), *told[name]] for name in order]
-    rest = ", ".join(f"`{name}`" for name in ratios if name not in told)
+    ways = [name for name in SCALE_CONTROL if name != ranking.BLIND]
+    found = [ranking.entries(study.results) for study in studies]
+    ratios = {name: [ranking.over_blind(entries, name) for entries in found] for name in ways}
+    told = [name for name in ways if {decided(values) for values in ratios[name]} & {BETTER, WORSE}]
+    rows = []
+    for name in sorted(told, key=lambda name: fmean(ratios[name][0])):
+        scale = dict.fromkeys("blind" if study.is_blind(name) else "not blind" for study in studies)
+        rows.append([f"`{name}`", " / ".join(scale), *(study.over_none(name) for study in studies)])
+    rest = ", ".join(f"`{name}`" for name in ways if name not in told)
     table = markdown(["way", "scale", *(study.otherwise or "fixed depth" for study in studies)], rows)
     return f"{table}\n\nNot decided in either: {rest}."
-
-
-def _blindness(way: str, studies: Sequence[Study]) -> list[str]:
-    return ["blind" if study.is_blind(way) else "not blind" for study in studies]
 
 
 def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
@@ -65,7 +66,7 @@ def _over(study: Study, entries: dict[str, ranking.Entry], name: str) -> str:
 def prices(studies: Sequence[Study]) -> str:
     """Return what the highest learning rate costs, by what the loss sees of the scale; a row per study."""
     rows = [
-        [study.name, study.setting[2], study.setting[3], *(study.price(verdict) for verdict in rates.VERDICTS)]
+        [study.name, study.recipe.init, study.recipe.rates, *(study.price(verdict) for verdict in rates.VERDICTS)]
         for study in studies
     ]
     return markdown(["study", "init", "rates", *(f"scale is {words}" for words in rates.VERDICTS.values())], rows)
@@ -99,11 +100,19 @@ def claims_counted(studies: Sequence[Study]) -> str:
 
 
 def path_of_norm(study: Study) -> str:
-    """Return the greatest norm of the blind model over training, at which step, and the last."""
-    (largest, step, last), *_ = (row[2:5] for row in study.rows("norm-growth") if row[0] == exits.PLAIN)
-    return study.link(
-        f"{largest} near step {float(step.split(' ')[0].replace(',', '')):,.0f}, {last} at the end", "norm-growth"
-    )
+    """Return the greatest norm of the blind model over training, near which step, and the last; means over seeds."""
+    curves = [norm_by_step(run) for run in study.results.runs(exits.PLAIN)]
+    largest, last = (mean_and_spread([end(curve) for curve in curves]) for end in (_largest, _last))
+    step = fmean(max(curve, key=curve.__getitem__) for curve in curves)
+    return study.link(f"{largest} near step {step:,.0f}, {last} at the end", "norm-growth")
+
+
+def _largest(curve: dict[int, float]) -> float:
+    return max(curve.values())
+
+
+def _last(curve: dict[int, float]) -> float:
+    return curve[max(curve)]
 
 
 def remedies_beside(studies: Sequence[Study]) -> str:
@@ -125,7 +134,7 @@ def remedies_at_best(studies: Sequence[Study]) -> str:
         blind = f"{study.at_best(exits.PLAIN)} {study.rate_in_words(exits.PLAIN)}"
         costs = [(name, study.cost_at_best(name)) for name in names]
         cells = [f"{cost} {study.rate_in_words(name)}" if cost else NONE for name, cost in costs]
-        rows.append([study.name, study.setting[2], blind, *cells])
+        rows.append([study.name, study.recipe.init, blind, *cells])
     return markdown(["study", "init", exits.PLAIN, *names], rows)
 
 
@@ -189,6 +198,6 @@ def norms_over_training(studies: Sequence[Study]) -> str:
         blind, *others = (known.get(own.get(name, name)) for name in (exits.PLAIN, *worth.REMEDIES))
         if blind:
             ends = [cells[-1] if cells else NONE for cells in others]
-            rows.append([study.link(study.name, "norm-growth"), study.setting[2], *blind, *ends])
+            rows.append([study.link(study.name, "norm-growth"), study.recipe.init, *blind, *ends])
     head = ["study", "init", "first", "largest", "at step", "last", *(f"{name}, last" for name in worth.REMEDIES)]
     return markdown(head, rows)

@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import final
 
 from benchmarks.findings.matrices import markdown
-from benchmarks.findings.study import Study
+from benchmarks.findings.study import Recipe, Study
 from loopscale.display import Axis, Chart, Panel, Rule, Series, fresh_styles, mean_and_spread, percent
-from loopscale.study import Run
-from loopscale.study.cells import ratio_over_seeds
-from loopscale.study.topic import interval_of_ratios
+from loopscale.study.best_rates import at_best
+from loopscale.study.cells import BETTER, NOT_DECIDED, WORSE, decided, ratio_over_seeds
+from loopscale.study.topic import interval_of_ratios, per_seed
 from loopscale.study.topics.exits import PLAIN, final_perplexity_ratio
 from loopscale.study.topics.rates import AtRates, at_best_rate, best_rate, end_of
 from loopscale.study.topics.ways import ranking
@@ -24,7 +24,6 @@ CONTROLS = {
     "inter-loop norm": ("inter_loop_norm", "per_loop-rmsnorm-normed"),
 }
 INITS = {"normal": "usual", "torch_default": "paper's"}
-BETTER, WORSE, NOT_DECIDED = "better", "worse", "not decided"
 APART = 0.22  # of a row, between the marks of two controls
 FAR = 4.0  # times no control, a ratio leaves the picture
 
@@ -40,14 +39,14 @@ class Setting:
     @property
     def init(self) -> str:
         """Return its initialisation in words."""
-        return INITS[self.study.setting[2]]
+        return INITS[self.study.recipe.init]
 
     @property
     def words(self) -> str:
         """Return what it is: preset, initialisation, and what is unlike most."""
-        preset, _, _, _, steps, *_ = self.study.setting
-        length = "" if steps == "400" else f"{int(steps):,} steps"
-        return ", ".join(filter(None, (preset, f"{self.init} init", self.study.otherwise, length)))
+        recipe = self.study.recipe
+        length = "" if recipe.steps == "400" else f"{int(recipe.steps):,} steps"
+        return ", ".join(filter(None, (recipe.preset, f"{self.init} init", self.study.otherwise, length)))
 
     @property
     def table(self) -> str:
@@ -59,21 +58,11 @@ class Setting:
         """Whether the blind model was trained at several learning rates."""
         return len(_rates(self.study)) > 1
 
-    def runs(self, names: Iterable[str]) -> tuple[Run, ...]:
-        """Return the runs, at the best of its rates, of what has one of these names."""
-        return next((runs for name in names if (runs := at_best_rate(self.study.results, name))), ())
-
     def ratios(self, control: str) -> list[float]:
         """Return a control's last-exit perplexity over the blind model's, by seed; none where a run diverged."""
-        blind = {run.seed: run for run in self.runs(BLIND)}
-        pairs = [(run, blind[run.seed]) for run in self.runs(CONTROLS[control]) if run.seed in blind]
-        sound = not any(run.diverged for pair in pairs for run in pair)
-        return [final_perplexity_ratio(*pair) for pair in pairs] if sound else []
-
-    def verdict(self, control: str) -> str:
-        """Return what the interval over seeds decides; nothing for one seed or none."""
-        around = interval_of_ratios(self.ratios(control))
-        return "" if around is None else BETTER if around[1] < 1 else WORSE if around[0] > 1 else NOT_DECIDED
+        results = at_best(self.study.results)
+        names = (_of(self.study, names) for names in (CONTROLS[control], BLIND))
+        return list(per_seed(final_perplexity_ratio, *names)(results).values.values())
 
     def cell(self, control: str) -> str:
         """Return a ratio with its interval, as a link."""
@@ -83,30 +72,36 @@ class Setting:
 
     def blind(self) -> list[str]:
         """Return the cells of the model without control: perplexity, norm, learning rates tried, seeds."""
-        runs, rates = self.runs(BLIND), _rates(self.study)
+        runs, rates = at_best_rate(self.study.results, _of(self.study, BLIND)), _rates(self.study)
         last = [[run.perplexity[-1] for run in runs], [run.norm[-1] for run in runs]]
         cells = [self.study.link(mean_and_spread(values), self.table) for values in last]
         return [*cells, str(len(rates)), str(len(runs))]
 
 
+def _of(study: Study, names: tuple[str, str]) -> str:
+    """Return what a study of its kind, of the ways or of the paper's conditions, calls a model."""
+    way, condition = names
+    return way if study.is_of_ways else condition
+
+
 def _rates(study: Study) -> AtRates:
     """Return the learning rates at which the model without control was trained."""
-    return next((tried for name in BLIND if (tried := study.tried(name))), {})
+    return study.tried(_of(study, BLIND))
 
 
 def _place(setting: Setting) -> tuple[int, int, str]:
     """Return where it stands: by initialisation, size and words."""
     init = list(INITS.values()).index(setting.init)
-    return init, setting.runs(BLIND)[0].parameters, setting.words
+    return init, setting.study.results.all_runs[0].parameters, setting.words
 
 
 def settings(studies: Iterable[Study]) -> list[Setting]:
     """Return one study a setting: of those that searched the learning rate the one with the most seeds, then rates."""
-    found: dict[tuple[str, ...], list[Study]] = {}
+    found: dict[Recipe, list[Study]] = {}
     for study in studies:
-        preset, text, init, _, steps, _, otherwise = study.setting
+        alike = study.recipe._replace(rates="", conditions="")
         if _rates(study):
-            found.setdefault((preset, text, init, steps, otherwise), []).append(study)
+            found.setdefault(alike, []).append(study)
     for same in found.values():
         same.sort(
             key=lambda study: (len(_rates(study)) > 1, len(study.results.seeds), len(_rates(study))), reverse=True
@@ -168,7 +163,7 @@ def chart(found: Sequence[Setting]) -> Chart:
 
 def tally(found: Iterable[Setting], control: str) -> str:
     """Return in how many settings a control is better, worse, and not decided by its interval over seeds."""
-    counts = Counter(filter(None, (setting.verdict(control) for setting in found)))
+    counts = Counter(filter(None, (decided(setting.ratios(control)) for setting in found)))
     said = [f"{word} in {counts[word]}" for word in (BETTER, WORSE, NOT_DECIDED) if counts[word]]
     return f"{', '.join(said)} of {counts.total()}"
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from loopscale.display import Table, mean_and_spread, number, percent, to_markdown
 from loopscale.study import TOPICS, Results, Run
@@ -15,6 +16,18 @@ from loopscale.study.topics import exits, looping, rates, worth
 from loopscale.study.topics.audit import scale_verdict
 from loopscale.study.topics.rates import AtRates
 from loopscale.study.topics.ways import disputed, ranking
+
+
+class Recipe(NamedTuple):
+    """What makes two studies comparable, in words."""
+
+    preset: str
+    text: str
+    init: str
+    rates: str
+    steps: str
+    conditions: str
+    otherwise: str
 
 
 class Study:
@@ -45,10 +58,10 @@ class Study:
         return sorted({usual if rate is None else rate for rate in own})
 
     @property
-    def setting(self) -> tuple[str, ...]:
-        """Return what makes two studies comparable: preset, corpus, init, learning rates, steps and grid."""
+    def recipe(self) -> Recipe:
+        """Return what makes two studies comparable."""
         steps = sorted({run.steps for run in self.results.all_runs})
-        return (
+        return Recipe(
             self.results.preset,
             str(self.results.corpus["name"]),
             str(self.results.config["model"].get("init", "torch_default")),
@@ -118,7 +131,7 @@ class Study:
         """Return the cells of the table of studies: name, setting, seeds and number of models."""
         seeds = ", ".join(map(str, self.results.seeds))
         link = f"[{self.name}](../results/{self.name})"
-        return [link, *self.setting, seeds, str(len(self.results.all_runs))]
+        return [link, *self.recipe, seeds, str(len(self.results.all_runs))]
 
     def price(self, verdict: str) -> str:
         """Return what the highest learning rate costs the conditions of one verdict on scale, least to greatest."""

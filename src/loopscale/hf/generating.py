@@ -40,11 +40,11 @@ class GenerationHooks(GenerationMixin):
 
     def check_prompt(self, width: int) -> None:
         """Raise `InputError` for a prompt of that many columns that cannot be run."""
-        raise NotImplementedError
+        raise NotImplementedError  # for the model that mixes this in
 
     def config_of_call(self, options: dict[str, Any], length: int) -> PreTrainedConfig:
         """Return the configuration to size a cache by, for a call with these `options` and a text of that length."""
-        raise NotImplementedError
+        raise NotImplementedError  # for the model that mixes this in
 
     def _prepare_generated_length(self, *args: Any, inputs_tensor: Tensor, **kwargs: Any) -> Any:
         self.check_prompt(inputs_tensor.shape[1])

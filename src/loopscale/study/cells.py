@@ -8,6 +8,8 @@ from loopscale.display import Column, mean_and_spread, number
 from .results import Results, Run
 from .topic import finite, interval_of_ratios
 
+BETTER, WORSE, NOT_DECIDED = "better", "worse", "not decided"
+
 
 def by_condition(results: Results, cells: Callable[[tuple[Run, ...]], list[str]]) -> tuple[tuple[str, ...], ...]:
     """Return a row per condition that has runs: its name, then its cells."""
@@ -31,8 +33,16 @@ def ratio_over_seeds(values: Sequence[float]) -> str | None:
     if around is None:
         return number(values[0]) if values else None
     low, high = around
-    word = "better" if high < 1 else "worse" if low > 1 else "not decided"
-    return f"{number(fmean(values))} [{number(low, 3)}, {number(high, 3)}] ({word})"
+    return f"{number(fmean(values))} [{number(low, 3)}, {number(high, 3)}] ({decided(values)})"
+
+
+def decided(values: Sequence[float]) -> str | None:
+    """Return what the interval of a ratio of perplexities over seeds decides, in words; None for one seed or none."""
+    around = interval_of_ratios(values)
+    if around is None:
+        return None
+    low, high = around
+    return BETTER if high < 1 else WORSE if low > 1 else NOT_DECIDED
 
 
 def mean_of(runs: Sequence[Run], figure: Callable[[Run], float | None]) -> float | None:

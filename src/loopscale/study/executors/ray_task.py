@@ -86,11 +86,17 @@ def run_here(
                 time.sleep(0.2)  # a cancellation is noticed between two steps of Python, never in a long wait
             status, pid = process.returncode, process.pid
         finally:
-            if process is not None and process.poll() is None:  # a cancellation
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-            if process is not None and process.stdin is not None:
-                process.stdin.close()
+            if process is not None:
+                _let_go(process)
         if status >= 0 and status != stopped:
             break
     return status, pid, host
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """End a process that a cancellation left running, and close its pipe."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -122,9 +122,7 @@ def rates_sentence(results: Results) -> str | None:
 
 def at_the_highest_rate(results: Results) -> dict[str, str]:
     """Return in words what the highest rate that all conditions of several have costs each over its best one."""
-    found = conditions_at_rates(results)
-    highest = _highest_of_all(found)
-    return {stem: over_its_best(cost(results, names, highest)) for stem, names in found.items() if highest in names}
+    return {stem: over_its_best(nats) for stem, (_, nats) in _highest_of_all(results).items()}
 
 
 def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
@@ -133,22 +131,23 @@ def cost_of_the_highest_rate(results: Results) -> dict[str, list[float]]:
     It is the highest that all conditions with several rates have: a rate that only some were tried at compares none.
     A condition counts once its runs agree on the verdict.
     """
-    found = conditions_at_rates(results)
-    highest = _highest_of_all(found)
     costs: dict[str, list[float]] = {}
-    for names in found.values():
-        if highest in names:
-            condition = results.conditions[names[highest]]
-            verdicts = {scale_verdict(run) for run in condition.runs}
-            nats = cost(results, names, highest)
-            if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS and not math.isnan(nats):
-                costs.setdefault(verdict, []).append(nats)
+    for condition, nats in _highest_of_all(results).values():
+        verdicts = {scale_verdict(run) for run in condition.runs}
+        if len(verdicts) == 1 and (verdict := verdicts.pop()) in VERDICTS and not math.isnan(nats):
+            costs.setdefault(verdict, []).append(nats)
     return {verdict: costs[verdict] for verdict in VERDICTS if verdict in costs}
 
 
-def _highest_of_all(found: Mapping[str, AtRates]) -> float:
-    """Return the highest rate that all have, NaN without one."""
-    return max(set.intersection(*map(set, found.values())) if found else (), default=math.nan)
+def _highest_of_all(results: Results) -> dict[str, tuple[ConditionResult, float]]:
+    """Return every condition of several rates at the highest that all have, with its cost; none without one."""
+    found = conditions_at_rates(results)
+    shared = set.intersection(*map(set, found.values())) if found else ()
+    return {
+        stem: (results.conditions[names[rate]], cost(results, names, rate))
+        for rate in sorted(shared)[-1:]
+        for stem, names in found.items()
+    }
 
 
 def spread_in_words(nats: Sequence[float]) -> str:
